@@ -1,0 +1,4 @@
+//! Tidegate's resources: text in, validated values or a full list of problems out. Pure.
+
+pub mod names;
+pub mod resource;

@@ -1,0 +1,160 @@
+//! Names as newtypes: parsed once at the border, true ever after.
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// A resource's or namespace's name: an RFC 1123 label, 1–63 of `a-z0-9-`, no `-` at the ends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// A Linux interface name: 1–15 bytes, no `/`, no white space, not `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InterfaceName(String);
+
+/// A VLAN identifier, 1–4094 (IEEE 802.1Q).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct VlanId(u16);
+
+/// A DNS name in lower-case ASCII without the trailing dot (RFC 1035, RFC 5890 A-labels), at most 253 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DnsName(String);
+
+/// `api.example.com`, or `*.cdn.example.com`: one or more labels in front, never the apex.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DomainPattern {
+    /// That name only.
+    Exact(DnsName),
+    /// Every name below this one.
+    Below(DnsName),
+}
+
+/// What is wrong with a name, and the mend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}; {mend}")]
+pub struct NameError {
+    /// What is wrong.
+    pub problem: String,
+    /// What to write instead.
+    pub mend: String,
+}
+
+fn wrong(problem: impl Into<String>, mend: impl Into<String>) -> NameError {
+    NameError { problem: problem.into(), mend: mend.into() }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        let body = !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if body && text.len() <= 63 && !text.starts_with('-') && !text.ends_with('-') {
+            return Ok(Self(text));
+        }
+        Err(wrong(format!("`{text}` is not a name"), "use 1–63 of a-z, 0-9 and -, neither beginning nor ending with -"))
+    }
+}
+
+impl TryFrom<String> for InterfaceName {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        let bad = text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.bytes().any(|b| b == b'/' || b.is_ascii_whitespace() || b == 0);
+        if bad {
+            return Err(wrong(format!("`{text}` is not an interface name"), "use 1–15 bytes without / or white space, as `ip link` shows them"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl TryFrom<u16> for VlanId {
+    type Error = NameError;
+    fn try_from(id: u16) -> Result<Self, NameError> {
+        if (1..=4094).contains(&id) { Ok(Self(id)) } else { Err(wrong(format!("{id} is not a VLAN id"), "use 1–4094")) }
+    }
+}
+
+impl TryFrom<String> for DnsName {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        let lower = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
+        if !lower.is_ascii() {
+            return Err(wrong(format!("`{text}` is not ASCII"), "write internationalised names as A-labels (xn--…)"));
+        }
+        let label = |l: &str| {
+            (1..=63).contains(&l.len())
+                && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && !l.starts_with('-')
+                && !l.ends_with('-')
+        };
+        if lower.is_empty() || lower.len() > 253 || !lower.split('.').all(label) || lower.parse::<IpAddr>().is_ok() {
+            return Err(wrong(format!("`{text}` is not a DNS name"), "use labels of a-z, 0-9 and - joined by dots, at most 253 bytes"));
+        }
+        Ok(Self(lower))
+    }
+}
+
+impl TryFrom<&str> for DomainPattern {
+    type Error = NameError;
+    fn try_from(text: &str) -> Result<Self, NameError> {
+        let parse = |t: &str| DnsName::try_from(t.to_owned());
+        match text.strip_prefix("*.") {
+            Some(rest) => parse(rest).map(Self::Below),
+            None if text.contains('*') => Err(wrong(format!("`{text}` has `*` elsewhere than in front"), "write `*.example.com` (one or more labels), or name each host")),
+            None => parse(text).map(Self::Exact),
+        }
+    }
+}
+
+impl DomainPattern {
+    /// Whether the name is meant. `Below` takes one or more labels, never the apex.
+    pub fn matches(&self, name: &DnsName) -> bool {
+        match self {
+            Self::Exact(own) => own == name,
+            Self::Below(apex) => name.0.strip_suffix(&apex.0).is_some_and(|front| front.len() > 1 && front.ends_with('.')),
+        }
+    }
+}
+
+impl fmt::Display for DomainPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => write!(f, "{name}"),
+            Self::Below(apex) => write!(f, "*.{apex}"),
+        }
+    }
+}
+
+macro_rules! text {
+    ($($type:ty),*) => {$(
+        impl $type {
+            /// As text.
+            pub fn as_str(&self) -> &str { &self.0 }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }
+        }
+        impl From<$type> for String {
+            fn from(name: $type) -> Self { name.0 }
+        }
+        impl std::str::FromStr for $type {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> { Self::try_from(text.to_owned()) }
+        }
+    )*};
+}
+text!(Name, InterfaceName, DnsName);
+
+impl From<VlanId> for u16 {
+    fn from(id: VlanId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for VlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

@@ -1,0 +1,4 @@
+//! Tidegate's daemon.
+
+pub mod settings;
+pub mod workload;

@@ -1,0 +1,3 @@
+//! The daemon's command line.
+
+fn main() {}

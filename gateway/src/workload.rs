@@ -1,0 +1,66 @@
+//! A workload as all three flows know it: made by attaching, kept in the store until it is detached.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+
+use config::names::{InterfaceName, Name};
+use config::resource::Labels;
+use serde::{Deserialize, Serialize};
+
+/// A workload's number in the kernel's tables. Never used twice, so that no state of an earlier workload can be inherited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WorkloadId(pub u32);
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Mac(pub [u8; 6]);
+
+/// One address of a workload and what stands for it in the service namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// On the tenant's network, link-local ones included.
+    pub address: IpAddr,
+    /// Of the same family, unique on the node, never on a wire.
+    pub handle: IpAddr,
+}
+
+/// One attached workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Its number.
+    pub id: WorkloadId,
+    /// Namespace.
+    pub namespace: Name,
+    /// Name, unique in the namespace.
+    pub name: Name,
+    /// Labels for selectors.
+    pub labels: Labels,
+    /// The network its namespace had when it was attached.
+    pub network: Name,
+    /// Where its network namespace is held open.
+    pub netns: PathBuf,
+    /// Host side of its veth.
+    pub host_interface: InterfaceName,
+    /// Interface inside.
+    pub guest_interface: InterfaceName,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its addresses, with their handles.
+    pub addresses: Vec<Address>,
+}
+
+impl Workload {
+    /// Its link-local IPv6 address, from the MAC by modified EUI-64 (RFC 4291, appendix A).
+    pub fn link_local(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.mac.0.map(u16::from);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}

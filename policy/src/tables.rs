@@ -1,0 +1,110 @@
+//! What a policy becomes for the kernel: prefixes to classes, and (policy, class, protocol, port) to a rule.
+//!
+//! Every table here is resolved in advance: the longest match is the whole answer, and the packet path never
+//! compares two rules. A [`Generation`] is immutable; a change of policy makes the next one, which is written beside
+//! the old one and taken into use workload by workload.
+
+use std::collections::BTreeMap;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+/// A compiled policy. Never used again for other rules, so that a half-written change can open nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PolicyId(pub u32);
+
+/// The set of rules that an address (or a name) belongs to. 0 is "in none of them".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClassId(pub u32);
+
+impl ClassId {
+    /// The class of an address that no prefix covers.
+    pub const ANY: Self = Self(0);
+}
+
+/// One rule, stable over recompilations and restarts: derived from its name, see [`RuleName`]. 0 is "no rule".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RuleId(pub u32);
+
+impl RuleId {
+    /// The default of a namespace decided, not a rule.
+    pub const DEFAULT: Self = Self(0);
+}
+
+/// A learned DNS name's number in the kernel's tables. 0 is "no name".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NameId(pub u32);
+
+/// Where a rule stands: `shop/shop-egress allow[2]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RuleName {
+    /// Namespace of the policy.
+    pub namespace: String,
+    /// Name of the policy.
+    pub policy: String,
+    /// `allow` or `deny`.
+    pub list: RuleList,
+    /// Position in that list, from 0.
+    pub index: u32,
+}
+
+/// The list of an `EgressPolicy` that a rule stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleList {
+    /// `spec.deny`
+    Deny,
+    /// `spec.allow`
+    Allow,
+}
+
+/// What the port lookup answers. The numbers are the kernel's (`gateway/bpf/tables.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Action {
+    /// No rule speaks: names are asked next, then the default denies.
+    Undecided = 0,
+    /// Allowed.
+    Allow = 1,
+    /// Denied; no name opens it.
+    Deny = 2,
+}
+
+/// A prefix of the port space: the upper `length` bits (0–16) of `port` count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortPrefix {
+    /// First port of the block, host byte order.
+    pub port: u16,
+    /// Bits that count, 0 to 16.
+    pub length: u8,
+}
+
+/// One line of the rule trie. `protocol: None` covers every protocol (and then `ports` is the whole space).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleEntry {
+    /// The compiled policy.
+    pub policy: PolicyId,
+    /// The class of the far address or name.
+    pub class: ClassId,
+    /// IP protocol number (6, 17, …), or all.
+    pub protocol: Option<u8>,
+    /// Destination ports.
+    pub ports: PortPrefix,
+    /// The answer.
+    pub action: Action,
+    /// Who gave it.
+    pub rule: RuleId,
+}
+
+/// Everything the kernel needs for one state of all policies, apart from what is learned by DNS.
+#[derive(Clone, Debug, Default)]
+pub struct Generation {
+    /// Goes up with each compilation; part of the prefix tries' key.
+    pub number: u32,
+    /// Address prefixes and their classes, each prefix once; a covering prefix is already folded into these.
+    pub prefixes: Vec<(IpNetwork, ClassId)>,
+    /// The rule trie's lines of all policies of this generation.
+    pub rules: Vec<RuleEntry>,
+    /// Names of the rules that `rules` mentions, for events and `explain`.
+    pub rule_names: BTreeMap<RuleId, RuleName>,
+}
