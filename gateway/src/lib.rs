@@ -1,4 +1,5 @@
 //! Tidegate's daemon.
 
+pub mod features;
 pub mod settings;
 pub mod workload;
