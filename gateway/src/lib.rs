@@ -1,4 +1,7 @@
 //! Tidegate's daemon.
 
+pub mod admin;
 pub mod settings;
+pub mod store;
+pub mod telemetry;
 pub mod workload;
