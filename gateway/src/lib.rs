@@ -1,5 +1,8 @@
 //! Tidegate's daemon.
 
+pub mod admin;
 pub mod features;
 pub mod settings;
+pub mod store;
+pub mod telemetry;
 pub mod workload;
