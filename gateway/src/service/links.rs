@@ -140,9 +140,10 @@ impl Netlink {
     }
 
     async fn delete(&self, name: &str) -> Result<(), ServiceError> {
-        match self.find(name).await? {
-            Some(found) => self.0.link().del(found.index).execute().await.map_err(failed("delete a stale tg0 or tg1")),
-            None => Ok(()),
+        let Some(found) = self.find(name).await? else { return Ok(()) };
+        match self.0.link().del(found.index).execute().await.map_err(io_error) {
+            Err(gone) if gone.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other.map_err(|source| ServiceError::Netlink { doing: "delete a stale tg0 or tg1", source }),
         }
     }
 

@@ -44,7 +44,7 @@ pub fn is_held(path: &Path) -> io::Result<bool> {
     match done(unsafe { libc::statfs(path.as_ptr(), stat.as_mut_ptr()) }) {
         // SAFETY: statfs succeeded, so it filled the structure.
         Ok(()) => Ok(unsafe { stat.assume_init() }.f_type == libc::NSFS_MAGIC),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
         Err(error) => Err(error),
     }
 }
