@@ -1,0 +1,3 @@
+//! What workloads may reach.
+
+pub mod dns;
