@@ -1,0 +1,6 @@
+//! The others: real servers in the worlds' namespaces.
+
+pub mod certificates;
+pub mod dns;
+pub mod query;
+pub mod web;
