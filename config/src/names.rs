@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::wording::{quoted, wrong};
+
 /// A resource's or namespace's name: an RFC 1123 label, 1–63 of `a-z0-9-`, no `-` at the ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -43,10 +45,6 @@ pub struct NameError {
     pub mend: String,
 }
 
-fn wrong(problem: impl Into<String>, mend: impl Into<String>) -> NameError {
-    NameError { problem: problem.into(), mend: mend.into() }
-}
-
 impl TryFrom<String> for Name {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
@@ -54,16 +52,33 @@ impl TryFrom<String> for Name {
         if body && text.len() <= 63 && !text.starts_with('-') && !text.ends_with('-') {
             return Ok(Self(text));
         }
-        Err(wrong(format!("`{text}` is not a name"), "use 1–63 of a-z, 0-9 and -, neither beginning nor ending with -"))
+        Err(wrong(
+            format!("{} is not a name", quoted(&text)),
+            "use 1–63 of a-z, 0-9 and -, neither beginning nor ending with -",
+        ))
+    }
+}
+
+impl Name {
+    /// The one that sorts before all others.
+    pub(crate) fn first() -> Self {
+        Self("0".to_owned())
     }
 }
 
 impl TryFrom<String> for InterfaceName {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
-        let bad = text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.bytes().any(|b| b == b'/' || b.is_ascii_whitespace() || b == 0);
+        let bad = text.is_empty()
+            || text.len() > 15
+            || text == "."
+            || text == ".."
+            || text.bytes().any(|b| b == b'/' || b.is_ascii_whitespace() || b == 0);
         if bad {
-            return Err(wrong(format!("`{text}` is not an interface name"), "use 1–15 bytes without / or white space, as `ip link` shows them"));
+            return Err(wrong(
+                format!("{} is not an interface name", quoted(&text)),
+                "use 1–15 bytes without / or white space, as `ip link` shows them",
+            ));
         }
         Ok(Self(text))
     }
@@ -72,7 +87,11 @@ impl TryFrom<String> for InterfaceName {
 impl TryFrom<u16> for VlanId {
     type Error = NameError;
     fn try_from(id: u16) -> Result<Self, NameError> {
-        if (1..=4094).contains(&id) { Ok(Self(id)) } else { Err(wrong(format!("{id} is not a VLAN id"), "use 1–4094")) }
+        if (1..=4094).contains(&id) {
+            Ok(Self(id))
+        } else {
+            Err(wrong(format!("{id} is not a VLAN id"), "use 1–4094"))
+        }
     }
 }
 
@@ -81,7 +100,10 @@ impl TryFrom<String> for DnsName {
     fn try_from(text: String) -> Result<Self, NameError> {
         let lower = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
         if !lower.is_ascii() {
-            return Err(wrong(format!("`{text}` is not ASCII"), "write internationalised names as A-labels (xn--…)"));
+            return Err(wrong(
+                format!("{} is not ASCII", quoted(&text)),
+                "write internationalised names as A-labels (xn--…)",
+            ));
         }
         let label = |l: &str| {
             (1..=63).contains(&l.len())
@@ -90,7 +112,10 @@ impl TryFrom<String> for DnsName {
                 && !l.ends_with('-')
         };
         if lower.is_empty() || lower.len() > 253 || !lower.split('.').all(label) || lower.parse::<IpAddr>().is_ok() {
-            return Err(wrong(format!("`{text}` is not a DNS name"), "use labels of a-z, 0-9 and - joined by dots, at most 253 bytes"));
+            return Err(wrong(
+                format!("{} is not a DNS name", quoted(&text)),
+                "use labels of a-z, 0-9 and - joined by dots, at most 253 bytes",
+            ));
         }
         Ok(Self(lower))
     }
@@ -102,7 +127,10 @@ impl TryFrom<&str> for DomainPattern {
         let parse = |t: &str| DnsName::try_from(t.to_owned());
         match text.strip_prefix("*.") {
             Some(rest) => parse(rest).map(Self::Below),
-            None if text.contains('*') => Err(wrong(format!("`{text}` has `*` elsewhere than in front"), "write `*.example.com` (one or more labels), or name each host")),
+            None if text.contains('*') => Err(wrong(
+                format!("{} has `*` elsewhere than in front", quoted(text)),
+                "write `*.example.com` (one or more labels), or name each host",
+            )),
             None => parse(text).map(Self::Exact),
         }
     }
@@ -113,7 +141,9 @@ impl DomainPattern {
     pub fn matches(&self, name: &DnsName) -> bool {
         match self {
             Self::Exact(own) => own == name,
-            Self::Below(apex) => name.0.strip_suffix(&apex.0).is_some_and(|front| front.len() > 1 && front.ends_with('.')),
+            Self::Below(apex) => {
+                name.0.strip_suffix(&apex.0).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
+            }
         }
     }
 }
