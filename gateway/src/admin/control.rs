@@ -4,8 +4,8 @@ use std::pin::Pin;
 
 use config::api::{
     ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
-    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PlanResponse, ResourceList, ResourceQuery, Status, WatchEvent,
-    Workload,
+    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PlanResponse, ResourceList, ResourceQuery, Status,
+    WatchEvent, Workload,
 };
 use tokio::sync::mpsc;
 

@@ -43,7 +43,10 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 type Answered = Result<Response<Body>, ControlError>;
 
 /// Answers one request; every outcome is an answer.
-pub(super) async fn answer(control: Arc<dyn Control>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub(super) async fn answer(
+    control: Arc<dyn Control>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let what = format!("{} {}", request.method(), request.uri().path());
     let answered = match read(request).await {
         Ok(asked) => carried_through(control, asked).await,
@@ -73,7 +76,9 @@ async fn read(request: Request<Incoming>) -> Result<Asked, ControlError> {
             let message = format!("the request is larger than {MAX_BODY} bytes");
             return Err(ControlError { status: 413, message, mend: "apply the manifests in parts".to_owned() });
         }
-        Ok(Err(error)) => return Err(ControlError::bad_request(format!("the request was cut short: {error}"), "send it again")),
+        Ok(Err(error)) => {
+            return Err(ControlError::bad_request(format!("the request was cut short: {error}"), "send it again"));
+        }
         Err(_) => {
             let message = format!("the request did not arrive within {} s", REQUEST_TIME.as_secs());
             return Err(ControlError { status: 408, message, mend: "send it again".to_owned() });
@@ -144,7 +149,8 @@ async fn resources(control: &dyn Control, kind: &str, mut query: Query) -> Answe
 }
 
 async fn flows(control: &dyn Control, mut query: Query) -> Answered {
-    let asked = FlowQuery { namespace: query.take("namespace")?, verdict: query.take("verdict")?, limit: query.take("limit")? };
+    let asked =
+        FlowQuery { namespace: query.take("namespace")?, verdict: query.take("verdict")?, limit: query.take("limit")? };
     let follow = query.take("follow")?.unwrap_or(false);
     query.done()?;
     if follow {
@@ -158,7 +164,8 @@ struct Query(BTreeMap<String, String>);
 
 impl Query {
     fn parse(text: &str) -> Self {
-        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let pairs =
+            text.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         Self(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 
@@ -168,7 +175,10 @@ impl Query {
 
     fn done(self) -> Result<(), ControlError> {
         match self.0.into_keys().next() {
-            Some(key) => Err(ControlError::bad_request(format!("`{key}` is not known here"), "use a netctl of the daemon's version")),
+            Some(key) => Err(ControlError::bad_request(
+                format!("`{key}` is not known here"),
+                "use a netctl of the daemon's version",
+            )),
             None => Ok(()),
         }
     }
@@ -180,7 +190,10 @@ fn in_query(error: impl Display) -> ControlError {
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
     serde_json::from_slice(body).map_err(|error| {
-        ControlError::bad_request(format!("the request is not understood: {error}"), "use a netctl of the daemon's version")
+        ControlError::bad_request(
+            format!("the request is not understood: {error}"),
+            "use a netctl of the daemon's version",
+        )
     })
 }
 

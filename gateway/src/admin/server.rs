@@ -62,7 +62,10 @@ impl AdminSocket {
     }
 }
 
-async fn accept(socket: &AdminSocket, slots: &Arc<Semaphore>) -> std::io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(
+    socket: &AdminSocket,
+    slots: &Arc<Semaphore>,
+) -> std::io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, _) = socket.listener.accept().await?;
     Ok((stream, slot))
@@ -73,7 +76,11 @@ fn may_ask(stream: &UnixStream, owner: u32) -> bool {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 || peer.uid() == owner => true,
         Ok(peer) => {
-            tracing::warn!(uid = peer.uid(), pid = peer.pid(), "a user who may not use the admin socket was turned away");
+            tracing::warn!(
+                uid = peer.uid(),
+                pid = peer.pid(),
+                "a user who may not use the admin socket was turned away"
+            );
             false
         }
         Err(error) => {

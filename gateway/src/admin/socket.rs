@@ -22,7 +22,7 @@ pub enum AdminError {
         pid: Option<u32>,
     },
     /// The folder could be changed by somebody else.
-    #[error("{0} is no folder of the daemon's user; remove it, or set [node] runtime_dir to a folder of its own", .0.display())]
+    #[error("{path} is no folder of the daemon's user; remove it, or set [node] runtime_dir to a folder of its own", path = .0.display())]
     NotOurs(PathBuf),
     /// The operating system refused.
     #[error("{doing} {path}: {source}; let the daemon's user own the folder, and keep its path below 100 bytes", path = .path.display())]
@@ -91,8 +91,14 @@ fn own_folder(dir: &Path) -> Result<u32, AdminError> {
 fn lock(dir: &Path) -> Result<File, AdminError> {
     let path = dir.join("gateway.lock");
     let failed = |source| AdminError::Io { doing: "locking", path: path.clone(), source };
-    let mut file =
-        OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
