@@ -1,4 +1,6 @@
 //! Tidegate's daemon.
 
+pub mod edge;
 pub mod settings;
+pub mod sys;
 pub mod workload;
