@@ -8,4 +8,7 @@ pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod telemetry;
+pub mod edge;
+pub mod settings;
+pub mod sys;
 pub mod workload;

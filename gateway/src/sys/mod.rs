@@ -3,3 +3,7 @@
 pub mod pktinfo;
 pub mod socket;
 pub mod thread_netns;
+//! The operating system's doors: one function a system call.
+
+pub mod beneath;
+pub mod listener;
