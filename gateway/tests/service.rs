@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gateway::service::{self, EDGE_V4, EDGE_V6, Service, ServiceError, TG0, TG1_MAC};
+use gateway::sys::thread_netns;
 use service_world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -39,7 +40,10 @@ fn made_as_the_design_says() {
     assert_eq!(inside.matches("local default dev lo").count(), 2, "one route a family\n{inside}");
     assert_eq!(inside.matches("lookup").count(), 5, "only the kernel's own rules\n{inside}");
     assert_eq!(inside.matches("inet6 ").count(), 2, "no address by itself\n{inside}");
-    assert_eq!(world.run_service("cat /proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/ipv4/ip_forward | sort -u"), "0\n");
+    assert_eq!(
+        world.run_service("cat /proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/ipv4/ip_forward | sort -u"),
+        "0\n"
+    );
 }
 
 #[test]
@@ -80,7 +84,10 @@ fn killing_the_daemon_keeps_namespace_and_sockets_can_be_bound_again() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let ready = BufReader::new(daemon.stdout.take().unwrap()).lines().map_while(Result::ok).find_map(|line| Some(line.split_once("ready ")?.1.to_owned()));
+    let ready = BufReader::new(daemon.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("ready ")?.1.to_owned()));
     let index: u32 = ready.expect("the daemon came up").trim().parse().unwrap();
     daemon.kill().unwrap();
     daemon.wait().unwrap();
@@ -104,8 +111,15 @@ fn what_others_take_away_is_put_back() {
     world.run_service("ip addr del 169.254.77.1/32 dev tg1; ip addr add 203.0.113.1/24 dev tg1; ip -6 route del local ::/0 dev lo table main; echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter");
     let found = ensure();
     assert!(found.mended && !found.remade, "{found:?}");
-    let now = world.run_service("ip -o addr show dev tg1; ip -6 route show table all; cat /proc/sys/net/ipv4/conf/all/rp_filter");
-    assert!(now.contains("169.254.77.1/32") && !now.contains("203.0.113.1") && now.contains("local default dev lo") && now.ends_with("\n0\n"), "{now}");
+    let now = world
+        .run_service("ip -o addr show dev tg1; ip -6 route show table all; cat /proc/sys/net/ipv4/conf/all/rp_filter");
+    assert!(
+        now.contains("169.254.77.1/32")
+            && !now.contains("203.0.113.1")
+            && now.contains("local default dev lo")
+            && now.ends_with("\n0\n"),
+        "{now}"
+    );
     assert!(world.run(&format!("ip link show {TG0}")).contains("02:74:67:00:00:00"));
 
     world.run(&format!("ip link del {TG0}"));
@@ -144,14 +158,10 @@ fn the_nodes_own_namespace_is_refused() {
     let world = World::new();
     fs::create_dir_all(world.dir.join("netns")).unwrap();
     let refused = world.inside(|| {
-        thread_hold(&world);
+        thread_netns::hold(&world.held()).unwrap();
         Service::start(&world.config()).unwrap_err()
     });
     assert!(matches!(refused, ServiceError::NodesOwn { .. }), "{refused}");
-}
-
-fn thread_hold(world: &World) {
-    gateway::sys::thread_netns::hold(&world.held()).unwrap();
 }
 
 #[test]
@@ -161,8 +171,12 @@ fn dials_workloads_from_any_source() {
     let (v4, v6): (IpAddr, IpAddr) = ("198.18.0.10".parse().unwrap(), "fd74:6769::10".parse().unwrap());
     world.be_workload(&[v4, v6]);
     world.run(&format!("ip route add 169.254.77.1 dev {TG0}"));
-    let sources: [(IpAddr, IpAddr); 4] =
-        [(EDGE_V4.into(), v4), ("10.100.0.1".parse().unwrap(), v4), (EDGE_V6.into(), v6), ("fd00:100::1".parse().unwrap(), v6)];
+    let sources: [(IpAddr, IpAddr); 4] = [
+        (EDGE_V4.into(), v4),
+        ("10.100.0.1".parse().unwrap(), v4),
+        (EDGE_V6.into(), v6),
+        ("fd00:100::1".parse().unwrap(), v6),
+    ];
     world.with_runtime(|| async {
         for (source, handle) in sources {
             let listener = TcpListener::bind(SocketAddr::new(handle, 0)).await.unwrap();
@@ -176,11 +190,14 @@ fn dials_workloads_from_any_source() {
             theirs.read_to_string(&mut got).await.unwrap();
             assert_eq!(got, "through the pair");
 
-            drop(listener);
-            let refused = service.dial(source, to, Duration::from_secs(5)).await.unwrap_err();
+            let closed = SocketAddr::new(handle, 9);
+            let refused = service.dial(source, closed, Duration::from_secs(5)).await.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
         }
-        let nobody = service.dial(EDGE_V4.into(), "198.18.0.77:1".parse().unwrap(), Duration::from_millis(200)).await.unwrap_err();
+        let nobody = service
+            .dial(EDGE_V4.into(), "198.18.0.77:1".parse().unwrap(), Duration::from_millis(200))
+            .await
+            .unwrap_err();
         assert_eq!(nobody.kind(), ErrorKind::TimedOut, "{nobody}");
     });
 }

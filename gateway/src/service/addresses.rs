@@ -30,7 +30,8 @@ const TABLE_MAIN: u32 = 254;
 /// `tg1`'s own address in the block of IPv4 handles, which no workload may get: 198.18.255.254 in 198.18.0.0/15,
 /// the last host of a block smaller than /16.
 pub fn service_v4(block: Ipv4Network) -> Ipv4Addr {
-    let offset = if block.prefix() <= 16 { 0xfffe } else { u32::from(block.broadcast()) - u32::from(block.network()) - 1 };
+    let offset =
+        if block.prefix() <= 16 { 0xfffe } else { u32::from(block.broadcast()) - u32::from(block.network()) - 1 };
     Ipv4Addr::from(u32::from(block.network()) + offset)
 }
 
@@ -93,9 +94,17 @@ impl Inside {
 
     async fn address(&self, inside: &Netlink, tg1: u32) -> Result<bool, ServiceError> {
         let looking = "look at the addresses of tg1";
-        let found: Vec<AddressMessage> =
-            inside.0.address().get().set_link_index_filter(tg1).execute().try_collect().await.map_err(failed(looking))?;
-        let (stays, goes): (Vec<_>, Vec<_>) = found.into_iter().partition(|message| self.addresses.iter().any(|wanted| is(message, *wanted)));
+        let found: Vec<AddressMessage> = inside
+            .0
+            .address()
+            .get()
+            .set_link_index_filter(tg1)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(failed(looking))?;
+        let (stays, goes): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|message| self.addresses.iter().any(|wanted| is(message, *wanted)));
         let mut changed = !goes.is_empty();
         for message in goes {
             inside.0.address().del(message).execute().await.map_err(failed("remove an address of tg1"))?;
@@ -117,7 +126,10 @@ impl Inside {
     }
 
     fn routes(&self, tg1: u32) -> Vec<RouteMessage> {
-        let any_v4 = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(LOOPBACK).table_id(TABLE_LOCAL).scope(RouteScope::Host);
+        let any_v4 = RouteMessageBuilder::<Ipv4Addr>::new()
+            .output_interface(LOOPBACK)
+            .table_id(TABLE_LOCAL)
+            .scope(RouteScope::Host);
         let mut routes = vec![any_v4.kind(RouteType::Local).build()];
         if self.ipv6 {
             let any_v6 = RouteMessageBuilder::<Ipv6Addr>::new().output_interface(LOOPBACK).table_id(TABLE_MAIN);
@@ -132,7 +144,10 @@ impl Inside {
 
 fn is(message: &AddressMessage, (address, length): (IpAddr, u8)) -> bool {
     message.header.prefix_len == length
-        && message.attributes.iter().any(|attribute| matches!(attribute, AddressAttribute::Address(own) if *own == address))
+        && message
+            .attributes
+            .iter()
+            .any(|attribute| matches!(attribute, AddressAttribute::Address(own) if *own == address))
 }
 
 async fn add(inside: &Netlink, route: RouteMessage) -> Result<bool, ServiceError> {
@@ -151,7 +166,9 @@ mod tests {
 
     #[test]
     fn own_addresses_lie_in_their_blocks() {
-        for (block, own) in [("198.18.0.0/15", "198.18.255.254"), ("10.0.0.0/16", "10.0.255.254"), ("10.9.8.0/24", "10.9.8.254")] {
+        for (block, own) in
+            [("198.18.0.0/15", "198.18.255.254"), ("10.0.0.0/16", "10.0.255.254"), ("10.9.8.0/24", "10.9.8.254")]
+        {
             assert_eq!(service_v4(block.parse().unwrap()).to_string(), own);
         }
         for (block, own) in [("fd74:6769::/64", "fd74:6769::ffff"), ("fd00::100/120", "fd00::1ff")] {

@@ -31,7 +31,9 @@ pub(super) fn timed_out(to: SocketAddr, deadline: Duration) -> io::Error {
 
 fn from(source: IpAddr) -> io::Result<SocketAddr> {
     match source {
-        IpAddr::V6(address) if address.is_unicast_link_local() => Ok(SocketAddrV6::new(address, 0, 0, socket::ifindex(TG1)?).into()),
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            Ok(SocketAddrV6::new(address, 0, 0, socket::ifindex(TG1)?).into())
+        }
         other => Ok(SocketAddr::new(other, 0)),
     }
 }

@@ -9,7 +9,8 @@ use std::os::fd::AsRawFd;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, new_connection};
 use tracing::{info, warn};
@@ -82,7 +83,10 @@ impl Links {
             info!("made the pair {TG0}/{TG1} of the service namespace");
         }
         let (Some(tg0), Some(tg1)) = (tg0, tg1) else {
-            return Err(ServiceError::Netlink { doing: "find tg0 and tg1 just made", source: io::ErrorKind::NotFound.into() });
+            return Err(ServiceError::Netlink {
+                doing: "find tg0 and tg1 just made",
+                source: io::ErrorKind::NotFound.into(),
+            });
         };
         let mut mended = remade;
         mended |= self.node.settle(&tg0, TG0_MAC, self.settings.ipv6()).await?;
@@ -107,7 +111,11 @@ impl Links {
             .arp(false)
             .setns_by_fd(self.namespace.as_raw_fd())
             .build();
-        let pair = LinkVeth::new(TG0, TG1).address(TG0_MAC.0.to_vec()).arp(false).set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
+        let pair = LinkVeth::new(TG0, TG1)
+            .address(TG0_MAC.0.to_vec())
+            .arp(false)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
         self.node.0.link().add(pair).execute().await.map_err(failed("make the veth pair tg0/tg1"))
     }
 }
@@ -124,7 +132,8 @@ pub(super) async fn delete(node: &Netlink) -> Result<(), ServiceError> {
 impl Netlink {
     /// Opens a socket in the calling thread's namespace; its connection is driven by the current runtime.
     pub(super) fn open() -> Result<Self, ServiceError> {
-        let (connection, handle, _) = new_connection().map_err(|source| ServiceError::Netlink { doing: "open a netlink socket", source })?;
+        let (connection, handle, _) =
+            new_connection().map_err(|source| ServiceError::Netlink { doing: "open a netlink socket", source })?;
         tokio::spawn(connection);
         Ok(Self(handle))
     }
@@ -163,7 +172,12 @@ impl Netlink {
     }
 
     pub(super) async fn up(&self, index: u32) -> Result<(), ServiceError> {
-        self.0.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await.map_err(failed("bring a link up"))
+        self.0
+            .link()
+            .set(LinkUnspec::new_with_index(index).up().build())
+            .execute()
+            .await
+            .map_err(failed("bring a link up"))
     }
 }
 

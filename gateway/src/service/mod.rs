@@ -70,7 +70,9 @@ pub struct Service {
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// The namespace could not be made, entered or removed.
-    #[error("cannot {doing} {path}: {source}; start the gateway as root with CAP_SYS_ADMIN and a runtime directory it may write")]
+    #[error(
+        "cannot {doing} {path}: {source}; start the gateway as root with CAP_SYS_ADMIN and a runtime directory it may write"
+    )]
     Namespace {
         /// The step.
         doing: &'static str,
@@ -105,7 +107,9 @@ pub enum ServiceError {
         source: io::Error,
     },
     /// The thread could not be started.
-    #[error("cannot start the service namespace's thread: {0}; look at the process's limits (`ulimit -u`, `ulimit -n`)")]
+    #[error(
+        "cannot start the service namespace's thread: {0}; look at the process's limits (`ulimit -u`, `ulimit -n`)"
+    )]
     Thread(io::Error),
     /// The thread has ended.
     #[error("the service namespace's thread has ended; restart the gateway")]
@@ -117,14 +121,20 @@ impl Service {
     /// waits for the kernel: call it outside of a runtime, or on a thread of your own. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
     pub fn start(config: &Config) -> Result<Self, ServiceError> {
         let (thread, links, ensured) = thread::start(config)?;
-        Ok(Self { thread, links: Arc::new(Mutex::new(links)), tg0: AtomicU32::new(ensured.tg0_ifindex), dials: Arc::new(Semaphore::new(DIALS)) })
+        Ok(Self {
+            thread,
+            links: Arc::new(Mutex::new(links)),
+            tg0: AtomicU32::new(ensured.tg0_ifindex),
+            dials: Arc::new(Semaphore::new(DIALS)),
+        })
     }
 
     /// Puts right whatever of links, addresses, routes and sysctls is not as it should be.
     /// After [`Ensured::remade`] `tg0` is a new device: programs must be attached to it again.
     pub async fn ensure(&self) -> Result<Ensured, ServiceError> {
         let links = Arc::clone(&self.links);
-        let ensured = self.spawn(async move { links.lock().await.ensure().await }).await.map_err(|_| ServiceError::Stopped)??;
+        let ensured =
+            self.spawn(async move { links.lock().await.ensure().await }).await.map_err(|_| ServiceError::Stopped)??;
         self.tg0.store(ensured.tg0_ifindex, Ordering::Relaxed);
         Ok(ensured)
     }
@@ -134,7 +144,10 @@ impl Service {
     pub async fn dial(&self, source: IpAddr, to: SocketAddr, deadline: Duration) -> io::Result<TcpStream> {
         let until = Instant::now() + deadline;
         let late = |_| dial::timed_out(to, deadline);
-        let turn = timeout_at(until, Arc::clone(&self.dials).acquire_owned()).await.map_err(late)?.map_err(io::Error::other)?;
+        let turn = timeout_at(until, Arc::clone(&self.dials).acquire_owned())
+            .await
+            .map_err(late)?
+            .map_err(io::Error::other)?;
         let made = self.spawn(async move {
             let _turn = turn;
             timeout_at(until, dial::connect(source, to)).await

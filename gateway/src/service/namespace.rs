@@ -55,7 +55,8 @@ pub(super) fn enter(config: &Config) -> Result<Sides, ServiceError> {
 /// namespace of the calling thread. Blocks; needs CAP_SYS_ADMIN and CAP_NET_ADMIN, and no running daemon.
 pub fn remove(config: &Config) -> Result<(), ServiceError> {
     let deleted = thread::Builder::new().name("service-remove".into()).spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServiceError::Thread)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServiceError::Thread)?;
         runtime.block_on(async { links::delete(&Netlink::open()?).await })
     });
     deleted.map_err(ServiceError::Thread)?.join().map_err(|_| ServiceError::Stopped)??;

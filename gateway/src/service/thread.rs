@@ -26,7 +26,10 @@ pub(super) fn start(config: &Config) -> Result<(Thread, Links, Ensured), Service
     let config = config.clone();
     let (tell, started) = mpsc::sync_channel::<Started>(1);
     let (stop, stopped) = oneshot::channel();
-    let thread = Builder::new().name("service-netns".into()).spawn(move || live(&config, &tell, stopped)).map_err(ServiceError::Thread)?;
+    let thread = Builder::new()
+        .name("service-netns".into())
+        .spawn(move || live(&config, &tell, stopped))
+        .map_err(ServiceError::Thread)?;
     let (handle, links, ensured) = started.recv().map_err(|_| ServiceError::Stopped)??;
     Ok((Thread { handle, stop: Some(stop), thread: Some(thread) }, links, ensured))
 }

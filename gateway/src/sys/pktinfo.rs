@@ -52,7 +52,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
     // SAFETY: the storage was zeroed, and the kernel wrote a whole address over it.
     let peer = peer_of(unsafe { name.assume_init_ref() })?;
     // SAFETY: `message` is as recvmsg left it, and `control` lives.
-    let (local, ifindex) = unsafe { local_of(&message) }.ok_or_else(|| invalid("a datagram without its local address"))?;
+    let (local, ifindex) =
+        unsafe { local_of(&message) }.ok_or_else(|| invalid("a datagram without its local address"))?;
     Ok(Received { length, truncated: message.msg_flags & libc::MSG_TRUNC != 0, way: Way { peer, local, ifindex } })
 }
 
@@ -61,7 +62,8 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], way: &Way) -> io::Result<()> {
     let mut control = Control([0; 128]);
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: all-zero is a valid msghdr and a valid socket address.
-    let (mut message, mut v4, mut v6): (libc::msghdr, libc::sockaddr_in, libc::sockaddr_in6) = unsafe { MaybeUninit::zeroed().assume_init() };
+    let (mut message, mut v4, mut v6): (libc::msghdr, libc::sockaddr_in, libc::sockaddr_in6) =
+        unsafe { MaybeUninit::zeroed().assume_init() };
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
@@ -88,14 +90,18 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], way: &Way) -> io::Result<()> {
             v6.sin6_scope_id = peer.scope_id();
             message.msg_name = (&raw mut v6).cast();
             message.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-            let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: way.ifindex };
+            let info =
+                libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: way.ifindex };
             // SAFETY: `message` has 128 bytes of zeroed control room.
             unsafe { put(&mut message, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info) };
         }
-        (SocketAddr::V4(_), IpAddr::V6(_)) | (SocketAddr::V6(_), IpAddr::V4(_)) => return Err(invalid("a way of two address families")),
+        (SocketAddr::V4(_), IpAddr::V6(_)) | (SocketAddr::V6(_), IpAddr::V4(_)) => {
+            return Err(invalid("a way of two address families"));
+        }
     }
     // SAFETY: every pointer in `message` leads to live memory of the length that stands beside it.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    let sent =
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -109,7 +115,8 @@ fn peer_of(name: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
         libc::AF_INET6 => {
             // SAFETY: as above.
             let v6 = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in6>() };
-            Ok(SocketAddrV6::new(Ipv6Addr::from(v6.sin6_addr.s6_addr), u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+            Ok(SocketAddrV6::new(Ipv6Addr::from(v6.sin6_addr.s6_addr), u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id)
+                .into())
         }
         family => Err(invalid(&format!("a datagram of address family {family}"))),
     }

@@ -65,7 +65,8 @@ pub fn want_pktinfo(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
 
 /// Room for datagrams that wait to be read, in bytes; above `net.core.rmem_max` with CAP_NET_ADMIN.
 pub fn receive_room(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
-    set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).or_else(|_| set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+        .or_else(|_| set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
 }
 
 /// The index of an interface of the calling thread's network namespace.
@@ -88,6 +89,7 @@ fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: lib
 /// `A` is one of the kernel's socket addresses.
 fn bind<A>(socket: BorrowedFd<'_>, address: &A) -> io::Result<()> {
     // SAFETY: `address` is a whole socket address of the size given.
-    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), size_of::<A>() as libc::socklen_t) };
+    let result =
+        unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), size_of::<A>() as libc::socklen_t) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

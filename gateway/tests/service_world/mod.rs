@@ -1,5 +1,6 @@
 //! A node of its own for each test: a network namespace, a runtime directory, and commands run in it.
 
+#![allow(clippy::unwrap_used, reason = "a test's world stops the test when it cannot be made")]
 #![allow(dead_code, reason = "each test file uses its own part of the world")]
 
 use std::fs::{self, File};
@@ -73,12 +74,19 @@ impl World {
     }
 
     pub(crate) fn try_run(&self, command: &str) -> Output {
-        Command::new("nsenter").arg(format!("--net=/run/netns/{}", self.name)).args(["sh", "-c", command]).output().unwrap()
+        Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", self.name))
+            .args(["sh", "-c", command])
+            .output()
+            .unwrap()
     }
 
     /// Runs a shell command in the service namespace.
     pub(crate) fn run_service(&self, command: &str) -> String {
-        let output = Command::new("nsenter").arg(format!("--net={}", self.held().display())).args(["sh", "-c", command]).output();
+        let output = Command::new("nsenter")
+            .arg(format!("--net={}", self.held().display()))
+            .args(["sh", "-c", command])
+            .output();
         text(&output.unwrap(), command)
     }
 
