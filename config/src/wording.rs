@@ -10,6 +10,9 @@ const COMPARED: usize = 40;
 
 /// The text in backticks, cut after [`SHOWN`] characters, with control characters escaped (it goes to a terminal).
 pub(crate) fn quoted(text: &str) -> String {
+    if text.is_empty() {
+        return "an empty text".to_owned();
+    }
     let shown: String = text.chars().take(SHOWN).flat_map(harmless).collect();
     let cut = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };
     format!("`{shown}{cut}`")
@@ -28,12 +31,21 @@ fn harmless(c: char) -> Vec<char> {
 
 /// `a`, `b` or `c`
 pub(crate) fn one_of(words: &[&str]) -> String {
+    listed(words, "or")
+}
+
+/// `a`, `b` and `c`
+pub(crate) fn all_of(words: &[&str]) -> String {
+    listed(words, "and")
+}
+
+fn listed(words: &[&str], joint: &str) -> String {
     match words {
         [] => String::new(),
         [only] => format!("`{only}`"),
         [front @ .., last] => {
             let front: Vec<String> = front.iter().map(|word| format!("`{word}`")).collect();
-            format!("{} or `{last}`", front.join(", "))
+            format!("{} {joint} `{last}`", front.join(", "))
         }
     }
 }
@@ -106,5 +118,6 @@ mod tests {
     fn words_are_listed_as_a_sentence() {
         assert_eq!(one_of(&["a"]), "`a`");
         assert_eq!(one_of(&["a", "b", "c"]), "`a`, `b` or `c`");
+        assert_eq!(all_of(&["a", "b"]), "`a` and `b`");
     }
 }
