@@ -55,15 +55,17 @@ pub(crate) fn closest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) 
     if word.chars().count() > COMPARED {
         return None;
     }
-    let lower: Vec<char> = word.to_lowercase().chars().collect();
-    known
-        .into_iter()
-        .map(|candidate| (distance(&lower, &candidate.to_lowercase().chars().collect::<Vec<_>>()), candidate))
-        .filter(|(distance, candidate)| {
-            *distance <= (candidate.len().max(lower.len()) / 3).max(1) && *distance < candidate.len()
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+    let lower = word.to_lowercase();
+    let letters: Vec<char> = lower.chars().collect();
+    let far = |candidate: &str| {
+        let other = candidate.to_lowercase();
+        let beginning = letters.len() >= 3 && other.starts_with(&lower);
+        let distance = distance(&letters, &other.chars().collect::<Vec<_>>());
+        let near = distance <= (other.len().max(letters.len()) / 3).max(1) && distance < other.len();
+        (near || beginning).then_some(distance)
+    };
+    let candidates = known.into_iter().filter_map(|candidate| far(candidate).map(|distance| (distance, candidate)));
+    candidates.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours that make one word of the other.
@@ -101,6 +103,9 @@ mod tests {
         assert_eq!(closest("gatewya", known), Some("gateway"));
         assert_eq!(closest("MTU", known), Some("mtu"));
         assert_eq!(closest("workloadtrafic", known), Some("workloadTraffic"));
+        assert_eq!(closest("gate", known), Some("gateway"));
+        assert_eq!(closest("dnsServers", known), None);
+        assert_eq!(closest("su", known), None);
         assert_eq!(closest("bandwidth", known), None);
         assert_eq!(closest("", known), None);
         assert_eq!(closest(&"x".repeat(100_000), known), None);

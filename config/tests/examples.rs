@@ -10,7 +10,7 @@ fn folder() -> PathBuf {
 }
 
 fn load(file: &str) -> Vec<config::Parsed> {
-    let text = std::fs::read_to_string(folder().join(file)).unwrap();
+    let text = std::fs::read_to_string(folder().join(file)).expect("an example");
     parse(file, &text).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
@@ -24,8 +24,9 @@ fn set(files: &[&str]) -> Resources {
 
 fn every_manifest() -> Vec<String> {
     let in_folder = |sub: &str| -> Vec<String> {
-        let entries = std::fs::read_dir(folder().join(sub)).unwrap();
-        entries.map(|entry| format!("{sub}{}", entry.unwrap().file_name().into_string().unwrap())).collect()
+        let entries = std::fs::read_dir(folder().join(sub)).expect("the examples");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a text"));
+        names.map(|name| format!("{sub}{name}")).collect()
     };
     let mut files = in_folder("");
     files.extend(in_folder("local/"));

@@ -84,6 +84,7 @@ impl<'n> Field<'n> {
                         fields.meant.push(close.to_owned());
                         format!("did you mean `{close}`?")
                     }
+                    None if known.len() == 1 => format!("the only field here is {}", all_of(known)),
                     None => format!("the fields here are {}", all_of(known)),
                 };
                 field.problem(format!("unknown field {}", quoted(&entry.key)), mend);

@@ -86,11 +86,11 @@ impl<'t> Loader<'t> {
             let (event, span) = event.map_err(Stop::Syntax)?;
             let line = u32::try_from(span.start.line()).unwrap_or(u32::MAX);
             match event {
-                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
-                Event::DocumentStart(_) => {
-                    if self.documents.len() == MAX_DOCUMENTS {
-                        let what = format!("more than {MAX_DOCUMENTS} documents");
-                        self.report.add(line, "", what, "split the file");
+                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) => {}
+                Event::DocumentEnd => {
+                    if self.documents.len() > MAX_DOCUMENTS {
+                        let line = self.documents.pop().map_or(line, |document| document.line);
+                        self.report.add(line, "", format!("more than {MAX_DOCUMENTS} documents"), "split the file");
                         return Err(Stop::Bound);
                     }
                 }
