@@ -21,6 +21,7 @@ pub fn check(resources: &Resources) -> Vec<Problem> {
     subnets(resources, &mut problems);
     owners(resources, &mut problems);
     hosts(resources, &mut problems);
+    problems.sort();
     problems
 }
 
@@ -142,5 +143,117 @@ fn problem(
         key: key.to_owned(),
         what: what.into(),
         mend: mend.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+
+    const BASE: &str = "
+{ apiVersion: tidegate.dev/v1alpha1, kind: Network, metadata: { name: a }, spec: { vlan: { parent: t, id: 7 }, subnets: [ { cidr: 10.0.0.0/24, gateway: 10.0.0.1 } ] } }
+---
+{ apiVersion: tidegate.dev/v1alpha1, kind: Namespace, metadata: { name: shop }, spec: { network: a } }
+---
+{ apiVersion: tidegate.dev/v1alpha1, kind: EgressPolicy, metadata: { name: p, namespace: shop }, spec: { selector: {} } }
+---
+{ apiVersion: tidegate.dev/v1alpha1, kind: ExposedApp, metadata: { name: web, namespace: shop }, spec: { hosts: [ a.example.com ], tls: { mode: Passthrough }, routes: [ { path: /, backends: [ { selector: {}, port: 443 } ] } ] } }
+";
+
+    /// The stored set, and then a file on top of it.
+    fn told(file: &str) -> Vec<String> {
+        let mut set: Resources = parse("", BASE).unwrap().into_iter().map(|parsed| parsed.resource).collect();
+        for parsed in parse("new.yaml", file).unwrap() {
+            set.insert_parsed(parsed);
+        }
+        check(&set).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_whole_set_is_clean() {
+        assert!(told("").is_empty());
+    }
+
+    #[test]
+    fn what_the_apply_brings_is_told_with_its_line() {
+        // `0` sorts before the stored `a`, and `web` of namespace `a` before that of `shop`.
+        let told = told(
+            "
+apiVersion: tidegate.dev/v1alpha1
+kind: Network
+metadata: { name: '0' }
+spec:
+  vlan: { parent: t, id: 7 }
+  subnets: [ { cidr: 10.0.0.0/25, gateway: 10.0.0.2 } ]
+---
+apiVersion: tidegate.dev/v1alpha1
+kind: ExposedApp
+metadata: { name: web, namespace: lab }
+spec:
+  hosts: [ b.example.com, a.example.com ]
+  tls: { mode: Passthrough }
+  routes: [ { path: /, backends: [ { selector: {}, port: 443 } ] } ]
+",
+        );
+        assert_eq!(
+            told,
+            [
+                "new.yaml:6: spec.vlan.id: VLAN 7 on `t` is that of Network `a` already; use another id, or one Network for both",
+                "new.yaml:7: spec.subnets[0].cidr: 10.0.0.0/25 overlaps 10.0.0.0/24 of Network `a`, and this node routes both; use another block, or `gateway: External` where a router of the VLAN routes",
+                "new.yaml:11: metadata.namespace: there is no Namespace `lab`; apply the Namespace first, or with this",
+                "new.yaml:13: spec.hosts[1]: `a.example.com` is exposed by exposedapp/shop/web already; expose a host in one app, with a route for each path",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_taken_out_is_missed_by_what_needs_it() {
+        let mut set: Resources = parse("", BASE).unwrap().into_iter().map(|parsed| parsed.resource).collect();
+        set.remove(&"network/a".parse().unwrap());
+        let told = |set: &Resources| check(set).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            told(&set),
+            ["namespace/shop: spec.network: there is no Network `a`; apply the Network first, or with this"]
+        );
+        set.remove(&"namespace/shop".parse().unwrap());
+        assert_eq!(
+            told(&set),
+            ["egresspolicy/shop/p", "exposedapp/shop/web"].map(|key| format!(
+                "{key}: metadata.namespace: there is no Namespace `shop`; apply the Namespace first, or with this"
+            ))
+        );
+    }
+
+    #[test]
+    fn only_what_this_node_routes_must_not_overlap() {
+        let external = "
+apiVersion: tidegate.dev/v1alpha1
+kind: Network
+metadata: { name: b }
+spec: { gateway: External, vlan: { parent: t, id: 8 }, subnets: [ { cidr: 10.0.0.0/24 } ] }
+";
+        assert!(told(external).is_empty());
+        let routed = external.replace("External", "Node").replace("/24 }", "/24, gateway: 10.0.0.1 }");
+        assert_eq!(told(&routed).len(), 1);
+        let other_trunk = external.replace("parent: t, id: 8", "parent: u, id: 7");
+        assert!(told(&other_trunk).is_empty());
+        let other_tag = external.replace("id: 8", "id: 7, protocol: 802.1ad");
+        assert!(told(&other_tag).is_empty());
+    }
+
+    #[test]
+    fn a_holder_is_found_behind_a_sibling() {
+        let network = |name: &str, cidr: &str| {
+            let (base, _) = cidr.split_once("0/").unwrap();
+            format!(
+                "{{ apiVersion: tidegate.dev/v1alpha1, kind: Network, metadata: {{ name: {name} }}, spec: {{ subnets: [ {{ cidr: {cidr}, gateway: {base}1 }} ] }} }}\n---\n"
+            )
+        };
+        let text = [("x", "10.8.0.0/13"), ("y", "10.9.1.0/24"), ("z", "10.9.2.0/24"), ("w", "10.16.0.0/24")];
+        let text: String = text.iter().map(|(name, cidr)| network(name, cidr)).collect();
+        let told = told(&text);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told.iter().all(|line| line.contains("overlaps 10.8.0.0/13 of Network `x`")), "{told:?}");
     }
 }

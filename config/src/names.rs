@@ -98,41 +98,48 @@ impl TryFrom<u16> for VlanId {
 impl TryFrom<String> for DnsName {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
-        let lower = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
-        if !lower.is_ascii() {
-            return Err(wrong(
-                format!("{} is not ASCII", quoted(&text)),
-                "write internationalised names as A-labels (xn--…)",
-            ));
-        }
-        let label = |l: &str| {
-            (1..=63).contains(&l.len())
-                && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-                && !l.starts_with('-')
-                && !l.ends_with('-')
-        };
-        if lower.is_empty() || lower.len() > 253 || !lower.split('.').all(label) || lower.parse::<IpAddr>().is_ok() {
-            return Err(wrong(
-                format!("{} is not a DNS name", quoted(&text)),
-                "use labels of a-z, 0-9 and - joined by dots, at most 253 bytes",
-            ));
-        }
-        Ok(Self(lower))
+        dns_name(&text, &text)
     }
+}
+
+/// `shown` is what the user wrote, of which `text` is the name.
+fn dns_name(text: &str, shown: &str) -> Result<DnsName, NameError> {
+    let lower = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if !lower.is_ascii() {
+        let mend = "write internationalised names as A-labels (xn--…)";
+        return Err(wrong(format!("{} is not ASCII", quoted(shown)), mend));
+    }
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    if lower.len() > 253 || !lower.split('.').all(label) || lower.parse::<IpAddr>().is_ok() {
+        let mend = "use labels of a-z, 0-9 and - joined by dots, at most 253 bytes";
+        return Err(wrong(format!("{} is not a DNS name", quoted(shown)), mend));
+    }
+    Ok(DnsName(lower))
 }
 
 impl TryFrom<&str> for DomainPattern {
     type Error = NameError;
     fn try_from(text: &str) -> Result<Self, NameError> {
-        let parse = |t: &str| DnsName::try_from(t.to_owned());
         match text.strip_prefix("*.") {
-            Some(rest) => parse(rest).map(Self::Below),
+            Some(apex) => dns_name(apex, text).map(Self::Below),
             None if text.contains('*') => Err(wrong(
                 format!("{} has `*` elsewhere than in front", quoted(text)),
                 "write `*.example.com` (one or more labels), or name each host",
             )),
-            None => parse(text).map(Self::Exact),
+            None => dns_name(text, text).map(Self::Exact),
         }
+    }
+}
+
+impl std::str::FromStr for DomainPattern {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::try_from(text)
     }
 }
 
@@ -186,5 +193,59 @@ impl From<VlanId> for u16 {
 impl fmt::Display for VlanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_labels_of_rfc_1123() {
+        let long = "x".repeat(63);
+        for text in ["a", "0", "tenant-a", &long] {
+            assert!(text.parse::<Name>().is_ok(), "{text}");
+        }
+        let longer = "x".repeat(64);
+        for text in ["", "-a", "a-", "A", "a.b", "a_b", "ä", &longer] {
+            assert!(text.parse::<Name>().is_err(), "{text}");
+        }
+        assert!(Name::first() <= "00".parse().unwrap());
+    }
+
+    #[test]
+    fn interfaces_are_named_as_the_kernel_does() {
+        for text in ["eth0", "trunk0", "a.100", "..."] {
+            assert!(text.parse::<InterfaceName>().is_ok(), "{text}");
+        }
+        for text in ["", ".", "..", "a/b", "a b", "sixteen-bytes-16"] {
+            assert!(text.parse::<InterfaceName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn dns_names_are_lower_case_without_the_last_dot() {
+        assert_eq!("API.Example.com.".parse::<DnsName>().unwrap().as_str(), "api.example.com");
+        let long = ["x".repeat(63), "x".repeat(63), "x".repeat(63), "x".repeat(61)].join(".");
+        assert_eq!(long.len(), 253);
+        for text in ["localhost", "_srv.example.com", "xn--bcher-kva.example", &long] {
+            assert!(text.parse::<DnsName>().is_ok(), "{text}");
+        }
+        for text in ["", ".", "a..b", "a.b..", "-a.b", "a b", "10.0.0.1", "bücher.example", &format!("x{long}")] {
+            assert!(text.parse::<DnsName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_take_one_or_more_labels_and_never_the_apex() {
+        let below: DomainPattern = "*.CDN.example.com".parse().unwrap();
+        assert_eq!(below.to_string(), "*.cdn.example.com");
+        let matches = |name: &str| below.matches(&name.parse().unwrap());
+        assert!(matches("a.cdn.example.com") && matches("a.b.cdn.example.com"));
+        assert!(!matches("cdn.example.com") && !matches("xcdn.example.com") && !matches("example.com"));
+        let exact: DomainPattern = "a.example.com.".parse().unwrap();
+        assert!(exact.matches(&"a.example.com".parse().unwrap()));
+        assert!(!exact.matches(&"b.a.example.com".parse().unwrap()));
+        assert_eq!("*.-".parse::<DomainPattern>().unwrap_err().problem, "`*.-` is not a DNS name");
     }
 }

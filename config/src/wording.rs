@@ -10,6 +10,9 @@ const COMPARED: usize = 40;
 
 /// The text in backticks, cut after [`SHOWN`] characters, with control characters escaped (it goes to a terminal).
 pub(crate) fn quoted(text: &str) -> String {
+    if text.is_empty() {
+        return "an empty text".to_owned();
+    }
     let shown: String = text.chars().take(SHOWN).flat_map(harmless).collect();
     let cut = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };
     format!("`{shown}{cut}`")
@@ -28,12 +31,21 @@ fn harmless(c: char) -> Vec<char> {
 
 /// `a`, `b` or `c`
 pub(crate) fn one_of(words: &[&str]) -> String {
+    listed(words, "or")
+}
+
+/// `a`, `b` and `c`
+pub(crate) fn all_of(words: &[&str]) -> String {
+    listed(words, "and")
+}
+
+fn listed(words: &[&str], joint: &str) -> String {
     match words {
         [] => String::new(),
         [only] => format!("`{only}`"),
         [front @ .., last] => {
             let front: Vec<String> = front.iter().map(|word| format!("`{word}`")).collect();
-            format!("{} or `{last}`", front.join(", "))
+            format!("{} {joint} `{last}`", front.join(", "))
         }
     }
 }
@@ -43,15 +55,17 @@ pub(crate) fn closest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) 
     if word.chars().count() > COMPARED {
         return None;
     }
-    let lower: Vec<char> = word.to_lowercase().chars().collect();
-    known
-        .into_iter()
-        .map(|candidate| (distance(&lower, &candidate.to_lowercase().chars().collect::<Vec<_>>()), candidate))
-        .filter(|(distance, candidate)| {
-            *distance <= (candidate.len().max(lower.len()) / 3).max(1) && *distance < candidate.len()
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+    let lower = word.to_lowercase();
+    let letters: Vec<char> = lower.chars().collect();
+    let far = |candidate: &str| {
+        let other = candidate.to_lowercase();
+        let beginning = letters.len() >= 3 && other.starts_with(&lower);
+        let distance = distance(&letters, &other.chars().collect::<Vec<_>>());
+        let near = distance <= (other.len().max(letters.len()) / 3).max(1) && distance < other.len();
+        (near || beginning).then_some(distance)
+    };
+    let candidates = known.into_iter().filter_map(|candidate| far(candidate).map(|distance| (distance, candidate)));
+    candidates.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours that make one word of the other.
@@ -89,6 +103,9 @@ mod tests {
         assert_eq!(closest("gatewya", known), Some("gateway"));
         assert_eq!(closest("MTU", known), Some("mtu"));
         assert_eq!(closest("workloadtrafic", known), Some("workloadTraffic"));
+        assert_eq!(closest("gate", known), Some("gateway"));
+        assert_eq!(closest("dnsServers", known), None);
+        assert_eq!(closest("su", known), None);
         assert_eq!(closest("bandwidth", known), None);
         assert_eq!(closest("", known), None);
         assert_eq!(closest(&"x".repeat(100_000), known), None);
@@ -106,5 +123,6 @@ mod tests {
     fn words_are_listed_as_a_sentence() {
         assert_eq!(one_of(&["a"]), "`a`");
         assert_eq!(one_of(&["a", "b", "c"]), "`a`, `b` or `c`");
+        assert_eq!(all_of(&["a", "b"]), "`a` and `b`");
     }
 }

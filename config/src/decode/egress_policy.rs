@@ -42,9 +42,11 @@ fn allow_rule(item: &Field<'_>) -> Option<AllowRule> {
             name_rule(&fields).map(AllowRule::Names)
         }
         [false, false, false] => {
-            item.fields(&["resolve", "cidrs", "dnsNames", "except", "ports", "verify"], &[])?;
-            let mend = "write `cidrs`, `dnsNames` or `resolve`; every address is `cidrs: [ 0.0.0.0/0, \"::/0\" ]`";
-            item.problem("the rule does not say what it allows", mend);
+            let fields = item.fields(&["resolve", "cidrs", "dnsNames", "except", "ports", "verify"], &[])?;
+            if !["resolve", "cidrs", "dnsNames"].iter().any(|key| fields.has(key)) {
+                let mend = "write `cidrs`, `dnsNames` or `resolve`; every address is `cidrs: [ 0.0.0.0/0, \"::/0\" ]`";
+                item.problem("the rule does not say what it allows", mend);
+            }
             None
         }
         [_, _, _] => {

@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use super::later::Later;
 use super::selector;
 use crate::document::field::{Field, Fields};
-use crate::names::{DnsName, Name};
+use crate::names::{DnsName, Name, NameError};
 use crate::resource::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
 use crate::wording::{quoted, wrong};
 
@@ -139,7 +139,7 @@ fn read_route(item: &Field<'_>, passthrough: bool) -> Option<Route> {
 }
 
 /// A path of whole segments (RFC 3986, section 3.3), without a slash at its end.
-fn path_prefix(text: &str) -> Result<String, crate::names::NameError> {
+fn path_prefix(text: &str) -> Result<String, NameError> {
     let form = |why: &str, mend: &str| Err(wrong(format!("{} is not a path: {why}", quoted(text)), mend));
     let Some(inside) = text.strip_prefix('/') else {
         return form("it does not begin with /", "write it as `/api`");
@@ -152,7 +152,10 @@ fn path_prefix(text: &str) -> Result<String, crate::names::NameError> {
         if matches!(segment, "" | "." | "..") {
             return form("it has an empty or dotted segment", "write it as clients send it, as `/api/v1`");
         }
-        if !segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&b)) {
+        let escapes = segment.split('%').skip(1);
+        let escaped = |text: &str| text.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&b);
+        if !segment.bytes().all(plain) || !escapes.into_iter().all(escaped) {
             return form("it has characters that stand in no path", "escape them as clients do, as `%20` for a blank");
         }
     }

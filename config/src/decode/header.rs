@@ -5,7 +5,7 @@ use super::selector;
 use crate::document::field::{Field, Fields};
 use crate::names::Name;
 use crate::resource::{API_VERSION, Kind, Labels, NAMESPACE_NAME_LABEL};
-use crate::wording::{closest, one_of, quoted};
+use crate::wording::{all_of, closest, one_of, quoted};
 
 /// What stands before `spec`. A missing name is a problem already reported.
 pub(super) struct Header<'n> {
@@ -67,7 +67,7 @@ fn read_kind(fields: &Fields<'_>) -> Option<Kind> {
     let known = Kind::ALL.map(Kind::as_str);
     let kind = fields.required("kind", &format!("write `kind:` with {}", one_of(&known)));
     let version = fields.required("apiVersion", &format!("write `apiVersion: {API_VERSION}`"));
-    let (kind, version_text) = (kind?, version.as_ref().and_then(Field::text));
+    let kind = kind?;
     let word = kind.text()?;
     if let Some(later) = Later::kind(word) {
         kind.later(later);
@@ -79,7 +79,7 @@ fn read_kind(fields: &Fields<'_>) -> Option<Kind> {
             "Ingress" | "HTTPRoute" | "TLSRoute" => "write an ExposedApp".to_owned(),
             _ => match closest(word, known) {
                 Some(close) => format!("did you mean `{close}`?"),
-                None => format!("the kinds are {}", one_of(&known).replace(" or ", " and ")),
+                None => format!("the kinds are {}", all_of(&known)),
             },
         };
         let what = match word {
@@ -89,17 +89,24 @@ fn read_kind(fields: &Fields<'_>) -> Option<Kind> {
         kind.problem(what, mend);
         return None;
     };
-    if version_text? != API_VERSION {
-        let what = match version_text {
-            Some(foreign) if !foreign.starts_with("tidegate.dev/") => {
-                format!("this is the {found} of {}, not Tidegate's", quoted(foreign))
-            }
-            _ => format!("{} is no version of Tidegate's resources", quoted(version_text.unwrap_or_default())),
-        };
-        version?.problem(what, format!("write `apiVersion: {API_VERSION}`"));
-        return None;
+    match version {
+        Some(version) => check_version(&version, found),
+        None => Some(found),
     }
-    Some(found)
+}
+
+/// The kind, unless it is that of somebody else.
+fn check_version(version: &Field<'_>, kind: Kind) -> Option<Kind> {
+    let text = version.text().filter(|text| *text != API_VERSION);
+    let Some(text) = text else { return Some(kind) };
+    let ours = text.starts_with("tidegate.dev/");
+    let what = if ours {
+        format!("{} is no version of Tidegate's resources", quoted(text))
+    } else {
+        format!("this is the {kind} of {}, not Tidegate's", quoted(text))
+    };
+    version.problem(what, format!("write `apiVersion: {API_VERSION}`"));
+    ours.then_some(kind)
 }
 
 fn read_metadata(kind: Kind, metadata: &Field<'_>) -> Option<(Option<Name>, Option<Name>, Labels)> {

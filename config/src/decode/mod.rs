@@ -75,8 +75,13 @@ pub fn parse_all<'t>(files: impl IntoIterator<Item = (&'t str, &'t str)>) -> Res
 /// All problems of the resource.
 pub fn from_json(origin: &str, value: &serde_json::Value) -> Result<Resource, Vec<Problem>> {
     let report = Report::new(origin);
-    let node = json::node(value, 0);
-    let resource = decode_resource(&Field::root(&node, &report));
+    let resource = match json::node(value) {
+        Ok(node) => decode_resource(&Field::root(&node, &report)),
+        Err(error) => {
+            report.add(0, "", format!("not a tree of values: {error}"), "write the resource again");
+            None
+        }
+    };
     let problems = report.finish();
     resource.filter(|_| problems.is_empty()).ok_or(problems)
 }

@@ -46,7 +46,7 @@ pub(super) fn names(field: &Field<'_>) -> Option<Vec<DomainPattern>> {
 
 /// `ports`; left out or empty means every port of every protocol.
 pub(super) fn ports(fields: &Fields<'_>) -> Option<Ports> {
-    let Some(field) = fields.optional("ports") else { return Some(Ports::All) };
+    let Some(field) = fields.optional("ports") else { return (!fields.has("ports")).then_some(Ports::All) };
     let items = field.items()?;
     if items.is_empty() {
         return Some(Ports::All);

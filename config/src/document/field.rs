@@ -11,7 +11,7 @@ use super::report::Report;
 use super::{Entry, Node, Value};
 use crate::decode::later::Later;
 use crate::names::NameError;
-use crate::wording::{closest, one_of, quoted};
+use crate::wording::{all_of, closest, one_of, quoted};
 
 /// A value, its key's path, and where to report.
 #[derive(Clone)]
@@ -22,10 +22,12 @@ pub(crate) struct Field<'n> {
     report: &'n Report,
 }
 
-/// A mapping whose keys are known to be right.
+/// A mapping.
 pub(crate) struct Fields<'n> {
     of: Field<'n>,
     entries: &'n [Entry],
+    /// Known keys that unknown ones were probably meant to be: reported already, so not missing.
+    meant: Vec<String>,
 }
 
 impl<'n> Field<'n> {
@@ -71,15 +73,19 @@ impl<'n> Field<'n> {
 
     /// The mapping, after its keys were compared with the known ones and those of later releases.
     pub(crate) fn fields(&self, known: &[&str], later: &[(&str, Later)]) -> Option<Fields<'n>> {
-        let fields = self.any_fields()?;
+        let mut fields = self.any_fields()?;
         for entry in fields.entries {
             let field = fields.field(entry);
             if let Some((_, later)) = later.iter().find(|(key, _)| *key == entry.key) {
                 field.later(*later);
             } else if !known.contains(&entry.key.as_str()) {
                 let mend = match closest(&entry.key, known.iter().copied()) {
-                    Some(close) => format!("did you mean `{close}`?"),
-                    None => format!("the fields here are {}", one_of(known).replace(" or ", " and ")),
+                    Some(close) => {
+                        fields.meant.push(close.to_owned());
+                        format!("did you mean `{close}`?")
+                    }
+                    None if known.len() == 1 => format!("the only field here is {}", all_of(known)),
+                    None => format!("the fields here are {}", all_of(known)),
                 };
                 field.problem(format!("unknown field {}", quoted(&entry.key)), mend);
             }
@@ -90,8 +96,8 @@ impl<'n> Field<'n> {
     /// The mapping, whatever its keys are.
     pub(crate) fn any_fields(&self) -> Option<Fields<'n>> {
         match &self.node.value {
-            Value::Map(entries) => Some(Fields { of: self.clone(), entries }),
-            _ => self.wrong_type("a mapping (`key: value`)"),
+            Value::Map(entries) => Some(Fields::new(self, entries)),
+            _ => self.wrong_type("a mapping"),
         }
     }
 
@@ -105,7 +111,7 @@ impl<'n> Field<'n> {
                     .map(|(i, node)| Field { node, key: format!("{}[{i}]", self.key), line: node.line, ..self.clone() })
                     .collect(),
             ),
-            _ => self.wrong_type("a list (`[ … ]`, or lines that begin with `-`)"),
+            _ => self.wrong_type("a list"),
         }
     }
 
@@ -168,18 +174,35 @@ impl<'n> Field<'n> {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let mend = match closest(text, known.iter().copied()) {
-                Some(close) => format!("did you mean `{close}`?"),
-                None => format!("write {}", one_of(&known)),
-            };
-            self.problem(format!("{} is not a value of this field", quoted(text)), mend);
+            self.not_one_of(text, &known);
         }
         found
     }
 
     /// One of the words, some of which wait for a later release.
     pub(crate) fn choice_or_later<T: Copy>(&self, words: &[(&str, Result<T, Later>)]) -> Option<T> {
-        self.choice(words)?.inspect_err(|later| self.later(*later)).ok()
+        let text = self.text()?;
+        for (word, choice) in words {
+            match choice {
+                Ok(value) if *word == text => return Some(*value),
+                Err(later) if word.eq_ignore_ascii_case(text) => {
+                    self.later(*later);
+                    return None;
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let known: Vec<&str> = words.iter().filter(|(_, choice)| choice.is_ok()).map(|(word, _)| *word).collect();
+        self.not_one_of(text, &known);
+        None
+    }
+
+    fn not_one_of(&self, text: &str, known: &[&str]) {
+        let mend = match closest(text, known.iter().copied()) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => format!("write {}", one_of(known)),
+        };
+        self.problem(format!("{} is not {}", quoted(text), one_of(known)), mend);
     }
 
     fn wrong_type<T>(&self, expected: &str) -> Option<T> {
@@ -196,7 +219,8 @@ impl<'n> Field<'n> {
             (Value::Bool(yes), "text") => format!("put it in quotes: \"{yes}\""),
             (Value::Number(_, text), "text") => format!("put it in quotes: \"{text}\""),
             (Value::Text(text), "a number") if text.parse::<i64>().is_ok() => format!("leave the quotes out: {text}"),
-            (Value::Null, _) => format!("write {expected}, or leave the field out"),
+            (_, "a mapping") => "write `key: value`".to_owned(),
+            (_, "a list") => "write `[ … ]`, or a line that begins with `-` for each item".to_owned(),
             _ => format!("write {expected}"),
         };
         self.problem(format!("expected {expected}, found {found}"), mend);
@@ -208,7 +232,7 @@ impl<'n> Field<'n> {
         match &self.node.value {
             Value::Map(entries) => {
                 let mut first = BTreeMap::new();
-                let fields = Fields { of: self.clone(), entries };
+                let fields = Fields::new(self, entries);
                 for entry in entries {
                     let field = fields.field(entry);
                     if let Some(line) = first.insert(entry.key.as_str(), entry.line) {
@@ -228,7 +252,7 @@ impl<'n> Field<'n> {
         into.insert(self.key.clone(), self.line);
         match &self.node.value {
             Value::Map(entries) => {
-                let fields = Fields { of: self.clone(), entries };
+                let fields = Fields::new(self, entries);
                 entries.iter().for_each(|entry| fields.field(entry).lines(into));
             }
             Value::List(_) => self.items().iter().flatten().for_each(|item| item.lines(into)),
@@ -238,6 +262,10 @@ impl<'n> Field<'n> {
 }
 
 impl<'n> Fields<'n> {
+    fn new(of: &Field<'n>, entries: &'n [Entry]) -> Self {
+        Self { of: of.clone(), entries, meant: Vec::new() }
+    }
+
     /// The field, if it is there. One without a value is refused: it would be read as if it were not there.
     pub(crate) fn optional(&self, key: &str) -> Option<Field<'n>> {
         let field = self.optional_or_null(key)?;
@@ -256,6 +284,7 @@ impl<'n> Fields<'n> {
     /// The field; where it is missing, `mend` says what to write.
     pub(crate) fn required(&self, key: &str, mend: &str) -> Option<Field<'n>> {
         match self.optional_or_null(key) {
+            None if self.has(key) => {}
             None => self.of.problem(format!("`{key}` is missing"), mend),
             Some(field) if matches!(field.node.value, Value::Null) => field.problem("the field has no value", mend),
             Some(field) => return Some(field),
@@ -263,8 +292,9 @@ impl<'n> Fields<'n> {
         None
     }
 
+    /// Whether the field is there, or was meant to be.
     pub(crate) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key)
+        self.entries.iter().any(|entry| entry.key == key) || self.meant.iter().any(|meant| meant == key)
     }
 
     /// The mapping itself.

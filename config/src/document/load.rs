@@ -26,17 +26,27 @@ pub(crate) fn documents(text: &str, report: &Report) -> Vec<Node> {
         return Vec::new();
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut loader =
-        Loader { report, text, events: Parser::new_from_str(text), open: Vec::new(), documents: Vec::new() };
+    let mut loader = Loader::new(text, report);
     match loader.run() {
-        Ok(()) => {}
-        Err(Stop::Bound) => {}
+        Ok(()) | Err(Stop::Bound) => {}
         Err(Stop::Syntax(error)) => match json::read(text) {
-            Some(node) => return vec![node],
+            Some(node) => return json_documents(text, node),
             None => loader.syntax(&error),
         },
     }
     loader.documents
+}
+
+/// JSON that is not YAML: mostly by its tabs, which stand between its parts only (in strings JSON escapes them). With
+/// blanks in their place its lines are known; else it is read without.
+fn json_documents(text: &str, lineless: Node) -> Vec<Node> {
+    let blank = text.replace('\t', " ");
+    let unread = Report::new("");
+    let mut loader = Loader::new(&blank, &unread);
+    match loader.run() {
+        Ok(()) if unread.found() == 0 => loader.documents,
+        Ok(()) | Err(Stop::Bound | Stop::Syntax(_)) => vec![lineless],
+    }
 }
 
 struct Loader<'t> {
@@ -67,21 +77,25 @@ enum Stop {
 }
 
 impl<'t> Loader<'t> {
+    fn new(text: &'t str, report: &'t Report) -> Self {
+        Self { report, text, events: Parser::new_from_str(text), open: Vec::new(), documents: Vec::new() }
+    }
+
     fn run(&mut self) -> Result<(), Stop> {
         while let Some(event) = self.events.next_event() {
             let (event, span) = event.map_err(Stop::Syntax)?;
             let line = u32::try_from(span.start.line()).unwrap_or(u32::MAX);
             match event {
-                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
-                Event::DocumentStart(_) => {
-                    if self.documents.len() == MAX_DOCUMENTS {
-                        let what = format!("more than {MAX_DOCUMENTS} documents");
-                        self.report.add(line, "", what, "split the file");
+                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) => {}
+                Event::DocumentEnd => {
+                    if self.documents.len() > MAX_DOCUMENTS {
+                        let line = self.documents.pop().map_or(line, |document| document.line);
+                        self.report.add(line, "", format!("more than {MAX_DOCUMENTS} documents"), "split the file");
                         return Err(Stop::Bound);
                     }
                 }
                 Event::Alias(_) => {
-                    self.refuse_anchor(line, "an alias");
+                    self.refuse_anchor(line, "aliases");
                     self.put(Node { line, value: Value::Refused });
                 }
                 Event::Scalar(text, style, anchor, tag) => {
@@ -150,7 +164,7 @@ impl<'t> Loader<'t> {
 
     fn refused(&self, line: u32, anchor: usize, tag: Option<&Tag>) -> bool {
         if anchor > 0 {
-            self.refuse_anchor(line, "an anchor");
+            self.refuse_anchor(line, "anchors");
         }
         if let Some(tag) = tag {
             let what = format!("the tag {} is not taken", quoted(&format!("{}{}", tag.handle, tag.suffix)));
@@ -161,7 +175,7 @@ impl<'t> Loader<'t> {
 
     fn refuse_anchor(&self, line: u32, which: &str) {
         let mend = "write the value out; text that begins with & or * needs quotes";
-        self.report.add(line, "", format!("{which} is not taken"), mend);
+        self.report.add(line, "", format!("{which} are not taken"), mend);
     }
 
     fn syntax(&self, error: &ScanError) {
