@@ -26,7 +26,8 @@ pub fn has_vlans() -> bool {
     let world = World::new();
     let probe = world.namespace("vlan-probe", None);
     let bridge = probe.run("ip link add switch type bridge vlan_filtering 1").success();
-    bridge && probe.run("ip link add link lo name tagged type vlan id 2").success()
+    probe.ip("link add trunk0 type veth peer name port0");
+    bridge && probe.run("ip link add link trunk0 name trunk0.2 type vlan id 2").success()
 }
 
 /// Whether bridges can hand frames to the IP firewall (br_netfilter).

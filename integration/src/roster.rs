@@ -4,4 +4,5 @@
 //! what is different there: 8021q and bridges that filter by VLAN, tc filters instead of tcx links.
 
 /// Test program and test.
-pub const SECOND_KERNEL: &[(&str, &str)] = &[];
+pub const SECOND_KERNEL: &[(&str, &str)] =
+    &[("worlds", "a_switch_keeps_vlans_apart"), ("worlds", "the_internet_answers")];

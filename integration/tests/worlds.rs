@@ -6,6 +6,7 @@ use std::time::Duration;
 use integration::capture::Capture;
 use integration::peers::query::{Carrier, Kind};
 use integration::site::{API, CDN, DNS, ECHO, Internet, MANY, OTHER};
+use integration::switch::Switch;
 use integration::traffic::{Outcome, Target};
 use integration::world::World;
 use integration::{frame, kernel};
@@ -85,4 +86,24 @@ fn a_world_takes_itself_away() {
     assert!(!std::path::Path::new("/run/netns").join(format!("{name}-host")).exists());
     assert!(!std::path::Path::new("/etc/netns").join(format!("{name}-host")).exists());
     assert!(!kernel::release().is_empty());
+}
+
+#[test]
+#[ignore = "needs 8021q: second kernel"]
+fn a_switch_keeps_vlans_apart() {
+    assert!(kernel::has_vlans(), "the second kernel has 8021q");
+    let world = World::new();
+    let node = world.namespace("node", None);
+    let switch = Switch::new(&world, &node, &[100, 200]);
+    let a = switch.host(&world, "host-a", 100, &["10.100.0.9/24"]);
+    let b = switch.host(&world, "host-b", 200, &["10.100.0.10/24"]);
+    node.ip("link add link trunk0 name trunk0.100 type vlan id 100");
+    node.ip("addr add 10.100.0.1/24 dev trunk0.100");
+    node.ip("link set trunk0.100 up");
+    node.must_reach(Target::new("ping", "10.100.0.9".parse().unwrap(), 0));
+    a.must_reach(Target::new("ping", "10.100.0.1".parse().unwrap(), 0));
+    assert_ne!(
+        b.attempt(Target::new("ping", "10.100.0.1".parse().unwrap(), 0), Duration::from_secs(1)),
+        Outcome::Reached
+    );
 }
