@@ -1,6 +1,7 @@
-//! Tidegate's daemon.
+//! Tidegate's daemon: the three flows, what they stand on, and where they meet.
 
 pub mod admin;
+pub mod edge;
 pub mod egress;
 pub mod features;
 pub mod service;
@@ -8,7 +9,4 @@ pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod telemetry;
-pub mod edge;
-pub mod settings;
-pub mod sys;
 pub mod workload;
