@@ -2,7 +2,8 @@
 
 use super::later::Later;
 use super::{rules, selector};
-use crate::document::field::{Field, Fields};
+use crate::document::field::Field;
+use crate::document::fields::Fields;
 use crate::names::Name;
 use crate::resource::{AllowRule, CidrRule, EgressPolicy, NameRule, Ports};
 

@@ -5,7 +5,8 @@ use std::path::{Component, Path};
 
 use super::later::Later;
 use super::selector;
-use crate::document::field::{Field, Fields};
+use crate::document::field::Field;
+use crate::document::fields::Fields;
 use crate::names::{DnsName, Name, NameError};
 use crate::resource::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
 use crate::wording::{quoted, wrong};

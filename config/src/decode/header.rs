@@ -2,7 +2,8 @@
 
 use super::later::Later;
 use super::selector;
-use crate::document::field::{Field, Fields};
+use crate::document::field::Field;
+use crate::document::fields::Fields;
 use crate::names::Name;
 use crate::resource::{API_VERSION, Kind, Labels, NAMESPACE_NAME_LABEL};
 use crate::wording::{all_of, closest, one_of, quoted};

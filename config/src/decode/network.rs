@@ -6,7 +6,8 @@ use ipnetwork::IpNetwork;
 
 use super::address::{address, covers, full, prefix, unusable};
 use super::later::Later;
-use crate::document::field::{Field, Fields};
+use crate::document::field::Field;
+use crate::document::fields::Fields;
 use crate::names::{Name, VlanId};
 use crate::resource::{DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
 use crate::wording::{quoted, wrong};

@@ -2,7 +2,8 @@
 
 use super::address::{covers, prefix};
 use super::later::Later;
-use crate::document::field::{Field, Fields};
+use crate::document::field::Field;
+use crate::document::fields::Fields;
 use crate::names::DomainPattern;
 use crate::resource::{CidrRule, PortRange, Ports, Protocol};
 use crate::wording::{quoted, wrong};

@@ -3,31 +3,23 @@
 //! Every reader answers `None` when it has reported a problem, so that the decoder goes on to the next field and all
 //! problems of a file come out at once.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use super::fields::Fields;
 use super::report::Report;
-use super::{Entry, Node, Value};
+use super::{Node, Value};
 use crate::decode::later::Later;
 use crate::names::NameError;
-use crate::wording::{all_of, closest, one_of, quoted};
+use crate::wording::{closest, one_of, quoted};
 
 /// A value, its key's path, and where to report.
 #[derive(Clone)]
 pub(crate) struct Field<'n> {
-    node: &'n Node,
-    key: String,
-    line: u32,
-    report: &'n Report,
-}
-
-/// A mapping.
-pub(crate) struct Fields<'n> {
-    of: Field<'n>,
-    entries: &'n [Entry],
-    /// Known keys that unknown ones were probably meant to be: reported already, so not missing.
-    meant: Vec<String>,
+    pub(super) node: &'n Node,
+    pub(super) key: String,
+    pub(super) line: u32,
+    pub(super) report: &'n Report,
 }
 
 impl<'n> Field<'n> {
@@ -74,22 +66,7 @@ impl<'n> Field<'n> {
     /// The mapping, after its keys were compared with the known ones and those of later releases.
     pub(crate) fn fields(&self, known: &[&str], later: &[(&str, Later)]) -> Option<Fields<'n>> {
         let mut fields = self.any_fields()?;
-        for entry in fields.entries {
-            let field = fields.field(entry);
-            if let Some((_, later)) = later.iter().find(|(key, _)| *key == entry.key) {
-                field.later(*later);
-            } else if !known.contains(&entry.key.as_str()) {
-                let mend = match closest(&entry.key, known.iter().copied()) {
-                    Some(close) => {
-                        fields.meant.push(close.to_owned());
-                        format!("did you mean `{close}`?")
-                    }
-                    None if known.len() == 1 => format!("the only field here is {}", all_of(known)),
-                    None => format!("the fields here are {}", all_of(known)),
-                };
-                field.problem(format!("unknown field {}", quoted(&entry.key)), mend);
-            }
-        }
+        fields.refuse_unknown(known, later);
         Some(fields)
     }
 
@@ -225,100 +202,5 @@ impl<'n> Field<'n> {
         };
         self.problem(format!("expected {expected}, found {found}"), mend);
         None
-    }
-
-    /// Reports every key that stands twice in one mapping, at any depth.
-    pub(crate) fn refuse_repeated_keys(&self) {
-        match &self.node.value {
-            Value::Map(entries) => {
-                let mut first = BTreeMap::new();
-                let fields = Fields::new(self, entries);
-                for entry in entries {
-                    let field = fields.field(entry);
-                    if let Some(line) = first.insert(entry.key.as_str(), entry.line) {
-                        let what = format!("the key stands here again after line {line}");
-                        field.problem(what, "keep one of them");
-                    }
-                    field.refuse_repeated_keys();
-                }
-            }
-            Value::List(_) => self.items().iter().flatten().for_each(Self::refuse_repeated_keys),
-            Value::Null | Value::Bool(_) | Value::Number(..) | Value::Text(_) | Value::Refused => {}
-        }
-    }
-
-    /// The line of every key below this value.
-    pub(crate) fn lines(&self, into: &mut BTreeMap<String, u32>) {
-        into.insert(self.key.clone(), self.line);
-        match &self.node.value {
-            Value::Map(entries) => {
-                let fields = Fields::new(self, entries);
-                entries.iter().for_each(|entry| fields.field(entry).lines(into));
-            }
-            Value::List(_) => self.items().iter().flatten().for_each(|item| item.lines(into)),
-            Value::Null | Value::Bool(_) | Value::Number(..) | Value::Text(_) | Value::Refused => {}
-        }
-    }
-}
-
-impl<'n> Fields<'n> {
-    fn new(of: &Field<'n>, entries: &'n [Entry]) -> Self {
-        Self { of: of.clone(), entries, meant: Vec::new() }
-    }
-
-    /// The field, if it is there. One without a value is refused: it would be read as if it were not there.
-    pub(crate) fn optional(&self, key: &str) -> Option<Field<'n>> {
-        let field = self.optional_or_null(key)?;
-        if matches!(field.node.value, Value::Null) {
-            field.problem("the field has no value", "write one, or leave the field out");
-            return None;
-        }
-        Some(field)
-    }
-
-    /// The field, if it is there with a value.
-    pub(crate) fn optional_with_value(&self, key: &str) -> Option<Field<'n>> {
-        self.optional_or_null(key).filter(|field| !matches!(field.node.value, Value::Null))
-    }
-
-    /// The field; where it is missing, `mend` says what to write.
-    pub(crate) fn required(&self, key: &str, mend: &str) -> Option<Field<'n>> {
-        match self.optional_or_null(key) {
-            None if self.has(key) => {}
-            None => self.of.problem(format!("`{key}` is missing"), mend),
-            Some(field) if matches!(field.node.value, Value::Null) => field.problem("the field has no value", mend),
-            Some(field) => return Some(field),
-        }
-        None
-    }
-
-    /// Whether the field is there, or was meant to be.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key) || self.meant.iter().any(|meant| meant == key)
-    }
-
-    /// The mapping itself.
-    pub(crate) fn itself(&self) -> &Field<'n> {
-        &self.of
-    }
-
-    /// Every key with its value.
-    pub(crate) fn each(&self) -> impl Iterator<Item = (&'n str, Field<'n>)> {
-        self.entries.iter().map(|entry| (entry.key.as_str(), self.field(entry)))
-    }
-
-    fn optional_or_null(&self, key: &str) -> Option<Field<'n>> {
-        self.entries.iter().find(|entry| entry.key == key).map(|entry| self.field(entry))
-    }
-
-    fn field(&self, entry: &'n Entry) -> Field<'n> {
-        let plain =
-            !entry.key.is_empty() && entry.key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        let key = match (plain && entry.key.len() <= 40, self.of.key.is_empty()) {
-            (true, true) => entry.key.clone(),
-            (true, false) => format!("{}.{}", self.of.key, entry.key),
-            (false, _) => format!("{}[{}]", self.of.key, quoted(&entry.key).replace('`', "\"")),
-        };
-        Field { node: &entry.value, key, line: entry.line, report: self.of.report }
     }
 }

@@ -2,13 +2,17 @@
 //!
 //! [`load`] reads YAML (and with it JSON) event by event within fixed bounds; [`json`] turns a JSON value into the same
 //! tree. Scalars follow the core schema of YAML 1.2 (`yes` is text, `0x10` and `010` are refused where a number is
-//! meant). [`field`] is how the decoder walks a tree: it knows the key's path and notes problems.
+//! meant). [`field`] and
+//! [`fields`] are how the decoder reads a tree: they know the key's path and note problems in the [`report`]. [`walk`]
+//! looks at a tree as a whole.
 
 pub(crate) mod field;
+pub(crate) mod fields;
 pub(crate) mod json;
 pub(crate) mod load;
 pub(crate) mod report;
 mod scalar;
+mod walk;
 
 /// A value and where it stands.
 #[derive(Debug)]

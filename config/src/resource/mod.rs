@@ -1,7 +1,7 @@
 //! The resources, as validated values.
 //!
-//! One file a kind: [`network`], [`namespace`], [`egress_policy`], [`exposed_app`]. [`key`] names kinds and resources
-//! as `netctl` users type them, [`labels`] holds what selectors compare, [`json`] writes a resource back in its
+//! One file a kind: `network`, `namespace`, `egress_policy`, `exposed_app`. `key` names kinds and resources
+//! as `netctl` users type them, `labels` holds what selectors compare, `json` writes a resource back in its
 //! Kubernetes form. Text becomes a resource in `decode`, and only there.
 
 mod egress_policy;
