@@ -60,9 +60,15 @@ pub(crate) fn closest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) 
     let far = |candidate: &str| {
         let other = candidate.to_lowercase();
         let beginning = letters.len() >= 3 && other.starts_with(&lower);
+        let slips = (other.len().max(letters.len()) / 3).max(1);
+        if beginning {
+            return Some(0);
+        }
+        if other.len().abs_diff(letters.len()) > slips {
+            return None;
+        }
         let distance = distance(&letters, &other.chars().collect::<Vec<_>>());
-        let near = distance <= (other.len().max(letters.len()) / 3).max(1) && distance < other.len();
-        (near || beginning).then_some(distance)
+        (distance <= slips && distance < other.len()).then_some(distance)
     };
     let candidates = known.into_iter().filter_map(|candidate| far(candidate).map(|distance| (distance, candidate)));
     candidates.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)

@@ -63,11 +63,11 @@ fn aliases_do_not_grow() {
 
 #[test]
 fn problems_are_counted_when_they_are_too_many() {
-    let keys: String = (0..100_000).map(|i| format!("  key{i}: 1\n")).collect();
+    let keys: String = (0..20_000).map(|i| format!("  key{i}: 1\n")).collect();
     let told = problems(&format!("{HEAD}spec:\n  selector: {{}}\n{keys}"));
     assert_eq!(told.len(), 101);
-    assert_eq!(told[100].to_string(), "hostile.yaml: 99900 more problems; mend these first");
-    let same = "  selector: {}\n".repeat(100_000);
+    assert_eq!(told[100].to_string(), "hostile.yaml: 19900 more problems; mend these first");
+    let same = "  selector: {}\n".repeat(20_000);
     assert_eq!(problems(&format!("{HEAD}spec:\n{same}")).len(), 101);
 }
 
