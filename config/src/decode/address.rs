@@ -24,8 +24,8 @@ pub(super) fn address(text: &str) -> Result<IpAddr, NameError> {
 /// A prefix with its length, host bits zero.
 pub(super) fn prefix(text: &str) -> Result<IpNetwork, NameError> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        return Err(wrong(format!("{} has no prefix length", quoted(text)), format!("write {address}/{length}")));
+        let mend = format!("write {address}/{} for this address alone, or the block's length", full(address));
+        return Err(wrong(format!("{} has no prefix length", quoted(text)), mend));
     }
     let Ok(prefix) = text.parse::<IpNetwork>() else {
         let mend = if text.bytes().any(|b| b.is_ascii_alphabetic()) && !text.contains(':') {

@@ -60,7 +60,7 @@ fn port_range(item: &Field<'_>) -> Option<PortRange> {
     let protocol = match fields.optional("protocol") {
         Some(field) if field.peek().is_some_and(is_other_protocol) => {
             field.later(Later::OtherProtocol);
-            None
+            return None;
         }
         Some(field) => field.choice(&[("TCP", Protocol::Tcp), ("UDP", Protocol::Udp)]),
         None => Some(Protocol::Tcp),

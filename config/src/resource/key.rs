@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Name, NameError};
-use crate::wording::{closest, quoted, wrong};
+use crate::wording::{closest, one_of, quoted, wrong};
 
 /// A kind of resource, in the order in which they build on each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,39 +65,15 @@ impl Kind {
         }
     }
 
+    const fn words(self) -> [&'static str; 3] {
+        [self.plural(), self.singular(), self.short()]
+    }
+
     /// Whether its resources lie in a namespace.
     pub const fn is_namespaced(self) -> bool {
         match self {
             Self::Network | Self::Namespace => false,
             Self::EgressPolicy | Self::ExposedApp => true,
-        }
-    }
-}
-
-/// What `netctl get` and `describe` list: the kinds one writes, and the workloads, which attaching makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Listing {
-    /// Resources of a kind.
-    Kind(Kind),
-    /// Attached workloads; read only.
-    Workload,
-}
-
-impl Listing {
-    /// Everything that can be listed.
-    pub const ALL: [Self; 5] = [
-        Self::Kind(Kind::Network),
-        Self::Kind(Kind::Namespace),
-        Self::Kind(Kind::EgressPolicy),
-        Self::Kind(Kind::ExposedApp),
-        Self::Workload,
-    ];
-
-    /// Plural, singular and short name, lower-case.
-    pub const fn words(self) -> [&'static str; 3] {
-        match self {
-            Self::Kind(kind) => [kind.plural(), kind.singular(), kind.short()],
-            Self::Workload => ["workloads", "workload", "wl"],
         }
     }
 }
@@ -116,35 +92,19 @@ impl FromStr for Kind {
     type Err = UnknownKind;
     /// Takes the plural, singular and short name, in any case.
     fn from_str(word: &str) -> Result<Self, UnknownKind> {
-        match find(word, &Listing::ALL)? {
-            Listing::Kind(kind) => Ok(kind),
-            Listing::Workload => Err(UnknownKind {
-                word: word.to_owned(),
-                mend: "workloads are made by `netctl attach` and end by `netctl detach`".to_owned(),
-            }),
+        let lower = word.to_ascii_lowercase();
+        if let Some(kind) = Self::ALL.into_iter().find(|kind| kind.words().contains(&lower.as_str())) {
+            return Ok(kind);
         }
+        let mend = match closest(&lower, Self::ALL.iter().flat_map(|kind| kind.words())) {
+            _ if ["workloads", "workload", "wl"].contains(&lower.as_str()) => {
+                "workloads are made by `netctl attach` and end by `netctl detach`".to_owned()
+            }
+            Some(close) => format!("did you mean `{close}`?"),
+            None => format!("use {}", one_of(&Self::ALL.map(Self::plural))),
+        };
+        Err(UnknownKind { word: word.to_owned(), mend })
     }
-}
-
-impl FromStr for Listing {
-    type Err = UnknownKind;
-    /// Takes the plural, singular and short name, in any case.
-    fn from_str(word: &str) -> Result<Self, UnknownKind> {
-        find(word, &Self::ALL)
-    }
-}
-
-fn find(word: &str, among: &[Listing]) -> Result<Listing, UnknownKind> {
-    let lower = word.to_ascii_lowercase();
-    if let Some(found) = among.iter().find(|listing| listing.words().contains(&lower.as_str())) {
-        return Ok(*found);
-    }
-    let words: Vec<&str> = among.iter().flat_map(|listing| listing.words()).collect();
-    let mend = match closest(&lower, words.iter().copied()) {
-        Some(close) => format!("did you mean `{close}`?"),
-        None => format!("use one of {}", among.iter().map(|listing| listing.words()[0]).collect::<Vec<_>>().join(", ")),
-    };
-    Err(UnknownKind { word: word.to_owned(), mend })
 }
 
 impl fmt::Display for Kind {
@@ -215,21 +175,16 @@ mod tests {
 
     #[test]
     fn kinds_are_named_as_kubectl_users_type_them() {
-        for listing in Listing::ALL {
-            for word in listing.words() {
-                assert_eq!(word.parse::<Listing>().unwrap(), listing);
-                assert_eq!(word.to_uppercase().parse::<Listing>().unwrap(), listing);
+        for kind in Kind::ALL {
+            for word in kind.words().into_iter().chain([kind.as_str()]) {
+                assert_eq!(word.parse(), Ok(kind));
+                assert_eq!(word.to_uppercase().parse(), Ok(kind));
             }
         }
-        for kind in Kind::ALL {
-            assert_eq!(kind.as_str().parse::<Kind>().unwrap(), kind);
-        }
-        assert_eq!("netwrok".parse::<Kind>().unwrap_err().to_string(), "`netwrok` is no kind; did you mean `network`?");
-        assert_eq!(
-            "pods".parse::<Listing>().unwrap_err().to_string(),
-            "`pods` is no kind; use one of networks, namespaces, egresspolicies, exposedapps, workloads"
-        );
-        assert!("wl".parse::<Kind>().unwrap_err().to_string().contains("netctl attach"));
+        let told = |word: &str| word.parse::<Kind>().unwrap_err().to_string();
+        assert_eq!(told("netwrok"), "`netwrok` is no kind; did you mean `network`?");
+        assert_eq!(told("pods"), "`pods` is no kind; use `networks`, `namespaces`, `egresspolicies` or `exposedapps`");
+        assert_eq!(told("wl"), "`wl` is no kind; workloads are made by `netctl attach` and end by `netctl detach`");
     }
 
     #[test]
