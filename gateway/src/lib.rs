@@ -9,4 +9,8 @@ pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod telemetry;
+pub mod segmentation;
+pub mod settings;
+pub mod sys;
 pub mod workload;
+
