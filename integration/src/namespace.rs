@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use crate::process::{Background, Said, output};
+use crate::process::{Background, Said, output, output_with_input};
 use crate::sys::packet::PacketSocket;
 use crate::sys::{netns, process};
 
@@ -64,6 +64,15 @@ impl Namespace {
     #[track_caller]
     pub fn ip(&self, words: &str) -> String {
         self.ok(&format!("ip {words}"))
+    }
+
+    /// `ip` with each of these lines, by one process; panics at the first that fails.
+    #[track_caller]
+    pub fn ip_lines<'a>(&self, lines: impl IntoIterator<Item = &'a str>) {
+        let text: Vec<&str> = lines.into_iter().collect();
+        let mut command = self.command("ip");
+        let said = output_with_input(command.args(["-batch", "-"]), &text.join("\n"));
+        assert!(said.success(), "in {}: {}: {text:?}", self.name, said.stderr);
     }
 
     /// `ip -j` with these words.

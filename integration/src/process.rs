@@ -1,7 +1,7 @@
 //! Commands that end by themselves, and processes that a world owns.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -32,13 +32,18 @@ impl Said {
     }
 }
 
-/// Runs a command to its end, with nothing on its standard input; it is killed after half a minute (stretched by
+/// Runs a command to its end, with an empty standard input; it is killed after half a minute (stretched by
 /// [`patience`]).
 pub fn output(command: &mut Command) -> Said {
+    output_with_input(command, "")
+}
+
+/// As [`output`], with that text on its standard input.
+pub fn output_with_input(command: &mut Command, input: &str) -> Said {
     let shown = format!("{command:?}");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
-    let (pid, stdout, stderr) = (child.id(), child.stdout.take(), child.stderr.take());
+    let (pid, stdin, stdout, stderr) = (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (over, watch) = sync_channel::<()>(1);
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -46,6 +51,7 @@ pub fn output(command: &mut Command) -> Said {
                 let _gone_already = send(pid, Signal::Kill);
             }
         });
+        scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(input.as_bytes())));
         let errors = scope.spawn(|| text(stderr));
         let stdout = text(stdout);
         let stderr = errors.join().unwrap_or_default();

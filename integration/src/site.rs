@@ -63,19 +63,24 @@ impl Host {
     }
 }
 
-/// The internet's servers, running.
+/// The internet's DNS and echo servers, running.
 #[derive(Debug)]
 pub struct Internet {
     /// Its DNS server.
     pub unbound: Unbound,
-    /// Its web server.
-    pub nginx: Nginx,
     /// Its echo servers.
     pub echo: EchoServer,
-    /// Who signs its certificates.
-    pub authority: Authority,
     /// Where they are.
     pub namespace: Namespace,
+}
+
+/// The internet's web server, for tests that need more than echoes.
+#[derive(Debug)]
+pub struct Web {
+    /// The server.
+    pub nginx: Nginx,
+    /// Who signs its certificates.
+    pub authority: Authority,
 }
 
 /// The standard world, running.
@@ -196,30 +201,37 @@ impl Internet {
     pub fn start(world: &World, node: &Namespace) -> Self {
         let namespace = world.namespace("internet", None);
         join(world, &namespace, node);
-        let authority = Authority::new(&world.folder().join("authority"));
-        let nginx = start_nginx(world, &namespace, &authority);
         let unbound = Unbound::start(&namespace, &world.folder().join("unbound"), &DNS.both(), &zones());
         let echo = namespace.echo_server(&echo_addresses());
-        Self { unbound, nginx, echo, authority, namespace }
+        Self { unbound, echo, namespace }
+    }
+}
+
+impl Web {
+    /// Starts it.
+    pub fn start(world: &World, internet: &Namespace) -> Self {
+        let authority = Authority::new(&world.folder().join("authority"));
+        let nginx = start_nginx(world, internet, &authority);
+        Self { nginx, authority }
     }
 }
 
 fn join(world: &World, internet: &Namespace, node: &Namespace) {
     world.link((internet, "eth0"), (node, "eth0"));
-    internet.ip("addr add 192.0.2.1/24 dev eth0");
-    internet.ip("addr add 2001:db8:ff::1/64 dev eth0 nodad");
-    node.ip(&format!("addr add {NODE4}/24 dev eth0"));
-    node.ip(&format!("addr add {NODE6}/64 dev eth0 nodad"));
-    node.ip("route add default via 192.0.2.1");
-    node.ip("-6 route add default via 2001:db8:ff::1");
-    for host in [DNS, API, CDN, ECHO, OTHER, FORBIDDEN] {
-        internet.ip(&format!("addr add {}/32 dev lo", host.v4()));
-        internet.ip(&format!("addr add {}/128 dev lo nodad", host.v6()));
-    }
+    let hosts = [DNS, API, CDN, ECHO, OTHER, FORBIDDEN];
+    let own = hosts.map(|host| format!("addr add {}/32 dev lo\naddr add {}/128 dev lo nodad", host.v4(), host.v6()));
     let [a, b, c] = MANY;
-    internet.ip(&format!("route add local {a}.{b}.{c}.0/24 dev lo"));
-    internet.ip(&format!("route add 10.0.0.0/8 via {NODE4}"));
-    internet.ip(&format!("-6 route add fd00::/8 via {NODE6}"));
+    let further = [
+        format!("route add local {a}.{b}.{c}.0/24 dev lo"),
+        "addr add 192.0.2.1/24 dev eth0".to_owned(),
+        "addr add 2001:db8:ff::1/64 dev eth0 nodad".to_owned(),
+        format!("route add 10.0.0.0/8 via {NODE4}"),
+        format!("route add fd00::/8 via {NODE6}"),
+    ];
+    internet.ip_lines(own.iter().chain(&further).map(String::as_str));
+    let address4 = format!("addr add {NODE4}/24 dev eth0");
+    let address6 = format!("addr add {NODE6}/64 dev eth0 nodad");
+    node.ip_lines([&*address4, &address6, "route add default via 192.0.2.1", "route add default via 2001:db8:ff::1"]);
 }
 
 fn start_nginx(world: &World, internet: &Namespace, authority: &Authority) -> Nginx {

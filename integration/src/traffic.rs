@@ -74,6 +74,11 @@ impl Namespace {
         })
     }
 
+    /// Whether somebody inside accepts TCP connections at this own address.
+    pub fn listens(&self, at: SocketAddr) -> bool {
+        self.enter(|| TcpStream::connect_timeout(&at, Duration::from_millis(500) * patience()).is_ok())
+    }
+
     /// Panics unless the target answers.
     #[track_caller]
     pub fn must_reach(&self, target: Target) {

@@ -7,15 +7,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::namespace::Namespace;
-use crate::process::output;
-use crate::sys::mount;
 use crate::sys::process::{Signal, send};
+use crate::sys::{mount, netns};
 use crate::wait::happens_within;
 
 const PREFIX: &str = "tidegate-";
@@ -86,21 +84,20 @@ impl World {
     /// Makes a network namespace, with `lo` up. Its commands see `resolver` as their DNS server, if given.
     pub fn namespace(&self, role: &str, resolver: Option<&str>) -> Namespace {
         let name = format!("{}-{role}", self.name);
-        ip(&["netns", "add", &name]);
+        let path = Path::new(NETNS).join(&name);
+        netns::create(&path).unwrap_or_else(|error| panic!("namespace {}: {error} (needs root)", path.display()));
         if let Some(resolver) = resolver {
             let folder = Path::new("/etc/netns").join(&name);
             fs::create_dir_all(&folder).expect("a folder below /etc/netns");
             fs::write(folder.join("resolv.conf"), format!("nameserver {resolver}\noptions timeout:2 attempts:2\n"))
                 .expect("resolv.conf of the namespace");
         }
-        let namespace = Namespace::new(name, self.folder.join("log").join(role), self.lasting);
-        namespace.ip("link set lo up");
-        namespace
+        Namespace::new(name, self.folder.join("log").join(role), self.lasting)
     }
 
     /// Joins two namespaces by a veth pair, both ends up.
     pub fn link(&self, (a, in_a): (&Namespace, &str), (b, in_b): (&Namespace, &str)) {
-        ip(&["link", "add", in_a, "netns", a.name(), "type", "veth", "peer", "name", in_b, "netns", b.name()]);
+        a.ip(&format!("link add {in_a} type veth peer name {in_b} netns {}", b.name()));
         a.ip(&format!("link set {in_a} up"));
         b.ip(&format!("link set {in_b} up"));
     }
@@ -122,11 +119,6 @@ impl Drop for World {
             remove(&self.name);
         }
     }
-}
-
-fn ip(arguments: &[&str]) {
-    let done = output(Command::new("ip").args(arguments));
-    assert!(done.success(), "ip {}: {}", arguments.join(" "), done.stderr);
 }
 
 fn folder(name: &str) -> PathBuf {
@@ -163,7 +155,7 @@ fn remove(name: &str) {
         let _gone_already = mount::detach(path);
     }
     for entry in &named {
-        output(Command::new("ip").args(["netns", "del", entry]));
+        let _gone_already = netns::release(&Path::new(NETNS).join(entry));
         let _never_made = fs::remove_dir_all(Path::new("/etc/netns").join(entry));
     }
     let _never_made = fs::remove_dir_all(Path::new(BPFFS).join(name));

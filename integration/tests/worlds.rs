@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use integration::capture::Capture;
 use integration::peers::query::{Carrier, Kind};
-use integration::site::{API, CDN, DNS, ECHO, Internet, MANY, OTHER};
+use integration::site::{API, CDN, DNS, ECHO, Internet, MANY, OTHER, Web};
 use integration::switch::Switch;
 use integration::traffic::{Outcome, Target};
 use integration::world::World;
@@ -16,6 +16,7 @@ fn the_internet_answers() {
     let world = World::new();
     let node = world.namespace("node", None);
     let internet = Internet::start(&world, &node);
+    let web = Web::start(&world, &internet.namespace);
 
     for address in ECHO.both() {
         node.must_reach(Target::new("tcp", address, 7));
@@ -40,7 +41,7 @@ fn the_internet_answers() {
     assert_eq!(big(Carrier::Tcp).addresses.len(), 120);
     assert!(internet.unbound.questions().iter().any(|line| line.contains("api.example.com. A IN")));
 
-    let authority = internet.authority.certificate();
+    let authority = web.authority.certificate();
     let secure =
         format!("curl -sS --max-time 5 --cacert {} --resolve api.example.com:443:{}", authority.display(), API.v4());
     let body = node.ok(&format!("{secure} --http2 https://api.example.com/"));

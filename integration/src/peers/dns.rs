@@ -40,7 +40,7 @@ impl Unbound {
         let file = folder.join("unbound.conf");
         fs::write(&file, configuration).expect("unbound.conf");
         let mut process = namespace.start("unbound", namespace.command("unbound").arg("-d").arg("-c").arg(&file));
-        let listens = || namespace.run("ss -Hltn sport = :53").stdout.lines().count() >= addresses.len();
+        let listens = || addresses.iter().all(|address| namespace.listens((*address, 53).into()));
         wait_until("unbound listens", Duration::from_secs(10), || {
             assert!(process.is_running(), "unbound ended: {}", process.log());
             listens()

@@ -39,10 +39,9 @@ impl Nginx {
         let mut command = namespace.command("nginx");
         command.arg("-c").arg(&file).arg("-p").arg(folder).args(["-g", "daemon off;"]);
         let mut process = namespace.start("nginx", &mut command);
-        let sockets: usize = sites.iter().map(|site| site.listen.len()).sum();
         wait_until("nginx listens", Duration::from_secs(10), || {
             assert!(process.is_running(), "nginx ended: {}", process.log());
-            namespace.run("ss -Hltn").stdout.lines().count() >= sockets
+            sites.iter().flat_map(|site| &site.listen).all(|address| namespace.listens(*address))
         });
         Self { process, folder: folder.to_owned() }
     }

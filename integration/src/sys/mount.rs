@@ -18,6 +18,16 @@ pub fn bpf(on: &Path) -> io::Result<()> {
     check(unsafe { libc::mount(c"bpf".as_ptr(), on.as_ptr(), c"bpf".as_ptr(), 0, ptr::null()) }).map(drop)
 }
 
+/// Mounts a file over another.
+///
+/// # Errors
+/// Without CAP_SYS_ADMIN, or when one of the two is missing.
+pub fn bind(file: &Path, on: &Path) -> io::Result<()> {
+    let (file, on) = (path(file)?, path(on)?);
+    // SAFETY: both strings are NUL-terminated and outlive the call; a bind mount reads no type and no data.
+    check(unsafe { libc::mount(file.as_ptr(), on.as_ptr(), ptr::null(), libc::MS_BIND, ptr::null()) }).map(drop)
+}
+
 /// Detaches a mount, however busy it is.
 ///
 /// # Errors
