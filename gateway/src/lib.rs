@@ -4,13 +4,10 @@ pub mod admin;
 pub mod edge;
 pub mod egress;
 pub mod features;
+pub mod segmentation;
 pub mod service;
 pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod telemetry;
-pub mod segmentation;
-pub mod settings;
-pub mod sys;
 pub mod workload;
-
