@@ -248,7 +248,7 @@ impl Ledger {
         }
         let held: Vec<IpAddr> = self.books.get(&workload).into_iter().flat_map(Book::held).collect();
         for address in held {
-            self.choose(now, workload, address, &mut class_of);
+            self.settle(now, workload, address, None, &mut class_of);
         }
         self.drain(Some(workload))
     }
@@ -316,7 +316,8 @@ impl Ledger {
         self.books.keys().copied()
     }
 
-    /// What one workload resolved to one address, expired and recent ones included: the latest expiry first.
+    /// What one workload resolved to one address, expired and recent ones included: the latest expiry first, as in the
+    /// kernel's slots.
     pub fn resolved(&self, workload: u32, address: IpAddr) -> Vec<Resolved> {
         let Some(book) = self.books.get(&workload) else { return Vec::new() };
         let mut resolved: Vec<Resolved> = book
@@ -324,7 +325,7 @@ impl Ledger {
             .filter_map(|(name, expires)| Some(Resolved { name: self.names.text(name)?.clone(), expires }))
             .collect();
         resolved.extend(book.recent_at(address).map(|(name, expires)| Resolved { name: name.clone(), expires }));
-        resolved.sort_by(|left, right| right.expires.cmp(&left.expires).then_with(|| left.name.cmp(&right.name)));
+        resolved.sort_by_key(|known| std::cmp::Reverse(known.expires));
         resolved
     }
 

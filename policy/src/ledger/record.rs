@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::DnsName;
 
-use super::{Changes, GRACE, LearnError, Ledger, MAXIMUM_TTL, MINIMUM_TTL, SECOND, SlotWrite, slots};
+use super::slots::{self, Candidate, Slot};
+use super::{Changes, GRACE, LearnError, Ledger, MAXIMUM_TTL, MINIMUM_TTL, SECOND, SlotWrite};
 use crate::tables::NameId;
 
 /// When each address of an answer expires.
@@ -50,9 +51,8 @@ impl Ledger {
             self.addresses += usize::from(!book.holds(address));
             if book.put(address, id, expires) {
                 self.names.refer(id);
-                self.crowd_out(now, workload, address, id, class_of);
             }
-            self.choose(now, workload, address, class_of);
+            self.settle(now, workload, address, Some(id), class_of);
         }
         Ok(())
     }
@@ -79,48 +79,30 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps the names of one address within their bound: first goes the soonest to expire of those that open nothing or
-    /// that another name of their class outlives; if there is none, the soonest of all but the new one.
-    fn crowd_out<C: Ord>(
+    /// Chooses an address's slots again, and keeps its names within their bound. First goes the soonest to expire of those
+    /// that open nothing or that another name of their class outlives; if there is none, the soonest of all but the new.
+    pub(super) fn settle<C: Ord>(
         &mut self,
         now: u64,
         workload: u32,
         address: IpAddr,
-        new: NameId,
+        new: Option<NameId>,
         class_of: &mut impl FnMut(&DnsName) -> Option<C>,
     ) {
         let Some(book) = self.books.get_mut(&workload) else { return };
+        let mut class = |name| self.names.text(name).and_then(&mut *class_of);
+        let mut names: Vec<Candidate<C>> = book
+            .names_at(address)
+            .map(|(name, expires_ns)| Candidate { class: class(name), slot: Slot { name, expires_ns } })
+            .collect();
         let bound = self.limits.names_per_address.max(slots::SLOTS);
-        while book.names_at(address).count() > bound {
-            let mut lasting: BTreeMap<C, (u64, NameId)> = BTreeMap::new();
-            for (name, expires) in book.names_at(address) {
-                if let Some(class) = self.names.text(name).and_then(&mut *class_of) {
-                    let best = lasting.entry(class).or_insert((expires, name));
-                    *best = (expires, name).max(*best);
-                }
-            }
-            let lasts = |name: NameId| lasting.values().any(|(_, best)| *best == name);
-            let old = book.names_at(address).filter(|(name, _)| *name != new);
-            let Some((victim, expires)) = old.min_by_key(|(name, expires)| (lasts(*name), *expires, *name)) else {
-                return;
-            };
-            self.counters.names_dropped += u64::from(lasts(victim) && now < expires);
-            book.take(address, victim);
-            self.names.drop_reference(victim);
+        while let Some(victim) = slots::victim(&mut names, bound, new) {
+            let lost = victim.lasting && now < victim.slot.expires_ns;
+            self.counters.names_dropped += u64::from(lost);
+            book.take(address, victim.slot.name);
+            self.names.drop_reference(victim.slot.name);
         }
-    }
-
-    /// Chooses an address's slots again.
-    pub(super) fn choose<C: Ord>(
-        &mut self,
-        now: u64,
-        workload: u32,
-        address: IpAddr,
-        class_of: &mut impl FnMut(&DnsName) -> Option<C>,
-    ) {
-        let Some(book) = self.books.get_mut(&workload) else { return };
-        let class = |name| self.names.text(name).and_then(&mut *class_of);
-        let (chosen, dropped) = slots::choose(now, book.names_at(address), class);
+        let (chosen, dropped) = slots::choose(now, names);
         self.counters.classes_dropped += dropped;
         if book.set_slots(address, chosen) {
             self.pending.insert((workload, address));
