@@ -43,7 +43,8 @@ pub struct Compiled {
     names: Names,
 }
 
-/// The class of a name under a policy.
+/// The class of a name under a policy. The kernel asks for it by (policy, name): it is to be written before a slot
+/// mentions the name for a workload with this policy, and for the names of open flows before a workload is switched to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameClass {
     /// For the kernel's table of names.

@@ -33,15 +33,16 @@ impl Ledger {
         if answers.is_empty() {
             return Ok(());
         }
-        if self.names.id(name).is_none() && self.names.len() >= self.limits.names {
+        let known = self.names.id(name);
+        if known.is_none() && self.names.len() >= self.limits.names {
             return Err(LearnError::Names(self.names.len()));
         }
-        while let Err(error) = self.room(workload, name, answers) {
+        while let Err(error) = self.room(workload, known, answers) {
             if !self.expire_one(workload, now) {
                 return Err(error);
             }
         }
-        let id = self.names.number(name);
+        let id = known.unwrap_or_else(|| self.names.number(name));
         for (&address, &expires) in answers {
             let book = self.books.entry(workload).or_default();
             // A second later is not worth a write to the kernel: the grace is many.
@@ -58,13 +59,12 @@ impl Ledger {
     }
 
     /// Whether the bounds of the workload and of the node have room for all of the answer.
-    fn room(&self, workload: u32, name: &DnsName, answers: &BTreeMap<IpAddr, u64>) -> Result<(), LearnError> {
-        let id = self.names.id(name);
+    fn room(&self, workload: u32, name: Option<NameId>, answers: &BTreeMap<IpAddr, u64>) -> Result<(), LearnError> {
         let book = self.books.get(&workload);
         let (addresses, pairs) = book.map_or((0, 0), |book| (book.addresses(), book.pairs()));
         let known = |address: &IpAddr| book.is_some_and(|book| book.holds(*address));
         let paired =
-            |address: &IpAddr| book.is_some_and(|book| id.is_some_and(|id| book.expiry(*address, id).is_some()));
+            |address: &IpAddr| book.is_some_and(|book| name.is_some_and(|name| book.expiry(*address, name).is_some()));
         let new_addresses = answers.keys().filter(|address| !known(address)).count();
         let new_pairs = answers.keys().filter(|address| !paired(address)).count();
         if new_addresses > 0 && addresses + new_addresses > self.limits.addresses_per_workload {
