@@ -130,7 +130,7 @@ fn bounds_refuse_and_take_nothing_live() {
 
 #[test]
 fn names_of_one_wildcard_stay_flat() {
-    let limits = Limits::default();
+    let limits = Limits { names_per_address: 4, ..Limits::default() };
     let mut ledger = Ledger::new(limits);
     let mut kernel = Kernel::default();
     let mut releases = 0;
