@@ -90,6 +90,11 @@ impl Compiled {
         self.names.lost(policy, class);
     }
 
+    /// The lines of all name classes so far: they are not in [`Generation::rules`], and go when the generation goes.
+    pub fn name_rules(&self) -> Vec<RuleEntry> {
+        self.names.all_lines()
+    }
+
     /// The rule of a number that this generation or its name classes use.
     pub fn rule_name(&self, rule: RuleId) -> Option<&RuleName> {
         self.generation.rule_names.get(&rule)
