@@ -26,7 +26,8 @@ pub struct Model<'a> {
 /// What verdicts need to know of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Its own addresses, gateway addresses of networks included: closed to workloads.
+    /// Its own addresses: closed to workloads. Gateway addresses of networks, and those that the edge sends from, are
+    /// among them.
     pub addresses: BTreeSet<IpAddr>,
     /// Edge listeners on them: ordinary destinations.
     pub listeners: BTreeSet<Listener>,

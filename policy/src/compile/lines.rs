@@ -33,8 +33,8 @@ pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], fallba
     let mut entries = vec![entry(None, ALL_PORTS, any)];
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let pieces = pieces(protocol, rules, fallback);
-        let number = protocol.number();
-        prefixes(&pieces, 0, 0, any, &mut |ports, answer| entries.push(entry(Some(number), ports, answer)));
+        let blocks = fewest(&pieces, any);
+        entries.extend(blocks.into_iter().map(|(ports, answer)| entry(Some(protocol.number()), ports, answer)));
     }
     entries
 }
@@ -101,24 +101,40 @@ fn pieces(protocol: Protocol, rules: &[Line<'_>], fallback: Action) -> Vec<(u32,
     pieces
 }
 
+/// The blocks of a protocol: either only those that differ from the line without protocol, or the answer of most ports
+/// for all of them and the rest beside it, whichever is fewer. So ports 1–65535 are two lines and not sixteen.
+fn fewest(pieces: &[(u32, Answer)], any: Answer) -> Vec<(PortPrefix, Answer)> {
+    let mut over_any = Vec::new();
+    prefixes(pieces, 0, 0, any, &mut over_any);
+    let ends = pieces.iter().skip(1).map(|(port, _)| *port).chain([PORTS]);
+    let mut widths: BTreeMap<Answer, u32> = BTreeMap::new();
+    for ((first, answer), end) in pieces.iter().zip(ends) {
+        *widths.entry(*answer).or_default() += end - first;
+    }
+    let Some((most, _)) = widths.into_iter().max_by_key(|(_, width)| *width) else { return over_any };
+    let mut over_most = vec![(ALL_PORTS, most)];
+    prefixes(pieces, 0, 0, most, &mut over_most);
+    if over_most.len() < over_any.len() { over_most } else { over_any }
+}
+
 /// The widest prefixes that answer something else than `inherited`, within the block at `first` of `length` bits.
 fn prefixes(
     pieces: &[(u32, Answer)],
     first: u32,
     length: u8,
     inherited: Answer,
-    put: &mut impl FnMut(PortPrefix, Answer),
+    blocks: &mut Vec<(PortPrefix, Answer)>,
 ) {
     let Some((own, rest)) = pieces.split_first() else { return };
     let behind = first + (PORTS >> length);
     if rest.first().is_none_or(|(port, _)| *port >= behind) {
         if own.1 != inherited {
-            put(PortPrefix { port: first as u16, length }, own.1);
+            blocks.push((PortPrefix { port: first as u16, length }, own.1));
         }
         return;
     }
     let middle = first + (PORTS >> (length + 1));
     let upper = pieces.partition_point(|(port, _)| *port <= middle) - 1;
-    prefixes(pieces, first, length + 1, inherited, put);
-    prefixes(&pieces[upper..], middle, length + 1, inherited, put);
+    prefixes(pieces, first, length + 1, inherited, blocks);
+    prefixes(&pieces[upper..], middle, length + 1, inherited, blocks);
 }

@@ -43,7 +43,8 @@ pub struct Compiled {
     names: Names,
 }
 
-/// The class of a name under a policy.
+/// The class of a name under a policy. The kernel asks for it by (policy, name): it is to be written before a slot
+/// mentions the name for a workload with this policy, and for the names of open flows before a workload is switched to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameClass {
     /// For the kernel's table of names.
@@ -87,6 +88,11 @@ impl Compiled {
     /// The lines of this class did not reach the kernel: hand them out again.
     pub fn name_rules_lost(&mut self, policy: PolicyId, class: ClassId) {
         self.names.lost(policy, class);
+    }
+
+    /// The lines of all name classes so far: they are not in [`Generation::rules`], and go when the generation goes.
+    pub fn name_rules(&self) -> Vec<RuleEntry> {
+        self.names.all_lines()
     }
 
     /// The rule of a number that this generation or its name classes use.

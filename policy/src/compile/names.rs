@@ -11,7 +11,7 @@ use config::resource::Ports;
 use super::lines::{self, Line};
 use super::{NameClass, Plan, RuleTable};
 use crate::model::Rule;
-use crate::tables::{Action, ClassId, PolicyId, RuleId};
+use crate::tables::{Action, ClassId, PolicyId, RuleEntry, RuleId};
 
 /// The name rules of all policies, and the classes made so far.
 #[derive(Clone, Debug)]
@@ -80,17 +80,23 @@ impl Names {
         if class == next {
             self.next = ClassId(next.0.wrapping_add(1));
         }
-        let new_rules = if self.handed_out.insert((policy, class)) {
-            let own: Vec<Line<'_>> = set.iter().filter_map(|order| self.line(*order)).collect();
-            lines::lines(policy, class, &own, Action::Undecided)
-        } else {
-            Vec::new()
-        };
+        let first = self.handed_out.insert((policy, class));
+        let new_rules = if first { self.lines(policy, class, &set) } else { Vec::new() };
         Some(NameClass { class, new_rules })
     }
 
     pub(super) fn lost(&mut self, policy: PolicyId, class: ClassId) {
         self.handed_out.remove(&(policy, class));
+    }
+
+    /// Every line of every class made so far.
+    pub(super) fn all_lines(&self) -> Vec<RuleEntry> {
+        self.classes.iter().flat_map(|((policy, set), class)| self.lines(*policy, *class, set)).collect()
+    }
+
+    fn lines(&self, policy: PolicyId, class: ClassId, set: &[u32]) -> Vec<RuleEntry> {
+        let own: Vec<Line<'_>> = set.iter().filter_map(|order| self.line(*order)).collect();
+        lines::lines(policy, class, &own, Action::Undecided)
     }
 
     fn matching(&self, policy: PolicyId, asked: &DnsName) -> BTreeSet<u32> {

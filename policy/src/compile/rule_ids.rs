@@ -30,3 +30,26 @@ fn hash(bytes: &[u8]) -> u32 {
         .fold(0xcbf2_9ce4_8422_2325u64, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     (full >> 32) as u32 ^ full as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::RuleList;
+
+    fn name(index: u32) -> RuleName {
+        let namespace = format!("n{}", index % 97);
+        RuleName { namespace, policy: format!("p{}", index / 97), list: RuleList::Allow, index }
+    }
+
+    #[test]
+    fn numbers_are_stable_and_different() {
+        let names: BTreeSet<RuleName> = (0..200_000).map(name).collect();
+        let ids = number(names.iter());
+        let different: BTreeSet<RuleId> = ids.iter().copied().collect();
+        assert_eq!((different.len(), different.contains(&RuleId::DEFAULT)), (names.len(), false));
+        assert_eq!(number(names.iter()), ids);
+        let alone = names.iter().map(|name| number(std::iter::once(name))[0]);
+        let moved = alone.zip(ids).filter(|(alone, among)| alone != among).count();
+        assert!((1..100).contains(&moved), "{moved} hashes met another: their rules alone have other numbers");
+    }
+}

@@ -2,8 +2,8 @@
 //!
 //! `netctl explain` prints what comes out of here, and the tests hold the compiled tables against it.
 //!
-//! 1. [`outbound`]: what a workload sends, by address, with the names it has resolved.
-//! 2. [`inbound`]: what is sent to a workload.
+//! 1. `outbound`: what a workload sends, by address, with the names it has resolved.
+//! 2. `inbound`: what is sent to a workload.
 //! 3. [`name`](mod@name): what a workload would reach by a name, before it has asked for it.
 //! 4. `sentence`: the words.
 

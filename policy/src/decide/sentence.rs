@@ -13,6 +13,8 @@ use crate::model::Subject;
 use crate::reason::Reason;
 use crate::tables::RuleName;
 
+const TLS_PORT: u16 = 443;
+
 /// Protocol and port as people say them.
 #[derive(Clone, Copy)]
 pub(super) struct Service {
@@ -73,16 +75,16 @@ pub(super) fn egress_default(
     nearest: Option<String>,
     asked: Option<&DnsName>,
 ) -> Decision {
-    let what = match asked {
-        Some(name) => format!("`dnsNames: [{name}]`"),
-        None => format!("`cidrs: [{}]`", cidr(to.address)),
-    };
     let mut text = format!("no rule allows {to}, and {}", isolation(namespace, policies));
     if let Some(nearest) = nearest {
         text = format!("{text}; {nearest}");
     }
     let service = Service { protocol: to.protocol, port: to.port };
-    Decision::deny(Reason::DeniedByDefault, text, add_rule(namespace, &what, service))
+    let mend = match asked {
+        Some(name) => add_names(namespace, name, service),
+        None => add_rule(namespace, &format!("`cidrs: [{}]`", cidr(to.address)), service),
+    };
+    Decision::deny(Reason::DeniedByDefault, text, mend)
 }
 
 pub(super) fn name_default(
@@ -96,8 +98,7 @@ pub(super) fn name_default(
     if let Some(nearest) = nearest {
         text = format!("{text}; {nearest}");
     }
-    let mend = add_rule(namespace, &format!("`dnsNames: [{asked}]`"), service);
-    Decision::deny(Reason::DeniedByDefault, text, mend)
+    Decision::deny(Reason::DeniedByDefault, text, add_names(namespace, asked, service))
 }
 
 pub(super) fn not_exposed(namespace: &Namespace, service: Service) -> Decision {
@@ -137,6 +138,13 @@ fn isolation(namespace: &Namespace, policies: usize) -> String {
         1 => "the policy that selects the workload isolates it".to_owned(),
         more => format!("the {more} policies that select the workload isolate it"),
     }
+}
+
+/// Where TLS could prove the name, the manifest must say that it is not asked for.
+fn add_names(namespace: &Namespace, asked: &DnsName, service: Service) -> String {
+    let tls = service.port == TLS_PORT || (service.protocol != TCP && service.protocol != UDP);
+    let verify = if tls { " and `verify: None`" } else { "" };
+    add_rule(namespace, &format!("`dnsNames: [{asked}]`{verify}"), service)
 }
 
 fn add_rule(namespace: &Namespace, what: &str, service: Service) -> String {

@@ -2,7 +2,8 @@
 //!
 //! 1. A DNS answer is learned ([`Ledger::learn`]): every address of it gets the name, with an expiry.
 //! 2. `slots` chooses what the kernel is told: an address has four slots, one for each class of names.
-//! 3. The caller writes the [`Changes`], and only then lets the answer go. If a write fails it says so
+//! 3. The caller writes the [`Changes`], for every name in a slot also its class under the workload's policy
+//!    ([`crate::Compiled::name_class`]) before the slot, and only then lets the answer go. If a write fails it says so
 //!    ([`Ledger::failed`]) and answers SERVFAIL; the next change brings the write again.
 //! 4. [`Ledger::sweep`] takes away what has long expired. An expired name stays a while ([`LINGER`]): it opens nothing,
 //!    and lets a drop say that it was a name whose time is over.
@@ -29,62 +30,19 @@ use std::net::IpAddr;
 use config::names::DnsName;
 
 use self::book::Book;
+pub use self::bounds::{Counters, Fill, GRACE, LINGER, LearnError, Limits, MAXIMUM_TTL, MINIMUM_TTL, RECENT};
 use self::names::NameTable;
 pub use self::slots::{SLOTS, Slot, Slots};
 use crate::decide::Resolved;
 use crate::tables::NameId;
 
 mod book;
+mod bounds;
 mod names;
 mod record;
 mod slots;
 
-/// Seconds. A shorter TTL counts as this one.
-pub const MINIMUM_TTL: u32 = 5;
-/// Seconds. A longer TTL counts as this one.
-pub const MAXIMUM_TTL: u32 = 86_400;
-/// Seconds that a name opens an address beyond its TTL.
-pub const GRACE: u32 = 30;
-/// Seconds that an expired name is still known, to be named as the reason of a drop.
-pub const LINGER: u32 = 300;
-/// Lookups that opened nothing, kept for each workload.
-pub const RECENT: usize = 256;
-
 const SECOND: u64 = 1_000_000_000;
-
-/// How much may be known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Addresses of all workloads: the size of the kernel's table `learned`.
-    pub addresses: usize,
-    /// Names of all workloads: the size of the kernel's table `names`.
-    pub names: usize,
-    /// Addresses of one workload.
-    pub addresses_per_workload: usize,
-    /// Pairs of name and address of one workload.
-    pub pairs_per_workload: usize,
-    /// Names of one address of one workload; at least the kernel's four.
-    pub names_per_address: usize,
-}
-
-/// Why an answer was not learned. It must not leave: the workload would meet a closed door behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LearnError {
-    /// The workload's own bound.
-    #[error("the workload holds {0} learned addresses; let it ask for fewer names, or wait until some expire")]
-    WorkloadAddresses(usize),
-    /// The workload's own bound.
-    #[error(
-        "the workload holds {0} learned pairs of name and address; let it ask for fewer names, or wait until some expire"
-    )]
-    WorkloadPairs(usize),
-    /// The node's bound.
-    #[error("the node holds {0} learned addresses; raise `[limits] learned`")]
-    Addresses(usize),
-    /// The node's bound. Releasing idle names and learning again may help.
-    #[error("the node holds {0} learned names; release idle ones, or raise `[limits] learned`")]
-    Names(usize),
-}
 
 /// What the kernel is to be told, in this order: removals (they make room), names, slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,32 +66,6 @@ pub struct SlotWrite {
     pub slots: Slots,
 }
 
-/// How much is known, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fill {
-    /// Workloads that resolved something.
-    pub workloads: usize,
-    /// Pairs of workload and address.
-    pub addresses: usize,
-    /// Triples of workload, address and name.
-    pub pairs: usize,
-    /// Numbered names, idle ones included.
-    pub names: usize,
-    /// Lookups that opened nothing and are remembered.
-    pub recent: usize,
-}
-
-/// What went beyond a bound, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Answers not learned.
-    pub refused: u64,
-    /// Live names that an address had no room for.
-    pub names_dropped: u64,
-    /// Live classes of names that found no slot.
-    pub classes_dropped: u64,
-}
-
 /// Everything that is learned by DNS on this node. Times are CLOCK_BOOTTIME in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -145,18 +77,6 @@ pub struct Ledger {
     /// and cannot be deleted stays here until it can.
     pending: BTreeSet<(u32, IpAddr)>,
     counters: Counters,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            addresses: 65_536,
-            names: 65_536,
-            addresses_per_workload: 4_096,
-            pairs_per_workload: 8_192,
-            names_per_address: 16,
-        }
-    }
 }
 
 impl Ledger {
@@ -248,7 +168,7 @@ impl Ledger {
         }
         let held: Vec<IpAddr> = self.books.get(&workload).into_iter().flat_map(Book::held).collect();
         for address in held {
-            self.choose(now, workload, address, &mut class_of);
+            self.settle(now, workload, address, None, &mut class_of);
         }
         self.drain(Some(workload))
     }
@@ -316,7 +236,8 @@ impl Ledger {
         self.books.keys().copied()
     }
 
-    /// What one workload resolved to one address, expired and recent ones included: the latest expiry first.
+    /// What one workload resolved to one address, expired and recent ones included: the latest expiry first, as in the
+    /// kernel's slots.
     pub fn resolved(&self, workload: u32, address: IpAddr) -> Vec<Resolved> {
         let Some(book) = self.books.get(&workload) else { return Vec::new() };
         let mut resolved: Vec<Resolved> = book
@@ -324,7 +245,7 @@ impl Ledger {
             .filter_map(|(name, expires)| Some(Resolved { name: self.names.text(name)?.clone(), expires }))
             .collect();
         resolved.extend(book.recent_at(address).map(|(name, expires)| Resolved { name: name.clone(), expires }));
-        resolved.sort_by(|left, right| right.expires.cmp(&left.expires).then_with(|| left.name.cmp(&right.name)));
+        resolved.sort_by_key(|known| std::cmp::Reverse(known.expires));
         resolved
     }
 

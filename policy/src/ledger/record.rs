@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::DnsName;
 
-use super::{Changes, GRACE, LearnError, Ledger, MAXIMUM_TTL, MINIMUM_TTL, SECOND, SlotWrite, slots};
+use super::slots::{self, Candidate, Slot};
+use super::{Changes, GRACE, LearnError, Ledger, MAXIMUM_TTL, MINIMUM_TTL, SECOND, SlotWrite};
 use crate::tables::NameId;
 
 /// When each address of an answer expires.
@@ -32,15 +33,16 @@ impl Ledger {
         if answers.is_empty() {
             return Ok(());
         }
-        if self.names.id(name).is_none() && self.names.len() >= self.limits.names {
+        let known = self.names.id(name);
+        if known.is_none() && self.names.len() >= self.limits.names {
             return Err(LearnError::Names(self.names.len()));
         }
-        while let Err(error) = self.room(workload, name, answers) {
+        while let Err(error) = self.room(workload, known, answers) {
             if !self.expire_one(workload, now) {
                 return Err(error);
             }
         }
-        let id = self.names.number(name);
+        let id = known.unwrap_or_else(|| self.names.number(name));
         for (&address, &expires) in answers {
             let book = self.books.entry(workload).or_default();
             // A second later is not worth a write to the kernel: the grace is many.
@@ -50,21 +52,19 @@ impl Ledger {
             self.addresses += usize::from(!book.holds(address));
             if book.put(address, id, expires) {
                 self.names.refer(id);
-                self.crowd_out(now, workload, address, id, class_of);
             }
-            self.choose(now, workload, address, class_of);
+            self.settle(now, workload, address, Some(id), class_of);
         }
         Ok(())
     }
 
     /// Whether the bounds of the workload and of the node have room for all of the answer.
-    fn room(&self, workload: u32, name: &DnsName, answers: &BTreeMap<IpAddr, u64>) -> Result<(), LearnError> {
-        let id = self.names.id(name);
+    fn room(&self, workload: u32, name: Option<NameId>, answers: &BTreeMap<IpAddr, u64>) -> Result<(), LearnError> {
         let book = self.books.get(&workload);
         let (addresses, pairs) = book.map_or((0, 0), |book| (book.addresses(), book.pairs()));
         let known = |address: &IpAddr| book.is_some_and(|book| book.holds(*address));
         let paired =
-            |address: &IpAddr| book.is_some_and(|book| id.is_some_and(|id| book.expiry(*address, id).is_some()));
+            |address: &IpAddr| book.is_some_and(|book| name.is_some_and(|name| book.expiry(*address, name).is_some()));
         let new_addresses = answers.keys().filter(|address| !known(address)).count();
         let new_pairs = answers.keys().filter(|address| !paired(address)).count();
         if new_addresses > 0 && addresses + new_addresses > self.limits.addresses_per_workload {
@@ -79,48 +79,30 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps the names of one address within their bound: first goes the soonest to expire of those that open nothing or
-    /// that another name of their class outlives; if there is none, the soonest of all but the new one.
-    fn crowd_out<C: Ord>(
+    /// Chooses an address's slots again, and keeps its names within their bound. First goes the soonest to expire of those
+    /// that open nothing or that another name of their class outlives; if there is none, the soonest of all but the new.
+    pub(super) fn settle<C: Ord>(
         &mut self,
         now: u64,
         workload: u32,
         address: IpAddr,
-        new: NameId,
+        new: Option<NameId>,
         class_of: &mut impl FnMut(&DnsName) -> Option<C>,
     ) {
         let Some(book) = self.books.get_mut(&workload) else { return };
+        let mut class = |name| self.names.text(name).and_then(&mut *class_of);
+        let mut names: Vec<Candidate<C>> = book
+            .names_at(address)
+            .map(|(name, expires_ns)| Candidate { class: class(name), slot: Slot { name, expires_ns } })
+            .collect();
         let bound = self.limits.names_per_address.max(slots::SLOTS);
-        while book.names_at(address).count() > bound {
-            let mut lasting: BTreeMap<C, (u64, NameId)> = BTreeMap::new();
-            for (name, expires) in book.names_at(address) {
-                if let Some(class) = self.names.text(name).and_then(&mut *class_of) {
-                    let best = lasting.entry(class).or_insert((expires, name));
-                    *best = (expires, name).max(*best);
-                }
-            }
-            let lasts = |name: NameId| lasting.values().any(|(_, best)| *best == name);
-            let old = book.names_at(address).filter(|(name, _)| *name != new);
-            let Some((victim, expires)) = old.min_by_key(|(name, expires)| (lasts(*name), *expires, *name)) else {
-                return;
-            };
-            self.counters.names_dropped += u64::from(lasts(victim) && now < expires);
-            book.take(address, victim);
-            self.names.drop_reference(victim);
+        while let Some(victim) = slots::victim(&mut names, bound, new) {
+            let lost = victim.lasting && now < victim.slot.expires_ns;
+            self.counters.names_dropped += u64::from(lost);
+            book.take(address, victim.slot.name);
+            self.names.drop_reference(victim.slot.name);
         }
-    }
-
-    /// Chooses an address's slots again.
-    pub(super) fn choose<C: Ord>(
-        &mut self,
-        now: u64,
-        workload: u32,
-        address: IpAddr,
-        class_of: &mut impl FnMut(&DnsName) -> Option<C>,
-    ) {
-        let Some(book) = self.books.get_mut(&workload) else { return };
-        let class = |name| self.names.text(name).and_then(&mut *class_of);
-        let (chosen, dropped) = slots::choose(now, book.names_at(address), class);
+        let (chosen, dropped) = slots::choose(now, names);
         self.counters.classes_dropped += dropped;
         if book.set_slots(address, chosen) {
             self.pending.insert((workload, address));

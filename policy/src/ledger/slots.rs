@@ -3,7 +3,7 @@
 //! Names of one class open the same, so the one that lives longest speaks for all of them. Of more than four classes the
 //! soonest to expire find no slot.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 
 use crate::tables::NameId;
 
@@ -22,20 +22,37 @@ pub struct Slot {
 /// The slots of an address, used ones first.
 pub type Slots = [Option<Slot>; SLOTS];
 
-/// One name for each class, and how many live classes found no slot.
-pub(super) fn choose<C: Ord>(
-    now: u64,
-    names: impl Iterator<Item = (NameId, u64)>,
-    mut class_of: impl FnMut(NameId) -> Option<C>,
-) -> (Slots, u64) {
-    let mut best: BTreeMap<C, Slot> = BTreeMap::new();
-    for (name, expires_ns) in names {
-        let Some(class) = class_of(name) else { continue };
-        let slot = Slot { name, expires_ns };
-        best.entry(class).and_modify(|best| *best = later(*best, slot)).or_insert(slot);
+/// A name of the address, with the class that it has now.
+pub(super) struct Candidate<C> {
+    pub(super) class: Option<C>,
+    pub(super) slot: Slot,
+}
+
+/// A name that has to go.
+pub(super) struct Victim {
+    pub(super) slot: Slot,
+    /// No other name speaks for its class.
+    pub(super) lasting: bool,
+}
+
+/// Takes out the name that is missed least, as long as there are more than `bound`; never `new`.
+pub(super) fn victim<C: Ord>(names: &mut Vec<Candidate<C>>, bound: usize, new: Option<NameId>) -> Option<Victim> {
+    if names.len() <= bound {
+        return None;
     }
-    let mut chosen: Vec<Slot> = best.into_values().collect();
-    chosen.sort_by_key(|slot| (std::cmp::Reverse(slot.expires_ns), slot.name));
+    sort(names);
+    let lasting = |at: usize| names[at].class.is_some() && (at == 0 || names[at - 1].class != names[at].class);
+    let old = (0..names.len()).filter(|at| Some(names[*at].slot.name) != new);
+    let (lasting, _, _, at) = old.map(|at| (lasting(at), names[at].slot.expires_ns, names[at].slot.name, at)).min()?;
+    Some(Victim { slot: names.remove(at).slot, lasting })
+}
+
+/// One name for each class, and how many live classes found no slot.
+pub(super) fn choose<C: Ord>(now: u64, mut names: Vec<Candidate<C>>) -> (Slots, u64) {
+    sort(&mut names);
+    names.dedup_by(|later, kept| later.class == kept.class);
+    let mut chosen: Vec<Slot> = names.into_iter().filter(|name| name.class.is_some()).map(|name| name.slot).collect();
+    chosen.sort_by_key(|slot| order(*slot));
     let dropped = chosen.iter().skip(SLOTS).filter(|slot| now < slot.expires_ns).count();
     (from_sorted(&chosen), dropped as u64)
 }
@@ -45,8 +62,12 @@ pub(super) fn from_sorted(slots: &[Slot]) -> Slots {
     std::array::from_fn(|index| slots.get(index).copied())
 }
 
-/// The lower number of two that expire together, so that a slot does not change without need.
-fn later(left: Slot, right: Slot) -> Slot {
-    let key = |slot: Slot| (slot.expires_ns, std::cmp::Reverse(slot.name));
-    if key(left) >= key(right) { left } else { right }
+/// Class by class, and in each the name first that speaks for it.
+fn sort<C: Ord>(names: &mut [Candidate<C>]) {
+    names.sort_by(|left, right| left.class.cmp(&right.class).then_with(|| order(left.slot).cmp(&order(right.slot))));
+}
+
+/// The latest first; of two that expire together the lower number, so that a slot does not change without need.
+fn order(slot: Slot) -> (Reverse<u64>, NameId) {
+    (Reverse(slot.expires_ns), slot.name)
 }
