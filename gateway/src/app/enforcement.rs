@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use config::names::{DnsName, InterfaceName};
+use config::names::{DnsName, InterfaceName, Name};
 use config::resource::{DnsVia, Gateway, Network, WorkloadTraffic};
 use policy::ledger::{Changes, Ledger};
 use policy::tables::{ClassId, PolicyId};
@@ -23,16 +23,20 @@ use policy::{Compiled, Node, Subject};
 
 use super::desired::Desired;
 use super::endpoints;
-use crate::egress::tables::{Tables, TablesError, WorkloadEntry, WorkloadFlags};
-use crate::store::Counters;
-use crate::sys::clock;
+use super::numbers::Numbers;
+use crate::egress::tables::names::LearnedSlot;
+use crate::egress::tables::workloads::WorkloadEntry;
+use crate::egress::tables::{TableError, Tables};
+use crate::settings::Settings;
+use crate::store::{Store, StoreError};
 use crate::workload::{Mac, Workload, WorkloadId};
 
 /// The door from desired state to the kernel's tables.
 pub(crate) struct Enforcement {
-    pub(super) tables: Arc<Tables>,
+    pub(super) tables: Tables,
     state: Mutex<State>,
     flow_quota: u32,
+    probes: bool,
 }
 
 pub(super) struct State {
@@ -40,9 +44,11 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     /// By handle.
     pub(super) askers: HashMap<IpAddr, Asker>,
-    node: Node,
-    /// The first numbers that were never used.
-    next: Counters,
+    pub(super) ports: BTreeMap<WorkloadId, Port>,
+    pub(super) node: Node,
+    pub(super) numbers: Numbers,
+    /// Policies and generations of an earlier daemon are still in the tables.
+    unknown_past: bool,
 }
 
 /// Who stands behind a handle.
@@ -54,103 +60,113 @@ pub(super) struct Asker {
     pub(super) dns: Option<(Arc<[SocketAddr]>, Option<InterfaceName>)>,
 }
 
-/// Where a workload's host side is, and its bridge.
+/// A workload's host side, and whom the workload sees as its gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Port {
-    pub(crate) ifindex: u32,
-    pub(crate) bridge: u32,
-    pub(crate) bridge_mac: Mac,
+pub(super) struct Port {
+    pub(super) ifindex: u32,
+    pub(super) bridge_mac: Mac,
 }
 
-/// Ports by workload.
-pub(crate) type Ports = BTreeMap<WorkloadId, Port>;
-
 impl Enforcement {
-    /// Takes over what the tables hold. `next` are numbers that no earlier daemon used.
-    pub(crate) fn new(tables: Arc<Tables>, ledger: Ledger, node: Node, next: Counters, flow_quota: u32) -> Self {
-        let nothing = Desired::default();
-        let compiled = policy::compile(&nothing.model(&node), &BTreeSet::new(), 0, PolicyId(next.policy));
-        let state = State { compiled, ledger, askers: HashMap::new(), node, next };
-        Self { tables, state: Mutex::new(state), flow_quota }
+    /// Takes over what the tables hold.
+    pub(crate) fn new(tables: Tables, ledger: Ledger, numbers: Numbers, settings: &Settings) -> Self {
+        let (nothing, node) = (Desired::default(), Node::default());
+        let compiled = policy::compile(&nothing.model(&node), &BTreeSet::new(), 0, PolicyId(numbers.next.policy));
+        let state = State {
+            compiled,
+            ledger,
+            askers: HashMap::new(),
+            ports: BTreeMap::new(),
+            node,
+            numbers,
+            unknown_past: true,
+        };
+        Self {
+            tables,
+            state: Mutex::new(state),
+            flow_quota: settings.limits.flows_per_workload,
+            probes: settings.node.probes,
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of the node.
-    pub(crate) fn node(&self) -> Node {
-        self.state().node.clone()
+    /// Sees to it that there are numbers enough for a change.
+    pub(crate) fn top_up(&self, store: &Store) -> Result<(), StoreError> {
+        self.state().numbers.top_up(store)
     }
 
-    /// The numbers to store, so that no later daemon uses them again.
-    pub(crate) fn counters(&self) -> Counters {
-        self.state().next
+    /// A workload's number that was never used before.
+    pub(crate) fn next_workload(&self) -> WorkloadId {
+        let numbers = &mut self.state().numbers;
+        let id = WorkloadId(numbers.next.workload);
+        numbers.next.workload += 1;
+        id
     }
 
-    /// The node has these addresses now.
-    pub(crate) fn set_node(&self, node: Node) -> Result<(), TablesError> {
-        let mut state = self.state();
-        if state.node == node {
-            return Ok(());
-        }
-        self.tables.set_node_addresses(&node.addresses)?;
-        self.tables.set_node_listeners(&node.listeners)?;
-        state.node = node;
-        Ok(())
-    }
-
-    /// Puts the policies of this state in force for the workloads at these ports. A workload without a port is gone.
-    pub(crate) fn install(&self, desired: &Desired, ports: &Ports) -> Result<(), TablesError> {
+    /// Puts the policies of this state in force for the workloads that have a port.
+    pub(crate) fn install(&self, desired: &Desired) -> Result<(), TableError> {
         let state = &mut *self.state();
         let subjects: BTreeSet<Subject> = desired.workloads.values().map(Workload::subject).collect();
-        let model = desired.model(&state.node);
-        let mut next = policy::compile(&model, &subjects, state.next.tables, PolicyId(state.next.policy));
-        state.next.tables += 1;
-        state.next.policy = next.next_policy.0;
-        if let Err(error) = self.prepare(state, &mut next, desired) {
-            self.tables.retire(&next.generation);
+        let next = &state.numbers.next;
+        let mut compiled =
+            policy::compile(&desired.model(&state.node), &subjects, next.tables, PolicyId(next.policy));
+        state.numbers.next.tables += 1;
+        state.numbers.next.policy = compiled.next_policy.0;
+        if let Err(error) = self.prepare(state, &mut compiled, desired) {
+            self.retire(&compiled)?;
             return Err(error);
         }
         for workload in desired.workloads.values() {
-            if let Some(port) = ports.get(&workload.id) {
-                self.tables.switch(port.ifindex, self.entry(desired, workload, *port, &next))?;
+            if let Some(port) = state.ports.get(&workload.id) {
+                self.switch(workload, *port, desired, &compiled)?;
             }
         }
-        let old = std::mem::replace(&mut state.compiled, next);
+        let old = std::mem::replace(&mut state.compiled, compiled);
         state.askers = askers(desired, &state.compiled);
         for workload in desired.workloads.values() {
             self.reslot(state, workload, None)?;
         }
-        self.tables.retire(&old.generation);
-        Ok(())
+        match std::mem::take(&mut state.unknown_past) {
+            false => self.retire(&old),
+            true => {
+                let generations = BTreeSet::from([state.compiled.generation.number]);
+                self.tables.retire_all_but(&generations, &policies(&state.compiled))
+            }
+        }
     }
 
     /// Steps 1 and 2: everything that the switch will refer to.
-    fn prepare(&self, state: &mut State, next: &mut Compiled, desired: &Desired) -> Result<(), TablesError> {
+    fn prepare(&self, state: &mut State, next: &mut Compiled, desired: &Desired) -> Result<(), TableError> {
         self.tables.write_generation(&next.generation)?;
-        let policies: BTreeSet<PolicyId> = next.policies.values().map(|policy| policy.egress).collect();
         let names: Vec<_> = state.ledger.names().map(|(id, name)| (id, name.clone())).collect();
-        for policy in policies {
+        for policy in next.policies.values().map(|policy| policy.egress).collect::<BTreeSet<_>>() {
             for (id, name) in &names {
                 if let Some(class) = next.name_class(policy, name) {
                     self.tables.write_rules(&class.new_rules)?;
-                    self.tables.write_name_class(policy, *id, class.class)?;
+                    self.tables.write_name_class(policy, *id, Some(class.class))?;
                 }
             }
         }
         for workload in desired.workloads.values() {
             self.reslot(state, workload, Some(next))?;
         }
-        self.tables.set_exposed(&endpoints::exposed_ports(desired))
+        self.tables.set_subnets(&subnets(desired))?;
+        let exposed = endpoints::exposed_ports(desired);
+        for workload in desired.workloads.values() {
+            let own = exposed.iter().filter(|(id, _)| *id == workload.id);
+            self.tables.set_exposed(workload.id, &own.map(|(_, port)| (*port, TCP)).collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
     /// Chooses the kernel's slots for this workload's names: one for each class under the present policy, or, on the
     /// way to `next`, for each pair of the present class and the next.
-    fn reslot(&self, state: &mut State, workload: &Workload, next: Option<&mut Compiled>) -> Result<(), TablesError> {
+    fn reslot(&self, state: &mut State, workload: &Workload, next: Option<&mut Compiled>) -> Result<(), TableError> {
         let subject = workload.subject();
         let State { compiled, ledger, .. } = state;
-        let now = clock::boottime();
         let mut new_rules = Vec::new();
         let mut class = |compiled: &mut Compiled, name: &DnsName| -> Option<ClassId> {
             let policy = compiled.policies.get(&subject)?.egress;
@@ -159,8 +175,8 @@ impl Enforcement {
             Some(class.class)
         };
         let changes = match next {
-            None => ledger.reslot(now, workload.id.0, |name| class(compiled, name)),
-            Some(next) => ledger.reslot(now, workload.id.0, |name| {
+            None => ledger.reslot(now(), workload.id.0, |name| class(compiled, name)),
+            Some(next) => ledger.reslot(now(), workload.id.0, |name| {
                 let pair = (class(compiled, name), class(next, name));
                 (pair != (None, None)).then_some(pair)
             }),
@@ -170,7 +186,7 @@ impl Enforcement {
     }
 
     /// Carries the ledger's changes to the kernel; what fails comes again with the next ones.
-    pub(super) fn write(&self, state: &mut State, changes: &Changes) -> Result<(), TablesError> {
+    pub(super) fn write(&self, state: &mut State, changes: &Changes) -> Result<(), TableError> {
         let written = self.try_write(state, changes);
         if written.is_err() {
             state.ledger.failed(changes);
@@ -178,50 +194,100 @@ impl Enforcement {
         written
     }
 
-    fn try_write(&self, state: &mut State, changes: &Changes) -> Result<(), TablesError> {
+    fn try_write(&self, state: &mut State, changes: &Changes) -> Result<(), TableError> {
         for (workload, address) in &changes.removed {
-            self.tables.unlearn(WorkloadId(*workload), *address)?;
+            self.tables.learn(WorkloadId(*workload), *address, &[])?;
         }
-        let policies: BTreeSet<PolicyId> = state.compiled.policies.values().map(|policy| policy.egress).collect();
         for (id, name) in &changes.names {
             self.tables.write_name(*id, name)?;
-            for policy in &policies {
-                if let Some(class) = state.compiled.name_class(*policy, name) {
+            for policy in policies(&state.compiled) {
+                if let Some(class) = state.compiled.name_class(policy, name) {
                     self.tables.write_rules(&class.new_rules)?;
-                    self.tables.write_name_class(*policy, *id, class.class)?;
+                    self.tables.write_name_class(policy, *id, Some(class.class))?;
                 }
             }
         }
         for write in &changes.slots {
-            self.tables.learn(WorkloadId(write.workload), write.address, &write.slots)?;
+            let slot = |slot: &policy::ledger::Slot| LearnedSlot {
+                name: slot.name,
+                expires: std::time::Duration::from_nanos(slot.expires_ns),
+            };
+            let slots: Vec<_> = write.slots.iter().flatten().map(slot).collect();
+            self.tables.learn(WorkloadId(write.workload), write.address, &slots)?;
         }
         Ok(())
     }
 
-    fn entry(&self, desired: &Desired, workload: &Workload, port: Port, compiled: &Compiled) -> WorkloadEntry {
-        let policy = compiled.policies.get(&workload.subject()).copied();
+    fn switch(&self, workload: &Workload, port: Port, desired: &Desired, compiled: &Compiled) -> Result<(), TableError> {
+        let present = self.tables.workload(port.ifindex)?;
+        let epoch = present.map_or(1, |entry| entry.epoch.wrapping_add(1));
         let network = desired.resources.network(&workload.network);
-        let mut flags = WorkloadFlags::empty();
-        if policy.is_none() {
-            flags |= WorkloadFlags::SEALED;
-        }
-        if network.is_some_and(|network| network.gateway == Gateway::External) {
-            flags |= WorkloadFlags::EXTERNAL;
-        }
-        if network.is_some_and(|network| network.workload_traffic == WorkloadTraffic::Open) {
-            flags |= WorkloadFlags::OPEN;
-        }
-        WorkloadEntry {
+        let policy = compiled.policies.get(&workload.subject());
+        let entry = WorkloadEntry {
             id: workload.id,
-            network: port.bridge,
+            network: network_number(&workload.network),
+            epoch,
             generation: compiled.generation.number,
-            policy,
-            flags,
+            egress_policy: policy.map_or(PolicyId(0), |policy| policy.egress),
+            ingress_policy: policy.map_or(PolicyId(0), |policy| policy.ingress),
+            sealed: policy.is_none(),
+            external: network.is_some_and(|network| network.gateway == Gateway::External),
+            open: network.is_some_and(|network| network.workload_traffic == WorkloadTraffic::Open),
+            probes: self.probes,
             flow_quota: self.flow_quota,
             mac: workload.mac,
             gateway_mac: port.bridge_mac,
-        }
+        };
+        self.tables.switch(port.ifindex, &entry)?;
+        // Addresses after the entry: until they are there, everything the workload sends counts as spoofed.
+        self.tables.set_addresses(port.ifindex, &entry, &workload.addresses)
     }
+
+    /// A new or remade host side: sealed before the programs are on it, and before it comes up.
+    pub(super) fn close(&self, workload: &Workload, port: Port) -> Result<(), TableError> {
+        let state = &mut *self.state();
+        state.ports.insert(workload.id, port);
+        let nothing = Desired::default();
+        let unknown = policy::compile(&nothing.model(&state.node), &BTreeSet::new(), 0, PolicyId(0));
+        self.switch(workload, port, &nothing, &unknown)
+    }
+
+    /// A workload that is gone: nothing that it had is left in the tables.
+    pub(crate) fn forget(&self, workload: &Workload) -> Result<(), TableError> {
+        let state = &mut *self.state();
+        state.ports.remove(&workload.id);
+        let changes = state.ledger.forget(workload.id.0);
+        self.write(state, &changes)?;
+        self.tables.forget_workload(workload.id)
+    }
+
+    fn retire(&self, old: &Compiled) -> Result<(), TableError> {
+        self.tables.retire(&old.generation, &policies(old))
+    }
+}
+
+/// IP protocol number.
+const TCP: u8 = 6;
+
+/// CLOCK_BOOTTIME in nanoseconds, as the tables have it.
+pub(crate) fn now() -> u64 {
+    u64::try_from(crate::sys::bpf::boot_time().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A network's number in the kernel: FNV-1a of its name, so that it is the same after a restart. Two names with one
+/// number are refused when they are applied ([`super::manifests`]).
+pub(crate) fn network_number(name: &Name) -> u32 {
+    name.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Every policy of a generation, for both directions.
+fn policies(compiled: &Compiled) -> BTreeSet<PolicyId> {
+    compiled.policies.values().flat_map(|policy| [policy.egress, policy.ingress]).collect()
+}
+
+fn subnets(desired: &Desired) -> BTreeMap<u32, Vec<ipnetwork::IpNetwork>> {
+    let network = |network: &Network| (network_number(&network.name), network.subnets.iter().map(|s| s.cidr).collect());
+    desired.resources.networks().map(network).collect()
 }
 
 fn askers(desired: &Desired, compiled: &Compiled) -> HashMap<IpAddr, Asker> {
