@@ -10,6 +10,9 @@ use std::process::{Command, Stdio};
 
 use crate::settings::Settings;
 
+/// The name of the check of this process's capabilities.
+pub const PRIVILEGES: &str = "privileges";
+
 /// What hangs on a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {

@@ -1,6 +1,10 @@
 //! Tidegate's daemon: the three flows, what they stand on, and where they meet.
 
+#[macro_use]
+pub mod sys;
+
 pub mod admin;
+pub mod app;
 pub mod edge;
 pub mod egress;
 pub mod features;
@@ -8,6 +12,5 @@ pub mod segmentation;
 pub mod service;
 pub mod settings;
 pub mod store;
-pub mod sys;
 pub mod telemetry;
 pub mod workload;

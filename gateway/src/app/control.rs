@@ -116,7 +116,7 @@ impl Control for Admin {
                 port: request.to.port,
                 protocol: request.protocol,
                 memory: &self.0.enforcement.memory_of(from.id),
-                now: crate::sys::clock::boottime(),
+                now: super::enforcement::now(),
             }))
         })
     }
@@ -183,7 +183,7 @@ impl Admin {
     fn view<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
         let (desired, contents) = (self.0.now(), self.0.store.contents());
         let (broken, edge) = (self.0.broken(), self.0.edge.status());
-        let flows = |workload| self.0.enforcement.flows_of(workload);
+        let flows = |workload| self.0.enforcement.tables.open_flows(workload).unwrap_or(0).into();
         look(&View { desired: &desired, contents: &contents, broken: &broken, apps: &edge.apps, flows: &flows })
     }
 

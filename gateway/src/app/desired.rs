@@ -35,7 +35,7 @@ impl Desired {
 
     /// The workload that a packet of `from` to this address reaches on this node: one of its own network, or one of any
     /// network that this node routes for (their subnets do not overlap).
-    pub(crate) fn workload_at(&self, from: &Workload, address: IpAddr) -> Option<&Workload> {
+    pub(crate) fn workload_at<'a>(&'a self, from: &'a Workload, address: IpAddr) -> Option<&'a Workload> {
         let has = |workload: &&Workload| workload.addresses.iter().any(|own| own.address == address);
         let own = self.workloads_on(&from.network).find(has);
         let routed = |name: &Name| self.resources.network(name).is_some_and(|n| n.gateway == Gateway::Node);

@@ -13,12 +13,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use config::names::{DnsName, InterfaceName, Name};
 use config::resource::{DnsVia, Gateway, Network, WorkloadTraffic};
 use policy::ledger::{Changes, Ledger};
-use policy::tables::{ClassId, PolicyId};
+use policy::tables::{ClassId, NameId, PolicyId};
 use policy::{Compiled, Node, Subject};
 
 use super::desired::Desired;
@@ -35,6 +37,7 @@ use crate::workload::{Mac, Workload, WorkloadId};
 pub(crate) struct Enforcement {
     pub(super) tables: Tables,
     state: Mutex<State>,
+    pub(super) repairs: AtomicU64,
     flow_quota: u32,
     probes: bool,
 }
@@ -44,7 +47,11 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     /// By handle.
     pub(super) askers: HashMap<IpAddr, Asker>,
+    /// The egress policy that each workload was switched to.
+    policies: HashMap<WorkloadId, PolicyId>,
     pub(super) ports: BTreeMap<WorkloadId, Port>,
+    /// What was installed last.
+    pub(super) desired: Desired,
     pub(super) node: Node,
     pub(super) numbers: Numbers,
     /// Policies and generations of an earlier daemon are still in the tables.
@@ -76,7 +83,9 @@ impl Enforcement {
             compiled,
             ledger,
             askers: HashMap::new(),
+            policies: HashMap::new(),
             ports: BTreeMap::new(),
+            desired: nothing,
             node,
             numbers,
             unknown_past: true,
@@ -84,6 +93,7 @@ impl Enforcement {
         Self {
             tables,
             state: Mutex::new(state),
+            repairs: AtomicU64::new(0),
             flow_quota: settings.limits.flows_per_workload,
             probes: settings.node.probes,
         }
@@ -126,6 +136,8 @@ impl Enforcement {
         }
         let old = std::mem::replace(&mut state.compiled, compiled);
         state.askers = askers(desired, &state.compiled);
+        state.policies = state.askers.values().map(|asker| (asker.workload, asker.policy)).collect();
+        state.desired = desired.clone();
         for workload in desired.workloads.values() {
             self.reslot(state, workload, None)?;
         }
@@ -144,10 +156,7 @@ impl Enforcement {
         let names: Vec<_> = state.ledger.names().map(|(id, name)| (id, name.clone())).collect();
         for policy in next.policies.values().map(|policy| policy.egress).collect::<BTreeSet<_>>() {
             for (id, name) in &names {
-                if let Some(class) = next.name_class(policy, name) {
-                    self.tables.write_rules(&class.new_rules)?;
-                    self.tables.write_name_class(policy, *id, Some(class.class))?;
-                }
+                self.write_class(next, policy, *id, name)?;
             }
         }
         for workload in desired.workloads.values() {
@@ -174,14 +183,24 @@ impl Enforcement {
             new_rules.extend(class.new_rules);
             Some(class.class)
         };
-        let changes = match next {
-            None => ledger.reslot(now(), workload.id.0, |name| class(compiled, name)),
-            Some(next) => ledger.reslot(now(), workload.id.0, |name| {
-                let pair = (class(compiled, name), class(next, name));
-                (pair != (None, None)).then_some(pair)
-            }),
+        let Some(next) = next else {
+            let changes = ledger.reslot(now(), workload.id.0, |name| class(compiled, name));
+            self.tables.write_rules(&new_rules)?;
+            return self.write(state, &changes);
         };
+        let changes = ledger.reslot(now(), workload.id.0, |name| {
+            let pair = (class(compiled, name), class(next, name));
+            (pair != (None, None)).then_some(pair)
+        });
         self.tables.write_rules(&new_rules)?;
+        // The next policy must know these names before a packet meets them under it.
+        if let Some(policy) = next.policies.get(&subject).map(|policy| policy.egress) {
+            for id in changes.slots.iter().flat_map(|write| write.slots.iter().flatten()).map(|slot| slot.name) {
+                if let Some(name) = state.ledger.name(id).cloned() {
+                    self.write_class(next, policy, id, &name)?;
+                }
+            }
+        }
         self.write(state, &changes)
     }
 
@@ -194,31 +213,48 @@ impl Enforcement {
         written
     }
 
+    /// Room first, then what a slot refers to, then the slot.
     fn try_write(&self, state: &mut State, changes: &Changes) -> Result<(), TableError> {
         for (workload, address) in &changes.removed {
             self.tables.learn(WorkloadId(*workload), *address, &[])?;
         }
         for (id, name) in &changes.names {
             self.tables.write_name(*id, name)?;
-            for policy in policies(&state.compiled) {
-                if let Some(class) = state.compiled.name_class(policy, name) {
-                    self.tables.write_rules(&class.new_rules)?;
-                    self.tables.write_name_class(policy, *id, Some(class.class))?;
-                }
-            }
         }
         for write in &changes.slots {
-            let slot = |slot: &policy::ledger::Slot| LearnedSlot {
-                name: slot.name,
-                expires: std::time::Duration::from_nanos(slot.expires_ns),
-            };
-            let slots: Vec<_> = write.slots.iter().flatten().map(slot).collect();
-            self.tables.learn(WorkloadId(write.workload), write.address, &slots)?;
+            let workload = WorkloadId(write.workload);
+            let policy = state.policies.get(&workload).copied();
+            let mut slots = Vec::new();
+            for slot in write.slots.iter().flatten() {
+                if let Some((policy, name)) = policy.zip(state.ledger.name(slot.name).cloned()) {
+                    self.write_class(&mut state.compiled, policy, slot.name, &name)?;
+                }
+                slots.push(LearnedSlot { name: slot.name, expires: Duration::from_nanos(slot.expires_ns) });
+            }
+            self.tables.learn(workload, write.address, &slots)?;
         }
         Ok(())
     }
 
-    fn switch(&self, workload: &Workload, port: Port, desired: &Desired, compiled: &Compiled) -> Result<(), TableError> {
+    /// What a name is in a policy, with the rules of that class before it.
+    fn write_class(
+        &self,
+        compiled: &mut Compiled,
+        policy: PolicyId,
+        id: NameId,
+        name: &DnsName,
+    ) -> Result<(), TableError> {
+        let Some(class) = compiled.name_class(policy, name) else { return Ok(()) };
+        let written = self.tables.write_rules(&class.new_rules);
+        if written.is_err() {
+            compiled.name_rules_lost(policy, class.class);
+        }
+        written?;
+        self.tables.write_name_class(policy, id, Some(class.class))
+    }
+
+    /// Writes a workload's entry, with an epoch that no flow of it has. Sealed where its policies are not compiled.
+    pub(super) fn switch(&self, workload: &Workload, port: Port, desired: &Desired, compiled: &Compiled) -> Result<(), TableError> {
         let present = self.tables.workload(port.ifindex)?;
         let epoch = present.map_or(1, |entry| entry.epoch.wrapping_add(1));
         let network = desired.resources.network(&workload.network);
@@ -241,15 +277,6 @@ impl Enforcement {
         self.tables.switch(port.ifindex, &entry)?;
         // Addresses after the entry: until they are there, everything the workload sends counts as spoofed.
         self.tables.set_addresses(port.ifindex, &entry, &workload.addresses)
-    }
-
-    /// A new or remade host side: sealed before the programs are on it, and before it comes up.
-    pub(super) fn close(&self, workload: &Workload, port: Port) -> Result<(), TableError> {
-        let state = &mut *self.state();
-        state.ports.insert(workload.id, port);
-        let nothing = Desired::default();
-        let unknown = policy::compile(&nothing.model(&state.node), &BTreeSet::new(), 0, PolicyId(0));
-        self.switch(workload, port, &nothing, &unknown)
     }
 
     /// A workload that is gone: nothing that it had is left in the tables.

@@ -7,6 +7,7 @@
 //! | `conditions` | what `status` names | for one insert or removal |
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -17,7 +18,8 @@ use super::desired::Desired;
 use super::enforcement::Enforcement;
 use super::history::History;
 use crate::edge::Edge;
-use crate::segmentation::Segmentation;
+use crate::segmentation::ipam::Cursor;
+use crate::segmentation::{self, Segmentation};
 use crate::service::Service;
 use crate::settings::Settings;
 use crate::store::Store;
@@ -31,8 +33,14 @@ pub(crate) struct Gate {
     pub(crate) segmentation: Segmentation,
     pub(crate) edge: Edge,
     pub(crate) service: Arc<Service>,
-    pub(crate) history: Arc<History>,
-    pub(crate) upstreams: Arc<[std::net::SocketAddr]>,
+    pub(crate) history: History,
+    /// The node's own DNS servers.
+    pub(crate) upstreams: Arc<[SocketAddr]>,
+    pub(crate) segmentation_node: segmentation::Node,
+    /// Whether the kernel makes VLAN interfaces.
+    pub(crate) vlan: bool,
+    /// Where the next free address is looked for.
+    pub(crate) cursor: Mutex<Cursor>,
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) desired: watch::Sender<Arc<Desired>>,
     conditions: Mutex<BTreeMap<String, Condition>>,
@@ -46,14 +54,15 @@ pub(crate) struct Parts {
     pub(crate) segmentation: Segmentation,
     pub(crate) edge: Edge,
     pub(crate) service: Arc<Service>,
-    pub(crate) history: Arc<History>,
-    pub(crate) upstreams: Arc<[std::net::SocketAddr]>,
+    pub(crate) segmentation_node: segmentation::Node,
+    pub(crate) upstreams: Arc<[SocketAddr]>,
+    pub(crate) vlan: bool,
 }
 
 impl Gate {
     /// Nothing is desired yet.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { settings, store, enforcement, segmentation, edge, service, history, upstreams } = parts;
+        let Parts { settings, store, enforcement, segmentation, segmentation_node, edge, service, upstreams, vlan } = parts;
         Self {
             settings,
             started: SystemTime::now().into(),
@@ -62,8 +71,11 @@ impl Gate {
             segmentation,
             edge,
             service,
-            history,
+            history: History::new(),
             upstreams,
+            segmentation_node,
+            vlan,
+            cursor: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             desired: watch::Sender::new(Arc::new(Desired::default())),
             conditions: Mutex::default(),

@@ -1,5 +1,6 @@
 //! DNS meets policy: who may look up what, and an answer in the kernel before it leaves.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -7,11 +8,10 @@ use config::names::DnsName;
 use policy::ledger::LearnError;
 use policy::{Resolve, Resolved};
 
-use super::enforcement::{Asker, Enforcement};
+use super::enforcement::{Asker, Enforcement, State, now};
 use super::explain::Memory;
 use crate::egress::dns::{Permit, Resolution};
-use crate::egress::tables::TablesError;
-use crate::sys::clock;
+use crate::egress::tables::TableError;
 use crate::workload::WorkloadId;
 
 /// What the DNS server asks.
@@ -59,11 +59,11 @@ impl Enforcement {
     fn learn(&self, asker: IpAddr, name: &DnsName, answers: &[(IpAddr, u32)]) -> Result<(), String> {
         let state = &mut *self.state();
         let asker = state.askers.get(&asker).cloned().ok_or("the workload is gone")?;
-        let now = clock::boottime();
-        let changes = match self.learn_as(state, &asker, now, name, answers) {
+        let present = now();
+        let changes = match self.learn_as(state, &asker, present, name, answers) {
             Err(LearnError::Names(_)) => {
                 self.release_names(state).map_err(|error| error.to_string())?;
-                self.learn_as(state, &asker, now, name, answers)
+                self.learn_as(state, &asker, present, name, answers)
             }
             other => other,
         };
@@ -73,43 +73,42 @@ impl Enforcement {
 
     fn learn_as(
         &self,
-        state: &mut super::enforcement::State,
+        state: &mut State,
         asker: &Asker,
         now: u64,
         name: &DnsName,
         answers: &[(IpAddr, u32)],
     ) -> Result<policy::ledger::Changes, LearnError> {
-        let super::enforcement::State { compiled, ledger, .. } = state;
-        let mut rules = Vec::new();
+        let State { compiled, ledger, .. } = state;
+        let policy = asker.policy;
+        let mut handed_out = Vec::new();
         let changes = ledger.learn(now, asker.workload.0, name, answers, |name| {
-            let class = compiled.name_class(asker.policy, name)?;
-            rules.push((class.class, class.new_rules));
+            let class = compiled.name_class(policy, name)?;
+            if !class.new_rules.is_empty() {
+                handed_out.push(class.class);
+            }
             Some(class.class)
         });
-        for (class, lines) in rules {
-            if self.tables.write_rules(&lines).is_err() {
-                // The slots are written all the same: they open nothing until the lines are there.
-                compiled.name_rules_lost(asker.policy, class);
-            }
-        }
+        // They were asked for to compare classes; they are written with the name's class, and handed out again there.
+        handed_out.into_iter().for_each(|class| compiled.name_rules_lost(policy, class));
         changes
     }
 
     /// Forgets what has long expired. Called once a second.
-    pub(crate) fn sweep(&self) -> Result<(), TablesError> {
+    pub(crate) fn sweep(&self) -> Result<(), TableError> {
         let state = &mut *self.state();
-        let changes = state.ledger.sweep(clock::boottime());
+        let changes = state.ledger.sweep(now());
         self.write(state, &changes)?;
         self.release_names(state)
     }
 
     /// Frees the numbers of names that neither an address nor a flow has.
-    fn release_names(&self, state: &mut super::enforcement::State) -> Result<(), TablesError> {
+    fn release_names(&self, state: &mut State) -> Result<(), TableError> {
         let idle = state.ledger.idle_names();
         if idle.is_empty() {
             return Ok(());
         }
-        let used = self.tables.names_of_flows()?;
+        let used: BTreeSet<_> = self.tables.flows()?.into_iter().filter_map(|flow| flow.name).collect();
         let free = state.ledger.release(idle.into_iter().filter(|name| !used.contains(name)));
         for name in free {
             self.tables.remove_name(name)?;

@@ -134,4 +134,9 @@ impl Enforcement {
     pub(crate) fn learned(&self) -> usize {
         self.state().ledger.fill().addresses
     }
+
+    /// Events that found the ring full, since the tables were made.
+    pub(crate) fn lost_events(&self) -> u64 {
+        self.tables.losses().map_or(0, |losses| losses.ring_full)
+    }
 }

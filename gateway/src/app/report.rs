@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use config::api::{
-    Check, DnsStatus, Doctor, EdgeApp, EdgeStatus, Endpoint, Flow, FlowEvent, MapFill, NetworkStatus, Status,
+    Check, Direction, DnsStatus, Doctor, EdgeApp, EdgeStatus, Endpoint, Flow, FlowEvent, MapFill, NetworkStatus, Status,
     Timestamp, Verdict,
 };
 use config::names::Name;
@@ -17,9 +17,11 @@ use super::desired::Desired;
 use super::gate::Gate;
 use super::views::{timestamp, usage};
 use crate::admin::ControlError;
-use crate::egress::tables::{Event, EventKind, FlowEntry, TablesError};
+use crate::egress::dns;
+use crate::egress::events::{self, Event};
+use crate::egress::tables::TableError;
+use crate::egress::tables::flows::{self, Origin};
 use crate::features;
-use crate::sys::clock;
 use crate::workload::WorkloadId;
 
 /// How the node is.
@@ -38,8 +40,8 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
             ready: !broken.contains_key(&format!("network/{}", network.name)),
         }
     });
-    let fill = gate.enforcement.fill().map_err(|error| unread(&error))?;
-    let drops = gate.enforcement.counters().map_err(|error| unread(&error))?;
+    let fill = gate.enforcement.tables.fill().map_err(|error| unread(&error))?;
+    let drops = gate.enforcement.tables.counters().map_err(|error| unread(&error))?;
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
@@ -49,18 +51,18 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
         conditions,
         networks: networks.collect(),
         workloads: desired.workloads.len() as u64,
-        maps: fill.into_iter().map(|(name, entries, max)| MapFill { name: name.to_owned(), entries, max }).collect(),
+        maps: fill.into_iter().map(|f| MapFill { name: f.table.to_owned(), entries: f.entries, max: f.max }).collect(),
         dns: DnsStatus {
             upstreams: gate.upstreams.to_vec(),
             learned: gate.enforcement.learned() as u64,
-            queries: crate::egress::dns::outcomes(),
+            queries: dns::outcomes().map(|(outcome, count)| (outcome.word().to_owned(), count)).collect(),
         },
         edge: edge(gate, &desired),
         repairs: gate.segmentation.status().repairs + gate.enforcement.repairs(),
         drops: drops
             .into_iter()
-            .filter(|(reason, packets, _)| !reason.passes() && *packets > 0)
-            .map(|(reason, packets, _)| (reason.word().to_owned(), packets))
+            .filter(|count| !count.reason.passes() && count.packets > 0)
+            .map(|count| (count.reason.word().to_owned(), count.packets))
             .collect(),
     })
 }
@@ -107,7 +109,7 @@ pub(crate) fn doctor(gate: &Gate) -> Doctor {
 /// The entries of the flow table.
 pub(crate) fn open_flows(gate: &Gate) -> Result<Vec<Flow>, ControlError> {
     let names = Names::of(&gate.now());
-    let flows = gate.enforcement.flows().map_err(|error| unread(&error))?;
+    let flows = gate.enforcement.tables.flows().map_err(|error| unread(&error))?;
     Ok(flows.into_iter().map(|flow| open(gate, &names, &flow)).collect())
 }
 
@@ -120,42 +122,48 @@ impl Names {
     }
 }
 
-fn open(gate: &Gate, names: &Names, entry: &FlowEntry) -> Flow {
+fn open(gate: &Gate, names: &Names, entry: &flows::Flow) -> Flow {
     let workload = names.0.get(&entry.workload).cloned().unzip();
     Flow {
-        time: at(entry.last_seen_ns),
+        time: at(entry.last_seen),
         event: FlowEvent::Open,
         verdict: Verdict::Allowed,
         reason: entry.reason.word().to_owned(),
         rule: gate.enforcement.rule(entry.rule),
         namespace: workload.0,
         workload: workload.1,
-        direction: entry.direction,
+        direction: match entry.origin {
+            Origin::Egress => Direction::Egress,
+            Origin::Ingress | Origin::SameNetwork | Origin::Probe => Direction::Ingress,
+        },
         protocol: protocol(entry.protocol),
         local: endpoint(entry.local, entry.local_port, entry.protocol),
         remote: endpoint(entry.remote, entry.remote_port, entry.protocol),
         name: gate.enforcement.name(entry.name),
-        bytes: entry.bytes,
-        packets: entry.packets,
+        bytes: entry.sent.1 + entry.received.1,
+        packets: entry.sent.0 + entry.received.0,
     }
 }
 
 /// One event of the kernel as `flows` shows it.
 pub(crate) fn event(gate: &Gate, names: &Names, event: &Event) -> Flow {
-    let workload = names.0.get(&event.workload).cloned().unzip();
+    let workload = event.workload.and_then(|id| names.0.get(&id)).cloned().unzip();
     Flow {
-        time: at(event.time_ns),
-        event: match (event.kind, event.reason) {
-            (EventKind::Flow, _) => FlowEvent::Opened,
-            (EventKind::Drop, Reason::Revoked) => FlowEvent::Revoked,
-            (EventKind::Drop, _) => FlowEvent::Dropped,
+        time: at(event.time),
+        event: match event.reason {
+            Reason::Revoked => FlowEvent::Revoked,
+            reason if reason.passes() => FlowEvent::Opened,
+            _ => FlowEvent::Dropped,
         },
         verdict: if event.reason.passes() { Verdict::Allowed } else { Verdict::Denied },
         reason: event.reason.word().to_owned(),
         rule: gate.enforcement.rule(event.rule),
         namespace: workload.0,
         workload: workload.1,
-        direction: event.direction,
+        direction: match event.direction {
+            events::Direction::FromWorkload => Direction::Egress,
+            events::Direction::ToWorkload | events::Direction::FromService => Direction::Ingress,
+        },
         protocol: protocol(event.protocol),
         local: endpoint(event.local, event.local_port, event.protocol),
         remote: endpoint(event.remote, event.remote_port, event.protocol),
@@ -179,12 +187,12 @@ fn endpoint(address: IpAddr, port: u16, protocol: u8) -> Endpoint {
     Endpoint { address, port: matches!(protocol, 6 | 17).then_some(port) }
 }
 
-/// A time of CLOCK_BOOTTIME on the wall clock.
-fn at(boottime_ns: u64) -> Timestamp {
-    let ago = Duration::from_nanos(clock::boottime().saturating_sub(boottime_ns));
+/// A time since boot on the wall clock.
+fn at(since_boot: Duration) -> Timestamp {
+    let ago = crate::sys::bpf::boot_time().saturating_sub(since_boot);
     SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH).into()
 }
 
-fn unread(error: &TablesError) -> ControlError {
+fn unread(error: &TableError) -> ControlError {
     ControlError::failed(error.to_string(), "`netctl doctor` shows what the kernel offers")
 }

@@ -16,8 +16,8 @@ impl Seal for Sealer {
     }
 
     fn unseal(&self, host_ifindex: u32, workload: &Workload) {
-        if let Err(error) = self.0.unseal(host_ifindex, workload) {
-            tracing::warn!(%error, host_ifindex, "kernel entries of a deleted link stay; no packet reaches them");
+        if let Err(error) = self.0.unseal(host_ifindex) {
+            tracing::warn!(%error, host_ifindex, workload = workload.id.0, "the pins of a deleted link stay; no packet meets them");
         }
     }
 }

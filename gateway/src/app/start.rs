@@ -25,7 +25,8 @@ use super::{endpoints, reload, watching};
 use crate::admin::{AdminError, AdminSocket};
 use crate::edge::{Dial, Edge, EdgeError, FilesDir};
 use crate::egress::dns::{self, DnsError, Resolution};
-use crate::egress::tables::{Tables, TablesError};
+use crate::egress::tables::names::{LearnedAddress, LearnedSlot};
+use crate::egress::tables::{OpenError, TableError, Tables};
 use crate::features::{self, Check};
 use crate::segmentation::{self, Segmentation, names as link_names};
 use crate::service::{self, Service, ServiceError};
@@ -78,7 +79,13 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The kernel's tables.
     #[error(transparent)]
-    Tables(#[from] TablesError),
+    Tables(#[from] OpenError),
+    /// One of them.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A host side, or tg0.
+    #[error("{0}")]
+    Programs(String),
     /// Segmentation.
     #[error(transparent)]
     Segmentation(#[from] segmentation::Error),
@@ -190,8 +197,9 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
         false => tracing::info!("{opened}"),
     }
     let numbers = Numbers::reserve(&store)?;
-    let tables = Arc::new(Tables::open(&settings.node.bpffs, &settings.limits)?);
-    let ledger = Ledger::restore(ledger_limits(&settings), tables.names()?, tables.learned()?);
+    let tables = Tables::open(&settings.limits, &settings.node.bpffs)?;
+    let learned = tables.learned()?.into_iter().map(|entry| (entry.workload.0, entry.address, slots(&entry)));
+    let ledger = Ledger::restore(ledger_limits(&settings), tables.names()?, learned);
     let enforcement = Arc::new(Enforcement::new(tables, ledger, numbers, &settings));
     let service = Arc::new(prepared.service);
     let helper = prepared.helper.connect()?;
@@ -227,10 +235,10 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
     watching::look_at_node(gate).await;
     let status = gate.segmentation.restore(reload::segments(gate, &desired)).await;
     watching::note_segmentation(gate, &status);
-    gate.enforcement.adopt(&desired, &status)?;
-    let tg0 = gate.service.tg0_ifindex();
-    gate.enforcement.serve_namespace(tg0, gate.service.tg1_mac())?;
-    reload::in_place(|| gate.enforcement.install(&desired))?;
+    let failed = |error: super::ports::SealError| StartError::Programs(error.to_string());
+    gate.enforcement.adopt(&desired, &status).map_err(failed)?;
+    gate.enforcement.serve_namespace(gate.service.tg0_ifindex(), gate.service.tg1_mac()).map_err(failed)?;
+    reload::in_place(|| gate.enforcement.install(&desired).and_then(|()| gate.enforcement.forget_strangers(&desired)))?;
     let (prepared, problems) = gate.edge.check_accepted(&endpoints::edge_config(&desired));
     problems.iter().for_each(|problem| tracing::warn!("{problem}"));
     gate.edge.install(prepared);
@@ -256,6 +264,17 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
         desired.workloads.insert(name, workload);
     }
     desired
+}
+
+/// The kernel's slots as the ledger has them.
+fn slots(entry: &LearnedAddress) -> ledger::Slots {
+    let mut slots: Vec<_> = entry.slots.iter().collect();
+    slots.sort_by_key(|slot| std::cmp::Reverse(slot.expires));
+    let slot = |slot: &&LearnedSlot| ledger::Slot {
+        name: slot.name,
+        expires_ns: u64::try_from(slot.expires.as_nanos()).unwrap_or(u64::MAX),
+    };
+    std::array::from_fn(|index| slots.get(index).map(slot))
 }
 
 fn ledger_limits(settings: &Settings) -> ledger::Limits {

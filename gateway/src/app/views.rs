@@ -63,7 +63,7 @@ impl View<'_> {
         let broken = self.broken.get(&format!("network/{}", network.name));
         with_message(
             json!({
-                "bridge": crate::segmentation::bridge_name(&network.name),
+                "bridge": crate::segmentation::names::bridge(&network.name),
                 "used": used,
                 "total": total,
                 "workloads": self.desired.workloads_on(&network.name).count(),
@@ -128,10 +128,28 @@ impl View<'_> {
 pub(crate) fn usage(desired: &Desired, network: &Network) -> (u64, u64) {
     let v4 = network.subnets.iter().any(|subnet| subnet.cidr.is_ipv4());
     let subnets: Vec<_> = network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == v4).collect();
-    let total = subnets.iter().map(|subnet| crate::segmentation::ipam::capacity(subnet)).fold(0, u64::saturating_add);
+    let total = subnets.iter().map(|subnet| capacity(subnet)).fold(0, u64::saturating_add);
     let within = |address: &IpAddr| subnets.iter().any(|subnet| subnet.cidr.contains(*address));
     let used = desired.workloads_on(&network.name).flat_map(routable).filter(within).count();
     (used as u64, total)
+}
+
+/// Addresses that a subnet has for workloads: its range, or all but network, broadcast and gateway.
+fn capacity(subnet: &resource::Subnet) -> u64 {
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let count = match subnet.range {
+        Some((first, last)) => number(last) - number(first) + 1,
+        None => {
+            let bits = if subnet.cidr.is_ipv4() { 32 } else { 128 } - u32::from(subnet.cidr.prefix());
+            1u128.checked_shl(bits).unwrap_or(u128::MAX).saturating_sub(2)
+        }
+    };
+    let inside = |gateway: IpAddr| subnet.range.is_none_or(|(first, last)| (first..=last).contains(&gateway));
+    let taken = u128::from(subnet.gateway.is_some_and(inside));
+    u64::try_from(count.saturating_sub(taken)).unwrap_or(u64::MAX)
 }
 
 fn routable(workload: &Workload) -> impl Iterator<Item = IpAddr> {

@@ -36,7 +36,7 @@ pub(crate) fn start(gate: &Arc<Gate>) {
 }
 
 async fn events(gate: Arc<Gate>) {
-    let mut ring = match gate.enforcement.events() {
+    let mut ring = match gate.enforcement.tables.events() {
         Ok(ring) => ring,
         Err(error) => {
             return gate.raise("events", ConditionState::Degraded, error.to_string(), "flows are enforced, but not shown; restart the gateway");
@@ -111,14 +111,14 @@ async fn service(gate: &Gate) {
 }
 
 fn measure(gate: &Gate) -> Result<(), String> {
-    let fill = gate.enforcement.fill().map_err(|error| error.to_string())?;
+    let fill = gate.enforcement.tables.fill().map_err(|error| error.to_string())?;
     for table in &fill {
         metrics::map_fill(table.table, table.entries, table.max);
         if table.table == "flows" {
             metrics::flows_open(table.entries);
         }
     }
-    for count in gate.enforcement.counters().map_err(|error| error.to_string())? {
+    for count in gate.enforcement.tables.counters().map_err(|error| error.to_string())? {
         metrics::packets(count.reason, count.packets, count.bytes);
     }
     metrics::flow_events_lost(gate.enforcement.lost_events());

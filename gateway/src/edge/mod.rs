@@ -152,7 +152,7 @@ impl Edge {
     }
 
     /// Stops accepting, lets requests end, and cuts what is left after `deadline`; returns how many connections that were.
-    pub async fn shutdown(self, deadline: Duration) -> usize {
+    pub async fn shutdown(&self, deadline: Duration) -> usize {
         let mut connections = self.shared.connections.subscribe();
         self.shared.phase.send_replace(Phase::Draining);
         let left = match tokio::time::timeout(deadline, connections.wait_for(|count| *count == 0)).await {

@@ -1,8 +1,13 @@
 //! The doors to the operating system: the only place with `unsafe`, one function a system call.
 
 pub mod beneath;
+pub mod bpf;
+#[macro_use]
+pub(crate) mod bpf_plain;
+pub mod bpf_test_run;
 pub mod caps;
 pub mod listener;
+pub mod mount;
 pub mod namespace_helper;
 pub mod netlink;
 pub mod netns;

@@ -95,6 +95,11 @@ impl Compiled {
         self.names.all_lines()
     }
 
+    /// Whether only what a rule allows may leave a workload with this egress policy. An unknown policy isolates.
+    pub fn is_isolated(&self, policy: PolicyId) -> bool {
+        self.names.isolated(policy) != Some(false)
+    }
+
     /// The rule of a number that this generation or its name classes use.
     pub fn rule_name(&self, rule: RuleId) -> Option<&RuleName> {
         self.generation.rule_names.get(&rule)

@@ -48,7 +48,7 @@ use crate::service::Service;
 use quota::Quota;
 use resolve::Resolver;
 
-pub use outcome::Outcome;
+pub use outcome::{Outcome, outcomes};
 
 /// The port that is served.
 pub const PORT: u16 = 53;

@@ -1,5 +1,6 @@
 //! How a query ended: one record for each, in metrics.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// The end of one query. The words are the metrics' and stable.
@@ -25,7 +26,28 @@ pub enum Outcome {
     Overload,
 }
 
+/// Queries by outcome since the daemon started, in the order of [`Outcome::ALL`].
+static COUNTS: [AtomicU64; Outcome::ALL.len()] = [const { AtomicU64::new(0) }; Outcome::ALL.len()];
+
+/// How queries ended, since the daemon started.
+pub fn outcomes() -> impl Iterator<Item = (Outcome, u64)> {
+    Outcome::ALL.iter().zip(&COUNTS).map(|(outcome, count)| (*outcome, count.load(Ordering::Relaxed)))
+}
+
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: &[Self] = &[
+        Self::Answered,
+        Self::Refused,
+        Self::UnknownAsker,
+        Self::Malformed,
+        Self::Unsupported,
+        Self::UpstreamFailed,
+        Self::NotLearned,
+        Self::Filtered,
+        Self::Overload,
+    ];
+
     /// The label `outcome`.
     pub const fn word(self) -> &'static str {
         match self {
@@ -43,6 +65,7 @@ impl Outcome {
 
     /// Counts a query in `tidegate_dns_queries_total`.
     pub(super) fn count(self) {
+        COUNTS[self as usize].fetch_add(1, Ordering::Relaxed);
         metrics::counter!("tidegate_dns_queries_total", "outcome" => self.word()).increment(1);
     }
 
