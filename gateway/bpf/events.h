@@ -23,7 +23,7 @@ static __always_inline void lose(__u32 why)
 }
 
 /* Whether the workload has told less than its share in this second. Two CPUs may both take the last place. */
-static __noinline int within_budget(__u32 workload, __u64 now, __u32 kind)
+static __always_inline int within_budget(__u32 workload, __u64 now, __u32 kind)
 {
 	struct settings *s = node_settings();
 	if (!s)
@@ -40,16 +40,18 @@ static __noinline int within_budget(__u32 workload, __u64 now, __u32 kind)
 	return __sync_fetch_and_add(&b->drops, 1) < s->drop_events;
 }
 
-static __noinline void tell(struct packet *p, struct flow_key *k, struct verdict *v, __u32 kind)
+CHECKED_ALONE int tell(struct packet *p, struct flow_key *k, struct verdict *v, __u32 kind)
 {
+	if (!p || !k || !v)
+		return 0;
 	if (!within_budget(k->workload, p->now, kind)) {
 		lose(LOST_OVER_BUDGET);
-		return;
+		return 0;
 	}
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
 		lose(LOST_RING_FULL);
-		return;
+		return 0;
 	}
 	e->time_ns = p->now;
 	e->workload = k->workload;
@@ -65,4 +67,5 @@ static __noinline void tell(struct packet *p, struct flow_key *k, struct verdict
 	e->direction = p->direction;
 	e->reason = v->reason;
 	bpf_ringbuf_submit(e, 0);
+	return 1;
 }

@@ -82,24 +82,27 @@ static __always_inline int is_new_connection(struct flow *f, struct flow_key *k,
 }
 
 /* KNOWN_FLOW, REVOKED, or UNKNOWN: to be decided. `counted` is 0 for an ICMP error, which keeps no flow alive. */
-static __noinline __u8 known_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int counted)
+CHECKED_ALONE __u8 known_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int counted)
 {
+	if (!w || !k || !p || !v)
+		return REASON_KERNEL_ERROR;
 	struct settings *s = node_settings();
-	struct flow *f = bpf_map_lookup_elem(&flows, k);
+	struct flow_key key = *k;
+	struct flow *f = bpf_map_lookup_elem(&flows, &key);
 	if (!f || !s)
 		return REASON_UNKNOWN;
-	if (is_stale(f, k, s, p->now)) {
-		remove_flow(k);
+	if (is_stale(f, &key, s, p->now)) {
+		remove_flow(&key);
 		return REASON_UNKNOWN;
 	}
-	if (counted && is_new_connection(f, k, p, s->other_idle_ns))
+	if (counted && is_new_connection(f, &key, p, s->other_idle_ns))
 		return REASON_UNKNOWN;
 	v->rule = f->rule;
 	v->name = f->name;
 	if (f->epoch != w->epoch) {
 		__u8 reason = decide_again(w, k, f, v, p->now);
 		if (!passes(reason)) {
-			remove_flow(k);
+			remove_flow(&key);
 			return REASON_REVOKED;
 		}
 		f->rule = v->rule;
@@ -113,8 +116,10 @@ static __noinline __u8 known_flow(struct workload *w, struct flow_key *k, struct
 }
 
 /* Enters an allowed flow; answers the verdict's reason, or why it cannot be entered. */
-static __noinline __u8 open_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int origin)
+CHECKED_ALONE __u8 open_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int origin)
 {
+	if (!w || !k || !p || !v)
+		return REASON_KERNEL_ERROR;
 	__u32 id = w->id;
 	struct usage *u = bpf_map_lookup_elem(&usage, &id);
 	if (!u) {
@@ -144,7 +149,8 @@ static __noinline __u8 open_flow(struct workload *w, struct flow_key *k, struct 
 		f.packets_in = 1;
 		f.bytes_in = p->bytes;
 	}
-	long error = bpf_map_update_elem(&flows, k, &f, BPF_NOEXIST);
+	struct flow_key key = *k;
+	long error = bpf_map_update_elem(&flows, &key, &f, BPF_NOEXIST);
 	if (!error)
 		return v->reason;
 	__sync_fetch_and_sub(&u->flows, 1);
@@ -165,16 +171,20 @@ static __always_inline void fragment_key_of(struct fragment_key *key, const stru
 #define FRAGMENT_LIFE_NS 30000000000ull /* as long as Linux waits for the rest (ip_frag_time) */
 
 /* Only a first fragment that passed is entered; the later ones carry no ports. */
-static __noinline __u8 remember_fragment(struct workload *w, struct packet *p, int reason)
+CHECKED_ALONE __u8 remember_fragment(struct workload *w, struct packet *p, int reason)
 {
+	if (!w || !p)
+		return REASON_KERNEL_ERROR;
 	struct fragment_key key = {};
 	struct fragment value = { .seen_ns = p->now, .epoch = w->epoch };
 	fragment_key_of(&key, w, p);
 	return bpf_map_update_elem(&fragments, &key, &value, BPF_ANY) ? REASON_KERNEL_ERROR : reason;
 }
 
-static __noinline __u8 later_fragment(struct workload *w, struct packet *p)
+CHECKED_ALONE __u8 later_fragment(struct workload *w, struct packet *p)
 {
+	if (!w || !p)
+		return REASON_KERNEL_ERROR;
 	struct fragment_key key = {};
 	fragment_key_of(&key, w, p);
 	struct fragment *f = bpf_map_lookup_elem(&fragments, &key);

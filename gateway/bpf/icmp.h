@@ -36,8 +36,10 @@ static __always_inline __u32 load_inner(struct __sk_buff *skb, struct packet *p,
 }
 
 /* The key of the flow that the error speaks of. 0: it can be none of this workload's. */
-static __noinline int key_of_inner(struct __sk_buff *skb, struct packet *p, struct flow_key *k)
+CHECKED_ALONE int key_of_inner(struct __sk_buff *skb, struct packet *p, struct flow_key *k)
 {
+	if (!p || !k)
+		return 0;
 	__be16 ports[4]; /* of ICMP: type and code, sum, id */
 	__u32 at = load_inner(skb, p, k);
 	if (!at || bpf_skb_load_bytes(skb, at, ports, sizeof(ports)))
@@ -71,7 +73,7 @@ static __noinline int key_of_inner(struct __sk_buff *skb, struct packet *p, stru
 }
 
 /* ICMP_ERROR_OF_FLOW, or why the error is dropped. */
-static __noinline __u8 icmp_error(struct __sk_buff *skb, struct workload *w, struct packet *p, struct flow_key *k,
+static __always_inline __u8 icmp_error(struct __sk_buff *skb, struct workload *w, struct packet *p, struct flow_key *k,
 				  struct verdict *v)
 {
 	if (!key_of_inner(skb, p, k))

@@ -294,9 +294,11 @@ static __always_inline __u8 parse_ipv6(struct __sk_buff *skb, struct packet *p)
 	return reason;
 }
 
-static __noinline __u8 parse(struct __sk_buff *skb, struct packet *p)
+CHECKED_ALONE __u8 parse(struct __sk_buff *skb, struct packet *p)
 {
 	struct ethhdr eth;
+	if (!p)
+		return REASON_KERNEL_ERROR;
 	p->bytes = skb->len;
 	p->ifindex = skb->ifindex;
 	if (skb->vlan_present)

@@ -31,18 +31,20 @@ static __always_inline long replace_address(struct __sk_buff *skb, struct packet
 }
 
 /* The packet type is set since `redirect_peer` does not judge the new destination MAC again. */
-static __noinline long into_service(struct __sk_buff *skb, struct packet *p, struct address *handle)
+CHECKED_ALONE int into_service(struct __sk_buff *skb, struct packet *p, struct address *handle)
 {
 	struct settings *s = node_settings();
-	if (!s || !s->tg0_ifindex || !handle || p->fragment || replace_address(skb, p, SOURCE, handle) ||
+	if (!p || !s || !s->tg0_ifindex || !handle || p->fragment || replace_address(skb, p, SOURCE, handle) ||
 	    bpf_skb_store_bytes(skb, 0, s->tg1_mac, MAC_LENGTH, 0) || bpf_skb_change_type(skb, 0))
 		return TC_ACT_SHOT;
 	return bpf_redirect_peer(s->tg0_ifindex, 0);
 }
 
-static __noinline long out_of_service(struct __sk_buff *skb, struct packet *p, struct handle *h)
+CHECKED_ALONE int out_of_service(struct __sk_buff *skb, struct packet *p, struct handle *h)
 {
 	__u8 macs[2 * MAC_LENGTH];
+	if (!p || !h)
+		return TC_ACT_SHOT;
 	__u32 ifindex = h->ifindex;
 	__builtin_memcpy(macs, h->mac, MAC_LENGTH);
 	__builtin_memcpy(macs + MAC_LENGTH, h->gateway_mac, MAC_LENGTH);
@@ -52,11 +54,11 @@ static __noinline long out_of_service(struct __sk_buff *skb, struct packet *p, s
 	return bpf_redirect_peer(ifindex, 0);
 }
 
-static __noinline long answer_arp(struct __sk_buff *skb, struct workload *w)
+CHECKED_ALONE int answer_arp(struct __sk_buff *skb, struct workload *w)
 {
 	struct arp a;
 	__u8 macs[2 * MAC_LENGTH];
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &a, sizeof(a)))
+	if (!w || bpf_skb_load_bytes(skb, ETH_HLEN, &a, sizeof(a)))
 		return TC_ACT_SHOT;
 	__u8 asked[4];
 	__builtin_memcpy(asked, a.target, 4);
@@ -82,8 +84,10 @@ struct advertisement {
 };
 
 /* Solicited and overriding; to all nodes if the question was a DAD of this address (RFC 4861, 7.2.4). */
-static __noinline long answer_nd(struct __sk_buff *skb, struct packet *p, struct workload *w)
+CHECKED_ALONE int answer_nd(struct __sk_buff *skb, struct packet *p, struct workload *w)
 {
+	if (!p || !w)
+		return TC_ACT_SHOT;
 	struct advertisement n = {};
 	__u8 macs[2 * MAC_LENGTH];
 	struct address all_nodes = { { bpf_htonl(0xff020000), 0, 0, bpf_htonl(1) } };

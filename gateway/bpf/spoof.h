@@ -77,9 +77,11 @@ static __always_inline __u8 load_arp(struct __sk_buff *skb, struct arp *a)
 	return a->operation == bpf_htons(1) || a->operation == bpf_htons(2) ? 0 : REASON_UNSUPPORTED;
 }
 
-static __noinline __u8 arp_from_workload(struct __sk_buff *skb, struct packet *p, struct workload *w)
+CHECKED_ALONE __u8 arp_from_workload(struct __sk_buff *skb, struct packet *p, struct workload *w)
 {
 	struct arp a;
+	if (!p || !w)
+		return REASON_KERNEL_ERROR;
 	__u8 bad = load_arp(skb, &a);
 	if (bad)
 		return bad;
@@ -131,8 +133,10 @@ static __always_inline __u8 check_nd_shape(struct packet *p)
 	return 0;
 }
 
-static __noinline __u8 nd_from_workload(struct __sk_buff *skb, struct packet *p, struct workload *w)
+CHECKED_ALONE __u8 nd_from_workload(struct __sk_buff *skb, struct packet *p, struct workload *w)
 {
+	if (!p || !w)
+		return REASON_KERNEL_ERROR;
 	__u8 bad = check_nd_shape(p);
 	if (bad)
 		return bad;
@@ -170,9 +174,11 @@ static __always_inline __u8 mld_from_workload(struct packet *p)
 	return REASON_SEGMENT_CONTROL;
 }
 
-static __noinline __u8 arp_to_workload(struct __sk_buff *skb, struct packet *p)
+CHECKED_ALONE __u8 arp_to_workload(struct __sk_buff *skb, struct packet *p)
 {
 	struct arp a;
+	if (!p)
+		return REASON_KERNEL_ERROR;
 	__u8 bad = load_arp(skb, &a);
 	if (bad)
 		return bad;
@@ -187,8 +193,10 @@ static __noinline __u8 arp_to_workload(struct __sk_buff *skb, struct packet *p)
 	return REASON_SEGMENT_CONTROL;
 }
 
-static __noinline __u8 nd_to_workload(struct __sk_buff *skb, struct packet *p, int from_router_side)
+CHECKED_ALONE __u8 nd_to_workload(struct __sk_buff *skb, struct packet *p, int from_router_side)
 {
+	if (!p)
+		return REASON_KERNEL_ERROR;
 	__u8 bad = check_nd_shape(p);
 	if (bad)
 		return bad;

@@ -84,7 +84,7 @@ static __always_inline int is_foreign_icmp(const struct packet *p)
 	return p->icmp_kind != ICMP_NONE && p->icmp_kind != ICMP_ASKS && p->icmp_kind != ICMP_ANSWERS;
 }
 
-static __noinline __u8 judge_from_workload(struct __sk_buff *skb, struct workload *w, struct packet *p,
+static __always_inline __u8 judge_from_workload(struct __sk_buff *skb, struct workload *w, struct packet *p,
 					   struct flow_key *k, struct verdict *v)
 {
 	__u8 reason = parse(skb, p);
@@ -150,7 +150,7 @@ static __always_inline int is_from_router_side(struct __sk_buff *skb, struct wor
 	return s && s->network == w->network && w->flags & WORKLOAD_EXTERNAL;
 }
 
-static __noinline __u8 judge_to_workload(struct __sk_buff *skb, struct workload *w, struct packet *p,
+static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct workload *w, struct packet *p,
 					 struct flow_key *k, struct verdict *v)
 {
 	__u8 reason = parse(skb, p);
@@ -194,7 +194,7 @@ static __noinline __u8 judge_to_workload(struct __sk_buff *skb, struct workload 
 }
 
 /* The verdict becomes an action, is counted and told. */
-static __noinline int conclude(struct packet *p, struct flow_key *k, struct verdict *v)
+static __always_inline int conclude(struct packet *p, struct flow_key *k, struct verdict *v)
 {
 	count(p, v->reason);
 	switch (v->reason) {
@@ -229,7 +229,7 @@ int from_workload(struct __sk_buff *skb)
 	struct flow_key k = {};
 	struct verdict v = { .reason = REASON_UNKNOWN_DEVICE };
 	__u32 ifindex = skb->ifindex;
-	long action = TC_ACT_UNSPEC;
+	int action = TC_ACT_UNSPEC;
 
 	p.bytes = skb->len;
 	p.ifindex = ifindex;
@@ -269,7 +269,7 @@ int to_workload(struct __sk_buff *skb)
 	return conclude(&p, &k, &v);
 }
 
-static __noinline __u8 judge_from_service(struct __sk_buff *skb, struct handle *h, struct packet *p, struct flow_key *k)
+static __always_inline __u8 judge_from_service(struct __sk_buff *skb, struct handle *h, struct packet *p, struct flow_key *k)
 {
 	__u32 ifindex = h->ifindex;
 	struct workload *w = bpf_map_lookup_elem(&workloads, &ifindex);
@@ -295,7 +295,7 @@ int from_service(struct __sk_buff *skb)
 	struct flow_key k = {};
 	struct verdict v = {};
 	struct handle *h = 0;
-	long action = TC_ACT_SHOT;
+	int action = TC_ACT_SHOT;
 
 	v.reason = parse(skb, &p);
 	k.protocol = p.protocol;

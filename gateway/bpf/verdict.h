@@ -25,7 +25,7 @@ static __always_inline __u32 class_of(__u32 generation, const struct address *a)
 	return class ? *class : 0;
 }
 
-static __noinline struct rule *rule_of(__u32 policy, __u32 class, __u32 protocol, __u32 port)
+static __always_inline struct rule *rule_of(__u32 policy, __u32 class, __u32 protocol, __u32 port)
 {
 	struct rule_key key = {
 		.prefix_length = RULE_WHOLE, .policy = policy, .class = class, .protocol = protocol, .port = port
@@ -59,20 +59,20 @@ static __always_inline int is_listener(const struct address *a, __be16 port, __u
 
 static __always_inline int is_closed_by_node(const struct flow_key *k)
 {
-	if (is_edge_address(&k->remote))
+	struct address remote = k->remote;
+	if (is_edge_address(&remote))
 		return 1;
-	return bpf_map_lookup_elem(&node_addresses, &k->remote) &&
-	       !is_listener(&k->remote, k->remote_port, k->protocol);
+	return bpf_map_lookup_elem(&node_addresses, &remote) && !is_listener(&remote, k->remote_port, k->protocol);
 }
 
 /* What this workload itself resolved to this address. */
-static __noinline void decide_by_name(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now)
+static __always_inline __u8 decide_by_name(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now)
 {
 	struct learned_key key = { .workload = w->id, .address = k->remote };
 	struct learned *l = bpf_map_lookup_elem(&learned, &key);
 	v->reason = REASON_DENIED_BY_DEFAULT;
 	if (!l)
-		return;
+		return v->reason;
 #pragma unroll
 	for (int i = 0; i < LEARNED_SLOTS; i++) {
 		__u32 name = l->slots[i].name;
@@ -84,15 +84,17 @@ static __noinline void decide_by_name(struct workload *w, struct flow_key *k, st
 		v->rule = r->rule;
 		v->name = name;
 		if (l->slots[i].expires_ns > now) {
-			v->reason = REASON_ALLOWED_BY_NAME;
-			return;
+			return v->reason = REASON_ALLOWED_BY_NAME;
 		}
 		v->reason = REASON_NAME_EXPIRED;
 	}
+	return v->reason;
 }
 
-static __noinline __u8 decide_egress(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now)
+CHECKED_ALONE __u8 decide_egress(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now)
 {
+	if (!w || !k || !v)
+		return REASON_KERNEL_ERROR;
 	if (is_closed_by_node(k))
 		return v->reason = REASON_NODE_ADDRESS;
 	struct rule *r = rule_by_address(w->egress_policy, class_of(w->generation, &k->remote), k->protocol, k->remote_port);
@@ -103,13 +105,14 @@ static __noinline __u8 decide_egress(struct workload *w, struct flow_key *k, str
 			return v->reason = REASON_DENIED_BY_CIDR; /* 7 */
 		return v->reason = r->rule ? REASON_ALLOWED_BY_CIDR : REASON_ALLOWED_BY_DEFAULT; /* 8, 9 */
 	}
-	decide_by_name(w, k, v, now); /* 8, 9 */
-	return v->reason;
+	return decide_by_name(w, k, v, now); /* 8, 9 */
 }
 
 /* `origin`: where the flow comes from, ORIGIN_INGRESS if neither from the same network nor from the node. */
-static __noinline __u8 decide_ingress(struct workload *w, struct flow_key *k, struct verdict *v, __u32 origin)
+CHECKED_ALONE __u8 decide_ingress(struct workload *w, struct flow_key *k, struct verdict *v, __u32 origin)
 {
+	if (!w || !k || !v)
+		return REASON_KERNEL_ERROR;
 	v->rule = 0;
 	if (origin == ORIGIN_PROBE)
 		return v->reason = w->flags & WORKLOAD_PROBES ? REASON_PROBE : REASON_DENIED_BY_DEFAULT; /* 3 */
@@ -130,7 +133,7 @@ static __noinline __u8 decide_ingress(struct workload *w, struct flow_key *k, st
 }
 
 /* After a change: does a flow that is open live on? Its name needs no live address, only a policy that allows it. */
-static __noinline __u8 decide_again(struct workload *w, struct flow_key *k, struct flow *f, struct verdict *v, __u64 now)
+static __always_inline __u8 decide_again(struct workload *w, struct flow_key *k, struct flow *f, struct verdict *v, __u64 now)
 {
 	if (f->origin != ORIGIN_EGRESS)
 		return decide_ingress(w, k, v, f->origin);
