@@ -253,7 +253,7 @@ struct settings {
 	__u32 flow_events; /* a second and workload */
 	__u32 drop_events;
 	__u8 tg1_mac[6];
-	__u8 pad[2];
+	__u8 pad[6];
 };
 MAP(settings, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct settings);
 struct sweeper {
