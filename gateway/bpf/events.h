@@ -40,19 +40,8 @@ static __always_inline int within_budget(__u32 workload, __u64 now, __u32 kind)
 	return __sync_fetch_and_add(&b->drops, 1) < s->drop_events;
 }
 
-CHECKED_ALONE int tell(struct packet *p, struct flow_key *k, struct verdict *v, __u32 kind)
+static __noinline void write_event(struct event *e, struct packet *p, struct flow_key *k, struct verdict *v, __u32 kind)
 {
-	if (!p || !k || !v)
-		return 0;
-	if (!within_budget(k->workload, p->now, kind)) {
-		lose(LOST_OVER_BUDGET);
-		return 0;
-	}
-	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-	if (!e) {
-		lose(LOST_RING_FULL);
-		return 0;
-	}
 	e->time_ns = p->now;
 	e->workload = k->workload;
 	e->ifindex = p->ifindex;
@@ -66,6 +55,22 @@ CHECKED_ALONE int tell(struct packet *p, struct flow_key *k, struct verdict *v, 
 	e->kind = kind;
 	e->direction = p->direction;
 	e->reason = v->reason;
+}
+
+CHECKED_ALONE int tell(struct packet *p, struct flow_key *k, struct verdict *v, __u32 kind)
+{
+	if (!p || !k || !v)
+		return 0;
+	if (!within_budget(k->workload, p->now, kind)) {
+		lose(LOST_OVER_BUDGET);
+		return 0;
+	}
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		lose(LOST_RING_FULL);
+		return 0;
+	}
+	write_event(e, p, k, v, kind);
 	bpf_ringbuf_submit(e, 0);
 	return 1;
 }

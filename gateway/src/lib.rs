@@ -10,6 +10,7 @@ pub mod egress;
 pub mod features;
 pub mod segmentation;
 pub mod service;
+pub mod egress;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

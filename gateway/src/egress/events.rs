@@ -4,7 +4,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
@@ -13,7 +12,8 @@ use policy::tables::{NameId, RuleId};
 use tokio::io::unix::AsyncFd;
 
 use super::tables::layout as l;
-use super::tables::{TableError, Tables};
+use super::tables::{InTable, TableError, Tables};
+use crate::sys::bpf::open_ring;
 use crate::sys::bpf_plain::Plain;
 use crate::workload::WorkloadId;
 
@@ -65,11 +65,7 @@ pub struct Events {
 impl Tables {
     /// The events from here on, those that wait in the ring first. Needs a tokio runtime.
     pub fn events(&self) -> Result<Events, TableError> {
-        let path: PathBuf = self.folder().join("maps/events");
-        let failed = |source: io::Error| TableError { table: "events", source };
-        let data = MapData::from_pin(&path).map_err(|e| failed(io::Error::other(e)))?;
-        let ring = RingBuf::try_from(aya::maps::Map::RingBuf(data)).map_err(|e| failed(io::Error::other(e)))?;
-        Ok(Events { ring: AsyncFd::register(ring).map_err(|e| failed(e.into()))? })
+        Ok(Events { ring: open_ring(&self.folder().join("maps/events")).in_table("events")? })
     }
 }
 

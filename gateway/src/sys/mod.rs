@@ -1,6 +1,8 @@
 //! The doors to the operating system: the only place with `unsafe`, one function a system call.
 
 pub mod beneath;
+//! The doors to the operating system: all `unsafe` of the daemon, one function a call.
+
 pub mod bpf;
 #[macro_use]
 pub(crate) mod bpf_plain;
