@@ -53,9 +53,13 @@ impl Client {
 
     /// Asks with a body.
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
-        let body = serde_json::to_vec(body).map_err(|error| Failure::refused(format!("writing the request: {error}"), ""))?;
+        let body =
+            serde_json::to_vec(body).map_err(|error| Failure::refused(format!("writing the request: {error}"), ""))?;
         if body.len() > MAX_BODY {
-            return Err(Failure::refused(format!("the manifests are larger than {MAX_BODY} bytes"), "apply them in parts"));
+            return Err(Failure::refused(
+                format!("the manifests are larger than {MAX_BODY} bytes"),
+                "apply them in parts",
+            ));
         }
         whole(self.send(Method::POST, path, body.into()).await?).await
     }
@@ -64,7 +68,9 @@ impl Client {
     pub(crate) async fn stream<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, Failure> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         if response.status().as_u16() >= 400 {
-            return whole::<serde::de::IgnoredAny>(response).await.and_then(|_| Err(not_understood("an error without a reason")));
+            return whole::<serde::de::IgnoredAny>(response)
+                .await
+                .and_then(|_| Err(not_understood("an error without a reason")));
         }
         Ok(Lines { body: response.into_body(), buffer: BytesMut::new(), searched: 0, of: PhantomData })
     }
@@ -97,7 +103,10 @@ impl Client {
                 (format!("the gateway is not running: nobody listens on {socket}"), "start it with `gateway run`")
             }
             io::ErrorKind::PermissionDenied => (format!("you may not use {socket}"), "run netctl as root"),
-            _ => (format!("connecting to {socket}: {error}"), "see whether the gateway runs, and whether this is its socket"),
+            _ => (
+                format!("connecting to {socket}: {error}"),
+                "see whether the gateway runs, and whether this is its socket",
+            ),
         };
         Failure::NoDaemon { message, mend: mend.to_owned() }
     }
@@ -118,7 +127,12 @@ impl<T: DeserializeOwned> Lines<T> {
             }
             match self.body.frame().await {
                 None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(Failure::refused("the gateway ended in the middle of a line", "see its log, and try again")),
+                None => {
+                    return Err(Failure::refused(
+                        "the gateway ended in the middle of a line",
+                        "see its log, and try again",
+                    ));
+                }
                 Some(frame) => {
                     if let Ok(data) = frame.map_err(cut_short)?.into_data() {
                         self.buffer.extend_from_slice(&data);
@@ -132,7 +146,8 @@ impl<T: DeserializeOwned> Lines<T> {
 async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, Failure> {
     let status = response.status();
     let body = match timeout(ANSWER_TIME, Limited::new(response.into_body(), MAX_ANSWER).collect()).await {
-        Ok(body) => body.map_err(|error| Failure::refused(format!("the answer was cut short: {error}"), "see the gateway's log"))?,
+        Ok(body) => body
+            .map_err(|error| Failure::refused(format!("the answer was cut short: {error}"), "see the gateway's log"))?,
         Err(_) => return Err(too_late()),
     };
     let body = body.to_bytes();
@@ -150,7 +165,10 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
 }
 
 fn not_understood(what: &str) -> Failure {
-    Failure::refused(format!("the answer is not understood: {what}"), "use the netctl of the gateway's version, and its admin socket")
+    Failure::refused(
+        format!("the answer is not understood: {what}"),
+        "use the netctl of the gateway's version, and its admin socket",
+    )
 }
 
 fn cut_short(error: hyper::Error) -> Failure {
@@ -158,5 +176,8 @@ fn cut_short(error: hyper::Error) -> Failure {
 }
 
 fn too_late() -> Failure {
-    Failure::refused(format!("no answer within {} s", ANSWER_TIME.as_secs()), "see the gateway's log, and `netctl status`")
+    Failure::refused(
+        format!("no answer within {} s", ANSWER_TIME.as_secs()),
+        "see the gateway's log, and `netctl status`",
+    )
 }

@@ -36,7 +36,10 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, Failure> {
         }
     }
     if found.is_empty() {
-        return Err(Failure::refused(format!("{} has no manifest", path.display()), "manifests end in .yaml, .yml or .json"));
+        return Err(Failure::refused(
+            format!("{} has no manifest", path.display()),
+            "manifests end in .yaml, .yml or .json",
+        ));
     }
     found.sort();
     Ok(found)
@@ -46,13 +49,17 @@ fn file(path: &Path) -> Result<File, Failure> {
     let name = path.display().to_string();
     match fs::File::open(path) {
         Ok(file) => text(name, file),
-        Err(error) => Err(Failure::refused(format!("reading {name}: {error}"), "name a manifest, a folder of them, or -")),
+        Err(error) => {
+            Err(Failure::refused(format!("reading {name}: {error}"), "name a manifest, a folder of them, or -"))
+        }
     }
 }
 
 fn text(name: String, source: impl Read) -> Result<File, Failure> {
     let mut bytes = Vec::new();
-    let failed = |error: io::Error| Failure::refused(format!("reading {name}: {error}"), "name a manifest, a folder of them, or -");
+    let failed = |error: io::Error| {
+        Failure::refused(format!("reading {name}: {error}"), "name a manifest, a folder of them, or -")
+    };
     source.take(MAX_BODY as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > MAX_BODY {
         return Err(Failure::refused(format!("{name} is larger than {MAX_BODY} bytes"), "apply it in parts"));

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use config::api::{
     ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
-    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PlanResponse, ResourceList, ResourceQuery, Status, WatchEvent,
-    Workload,
+    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PlanResponse, ResourceList, ResourceQuery, Status,
+    WatchEvent, Workload,
 };
 use gateway::admin::{AdminSocket, Control, ControlError, Reply};
 use serde_json::{Value, json};
@@ -39,7 +39,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A fresh folder; the caller removes it.
 pub(crate) fn folder() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("tidegate-admin-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let path =
+        std::env::temp_dir().join(format!("tidegate-admin-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     fs::create_dir_all(&path).unwrap();
     path
 }
@@ -49,7 +50,8 @@ impl Daemon {
         let socket = AdminSocket::bind(&folder()).unwrap();
         let (path, control) = (socket.path().to_owned(), Arc::new(Recorder::default()));
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(socket.serve(Arc::clone(&control) as Arc<dyn Control>, async { drop(stopped.await) }));
+        let serving =
+            tokio::spawn(socket.serve(Arc::clone(&control) as Arc<dyn Control>, async { drop(stopped.await) }));
         Self { control, socket: path, stop: Some(stop), serving: Some(serving) }
     }
 
@@ -73,7 +75,9 @@ impl Daemon {
     async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let (mut reader, mut writer) = self.connect().await.into_split();
         let length = body.len();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         let (sent, answer) = tokio::join!(async { writer.write_all(request.as_bytes()).await }, async {
             let mut answer = String::new();
             reader.read_to_string(&mut answer).await.map(|_| answer)

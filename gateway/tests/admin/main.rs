@@ -27,7 +27,8 @@ async fn requests_reach_the_daemon_and_answers_come_back() {
     let (status, body) = daemon.post("/v1/apply", &request).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(daemon.control.applied.lock().unwrap().as_slice(), [request]);
-    let (status, body) = daemon.post("/v1/explain", &json!({"from": "shop/web", "to": "[2001:db8::1]:443", "protocol": "tcp"})).await;
+    let (status, body) =
+        daemon.post("/v1/explain", &json!({"from": "shop/web", "to": "[2001:db8::1]:443", "protocol": "tcp"})).await;
     assert_eq!(status, 200, "{body}");
     let explanation: Explanation = serde_json::from_str(&body).unwrap();
     assert_eq!(explanation.verdict, "shop/web to [2001:db8::1]:443 over tcp");
@@ -150,7 +151,20 @@ async fn another_user_is_turned_away_even_by_a_socket_that_all_may_open() {
     fs::set_permissions(&daemon.socket, Permissions::from_mode(0o666)).unwrap();
     let ask = |user: &str| {
         let mut curl = Command::new("setpriv");
-        curl.args(["--reuid", user, "--clear-groups", "curl", "-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket"]);
+        curl.args([
+            "--reuid",
+            user,
+            "--clear-groups",
+            "curl",
+            "-s",
+            "-m",
+            "20",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "--unix-socket",
+        ]);
         curl.arg(&daemon.socket).arg("http://node/v1/resources/networks");
         curl.output().unwrap()
     };
@@ -196,7 +210,11 @@ async fn a_folder_that_is_a_link_or_anothers_is_refused() {
 #[tokio::test]
 async fn garbage_and_half_requests_do_no_harm() {
     let daemon = Daemon::start().await;
-    for garbage in [&b"\x16\x03\x01\x00\xff\x00\x00"[..], b"GET\r\n\r\n", b"POST /v1/apply HTTP/1.1\r\nContent-Length: 10\r\n\r\n{"] {
+    for garbage in [
+        &b"\x16\x03\x01\x00\xff\x00\x00"[..],
+        b"GET\r\n\r\n",
+        b"POST /v1/apply HTTP/1.1\r\nContent-Length: 10\r\n\r\n{",
+    ] {
         let mut stream = daemon.connect().await;
         stream.write_all(garbage).await.unwrap();
         stream.shutdown().await.unwrap();

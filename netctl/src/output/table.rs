@@ -37,8 +37,10 @@ impl Table {
     }
 
     fn fitted(&mut self, cells: Vec<String>) -> Vec<String> {
-        let cells: Vec<String> =
-            cells.into_iter().map(|cell| if cell.is_empty() { "<none>".to_owned() } else { cell.replace(['\n', '\t'], " ") }).collect();
+        let cells: Vec<String> = cells
+            .into_iter()
+            .map(|cell| if cell.is_empty() { "<none>".to_owned() } else { cell.replace(['\n', '\t'], " ") })
+            .collect();
         self.widths.resize(self.widths.len().max(cells.len()), 0);
         for (width, cell) in self.widths.iter_mut().zip(&cells) {
             *width = (*width).max(cell.chars().count());

@@ -108,7 +108,8 @@ mod tests {
     fn hunks_have_context_and_numbers() {
         let old = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n";
         let new = "1\nB\n3\n4\n5\n6\n7\n8\n9\n10\n12\n13\n";
-        let text = "--- old\n+++ new\n@@ -1,5 +1,5 @@\n 1\n-2\n+B\n 3\n 4\n 5\n@@ -8,5 +8,5 @@\n 8\n 9\n 10\n-11\n 12\n+13\n";
+        let text =
+            "--- old\n+++ new\n@@ -1,5 +1,5 @@\n 1\n-2\n+B\n 3\n 4\n 5\n@@ -8,5 +8,5 @@\n 8\n 9\n 10\n-11\n 12\n+13\n";
         assert_eq!(diff("old", old, "new", new), text);
     }
 

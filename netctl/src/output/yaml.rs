@@ -44,7 +44,11 @@ fn string(text: &str) -> Yaml<'_> {
 
 /// JSON leaves these as they are; YAML takes some of them for line breaks and none of them as they are.
 fn escaped(c: char) -> String {
-    if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
+    if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') {
+        format!("\\u{:04x}", u32::from(c))
+    } else {
+        c.to_string()
+    }
 }
 
 /// Begins with a letter or `/`, goes on with a few harmless characters, and is no word that some reader takes for a
@@ -72,9 +76,11 @@ mod tests {
             Yaml::Value(Scalar::FloatingPoint(value)) => value.into_inner().into(),
             Yaml::Value(Scalar::String(value)) => value.as_ref().into(),
             Yaml::Sequence(items) => items.iter().map(back).collect(),
-            Yaml::Mapping(entries) => {
-                entries.iter().map(|(key, value)| (key.as_str().unwrap().to_owned(), back(value))).collect::<serde_json::Map<_, _>>().into()
-            }
+            Yaml::Mapping(entries) => entries
+                .iter()
+                .map(|(key, value)| (key.as_str().unwrap().to_owned(), back(value)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
             other => panic!("{other:?}"),
         }
     }
@@ -82,12 +88,61 @@ mod tests {
     #[test]
     fn everything_comes_back_as_it_was() {
         let strings = [
-            "", " ", "a", "a b", "y", "No", "~", "null", "True", "1", "+5", "-1", "0x1f", "0o17", "1_000", "1e3", ".5", ".inf", "1.2", "12:30",
-            "2025-01-01", "10.0.0.0/8", "fd00::/64", "*.example.com", "- a", "a: b", "a #b", "#a", "[a]", "{a: b}", "&a", "*a", "!a", "|", ">", "%a", "@a", "`a",
-            "'a'", "\"a\"", "a\\b", "a\nb", "a\n", "\ta", "\u{0}\u{7}\u{8}\u{b}\u{c}\u{1b}\u{7f}", "\u{85}\u{2028}\u{feff}", "naïve", "日本", "---", "...", "<<", "=",
+            "",
+            " ",
+            "a",
+            "a b",
+            "y",
+            "No",
+            "~",
+            "null",
+            "True",
+            "1",
+            "+5",
+            "-1",
+            "0x1f",
+            "0o17",
+            "1_000",
+            "1e3",
+            ".5",
+            ".inf",
+            "1.2",
+            "12:30",
+            "2025-01-01",
+            "10.0.0.0/8",
+            "fd00::/64",
+            "*.example.com",
+            "- a",
+            "a: b",
+            "a #b",
+            "#a",
+            "[a]",
+            "{a: b}",
+            "&a",
+            "*a",
+            "!a",
+            "|",
+            ">",
+            "%a",
+            "@a",
+            "`a",
+            "'a'",
+            "\"a\"",
+            "a\\b",
+            "a\nb",
+            "a\n",
+            "\ta",
+            "\u{0}\u{7}\u{8}\u{b}\u{c}\u{1b}\u{7f}",
+            "\u{85}\u{2028}\u{feff}",
+            "naïve",
+            "日本",
+            "---",
+            "...",
+            "<<",
+            "=",
         ];
         let value = json!({
-            "strings": strings,
+            "strings": strings.as_slice(),
             "keys": strings.iter().map(|text| ((*text).to_owned(), json!(1))).collect::<serde_json::Map<_, _>>(),
             "numbers": [0, -1, 4_294_967_296_i64, 1.5, i64::MAX, i64::MIN],
             "others": [null, true, false, {}, [], [[]], [{}], {"a": {}}, [[1, [2]], {"a": [{"b": 1, "c": []}]}]],

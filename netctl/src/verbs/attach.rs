@@ -48,7 +48,10 @@ impl Attach {
         if !output.for_programs(self.output, &workload)? {
             let addresses = workload.status.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let name = format!("workload/{}/{}", workload.metadata.namespace, workload.metadata.name);
-            output.coloured_line(Colour::Green, &format!("{name} attached to {} with {addresses}", workload.status.network))?;
+            output.coloured_line(
+                Colour::Green,
+                &format!("{name} attached to {} with {addresses}", workload.status.network),
+            )?;
             if !workload.status.ready {
                 output.coloured_line(Colour::Yellow, &format!("{name} is not ready: {}", workload.status.message))?;
             }

@@ -8,11 +8,14 @@ use crate::output::time;
 /// The header.
 pub(super) fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
     let (narrow, more): (&[_], &[_]) = match kind {
-        Kind::Network => {
-            (&["NAME", "VLAN", "SUBNETS", "USED/TOTAL", "GATEWAY", "READY", "AGE"], &["WORKLOADS", "BRIDGE", "MTU", "SNAT", "TRAFFIC"])
-        }
+        Kind::Network => (
+            &["NAME", "VLAN", "SUBNETS", "USED/TOTAL", "GATEWAY", "READY", "AGE"],
+            &["WORKLOADS", "BRIDGE", "MTU", "SNAT", "TRAFFIC"],
+        ),
         Kind::Namespace => (&["NAME", "NETWORK", "EGRESS", "INGRESS", "WORKLOADS", "READY", "AGE"], &["LABELS"]),
-        Kind::EgressPolicy => (&["NAME", "SELECTOR", "ALLOW", "DENY", "WORKLOADS", "READY", "AGE"], &["CIDRS", "DNS NAMES"]),
+        Kind::EgressPolicy => {
+            (&["NAME", "SELECTOR", "ALLOW", "DENY", "WORKLOADS", "READY", "AGE"], &["CIDRS", "DNS NAMES"])
+        }
         Kind::ExposedApp => (&["NAME", "HOSTS", "TLS", "BACKENDS", "READY", "AGE"], &["PATHS", "CERTIFICATE EXPIRES"]),
         Kind::Workload => (
             &["NAME", "ADDRESSES", "NETWORK", "READY", "AGE"],
@@ -30,7 +33,15 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
         Kind::Network => {
             let used = format!("{}/{}", text(item, "/status/used"), text(item, "/status/total"));
             let gateway = or(text(item, "/spec/gateway"), "Node");
-            vec![name, vlan(item), join(item, "/spec/subnets", "/cidr"), if used == "/" { String::new() } else { used }, gateway, ready, age]
+            vec![
+                name,
+                vlan(item),
+                join(item, "/spec/subnets", "/cidr"),
+                if used == "/" { String::new() } else { used },
+                gateway,
+                ready,
+                age,
+            ]
         }
         Kind::Namespace => {
             let (egress, ingress) = (text(item, "/spec/egressDefault"), text(item, "/spec/ingressDefault"));
@@ -45,7 +56,14 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
         Kind::ExposedApp => {
             let backends = format!("{}/{}", text(item, "/status/readyBackends"), text(item, "/status/backends"));
             let tls = or(text(item, "/spec/tls/mode"), "Edge");
-            vec![name, join(item, "/spec/hosts", ""), tls, if backends == "/" { String::new() } else { backends }, ready, age]
+            vec![
+                name,
+                join(item, "/spec/hosts", ""),
+                tls,
+                if backends == "/" { String::new() } else { backends },
+                ready,
+                age,
+            ]
         }
         Kind::Workload => vec![name, join(item, "/status/addresses", ""), text(item, "/status/network"), ready, age],
     };

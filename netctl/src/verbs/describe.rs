@@ -29,9 +29,13 @@ pub(crate) struct Describe {
 impl Describe {
     pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Done, Failure> {
         let wanted = resource_name(&self.kind, self.name.as_deref(), &self.namespace.namespace)?;
-        let list: ResourceList = client.get(&list_path(wanted.kind, wanted.namespace.as_ref(), Some(&wanted.name))).await?;
+        let list: ResourceList =
+            client.get(&list_path(wanted.kind, wanted.namespace.as_ref(), Some(&wanted.name))).await?;
         let Some(item) = list.items.first() else {
-            return Err(Failure::refused(format!("there is no {wanted}"), format!("see `netctl get {}`", wanted.kind.plural())));
+            return Err(Failure::refused(
+                format!("there is no {wanted}"),
+                format!("see `netctl get {}`", wanted.kind.plural()),
+            ));
         };
         head(output, &wanted, item)?;
         for (title, pointer) in [("Spec", "/spec"), ("Status", "/status")] {
@@ -68,7 +72,10 @@ fn section(output: &mut Output, title: &str, body: &str) -> Result<(), Failure> 
 
 async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName) -> Result<(), Failure> {
     match wanted.kind {
-        Kind::Network => of_kind(client, output, Kind::Namespace, None, |item| text(item, "/spec/network") == wanted.name.as_str()).await,
+        Kind::Network => {
+            of_kind(client, output, Kind::Namespace, None, |item| text(item, "/spec/network") == wanted.name.as_str())
+                .await
+        }
         Kind::Namespace => {
             for kind in [Kind::EgressPolicy, Kind::ExposedApp, Kind::Workload] {
                 of_kind(client, output, kind, Some(wanted), |_| true).await?;
@@ -84,7 +91,8 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
         }
         Kind::ExposedApp => Ok(()),
         Kind::Workload => {
-            let namespace = wanted.namespace.as_ref().map(|namespace| format!("?namespace={namespace}")).unwrap_or_default();
+            let namespace =
+                wanted.namespace.as_ref().map(|namespace| format!("?namespace={namespace}")).unwrap_or_default();
             let list: FlowList = client.get(&format!("flows{namespace}")).await?;
             let own: Vec<_> = list.flows.iter().filter(|flow| flow.workload.as_ref() == Some(&wanted.name)).collect();
             if own.is_empty() {
@@ -111,7 +119,9 @@ async fn of_kind(
         table.row(columns::row(kind, item, time::now(), false));
         some = true;
     }
-    let plural = kind.plural();
-    let title = format!("{}{}", plural[..1].to_ascii_uppercase(), &plural[1..]);
+    let title = match kind.text().strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{}s", kind.text()),
+    };
     if some { section(output, &title, &table.render()) } else { Ok(output.line(&format!("{title}: <none>"))?) }
 }

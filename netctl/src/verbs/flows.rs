@@ -91,8 +91,8 @@ async fn follow(client: &Client, output: &mut Output, path: &str, shape: Shape) 
     let mut events = client.stream::<Flow>(path).await?;
     let mut table = Table::new(&HEADER);
     // Room for what comes, so that the columns seldom move.
-    let typical = ["00:00:00.000Z", "dropped", "allowed", "namespace/workload-0", "-> 255.255.255.255:65535", "icmpv6", "a.name.example.com"];
-    let _ = table.later_row(typical.map(str::to_owned).to_vec());
+    let typical = [13, 7, 7, 20, 24, 6, 20, 17, 30].map(|width| "-".repeat(width));
+    let _ = table.later_row(typical.to_vec());
     if shape == Shape::Table {
         output.lines(&table.render())?;
         output.flush()?;
@@ -137,7 +137,9 @@ fn coloured(output: &mut Output, flow: &Flow, line: &str) -> Result<(), Failure>
     match (flow.event, flow.verdict) {
         (_, Verdict::Denied) => output.coloured_line(Colour::Red, line)?,
         (FlowEvent::Opened, Verdict::Allowed) => output.coloured_line(Colour::Green, line)?,
-        (FlowEvent::Open | FlowEvent::Dropped | FlowEvent::Revoked | FlowEvent::Closed, Verdict::Allowed) => output.line(line)?,
+        (FlowEvent::Open | FlowEvent::Dropped | FlowEvent::Revoked | FlowEvent::Closed, Verdict::Allowed) => {
+            output.line(line)?
+        }
     }
     Ok(())
 }

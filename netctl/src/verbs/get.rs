@@ -1,5 +1,7 @@
 //! `netctl get`
 
+use std::io::Write;
+
 use clap::{Args, ValueEnum};
 use config::api::{API_VERSION, Kind, ResourceList, ResourceName, WatchEvent};
 use config::names::Name;
@@ -59,9 +61,12 @@ impl Get {
         }
         let (kind, namespace, name) = if self.name.is_some() || self.kind.contains('/') {
             if self.all_namespaces {
-                return Err(Failure::Usage("a resource is named within its namespace; use -n instead of -A".to_owned()));
+                return Err(Failure::Usage(
+                    "a resource is named within its namespace; use -n instead of -A".to_owned(),
+                ));
             }
-            let ResourceName { kind, namespace, name } = resource_name(&self.kind, self.name.as_deref(), &self.namespace.namespace)?;
+            let ResourceName { kind, namespace, name } =
+                resource_name(&self.kind, self.name.as_deref(), &self.namespace.namespace)?;
             (kind, namespace, Some(name))
         } else {
             let kind: Kind = self.kind.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
@@ -88,7 +93,12 @@ impl Get {
     }
 
     /// Every kind, one table each.
-    async fn everything(&self, client: &Client, namespace: Option<&Name>, output: &mut Output) -> Result<Done, Failure> {
+    async fn everything(
+        &self,
+        client: &Client,
+        namespace: Option<&Name>,
+        output: &mut Output,
+    ) -> Result<Done, Failure> {
         let mut lists = Vec::new();
         for kind in Kind::ALL {
             let list: ResourceList = client.get(&list_path(*kind, namespace, None)).await?;
@@ -104,6 +114,9 @@ impl Get {
                 }
             }
             Shape::Table | Shape::Wide => {
+                if lists.is_empty() {
+                    say("nothing found");
+                }
                 for (number, (kind, items)) in lists.iter().enumerate() {
                     if number > 0 {
                         output.line("")?;
@@ -187,16 +200,23 @@ fn list_of(items: Vec<Value>) -> Value {
 
 fn full_name(kind: Kind, item: &Value) -> String {
     let name = text(item, "/metadata/name");
-    if kind.namespaced() { format!("{kind}/{}/{name}", text(item, "/metadata/namespace")) } else { format!("{kind}/{name}") }
+    if kind.namespaced() {
+        format!("{kind}/{}/{name}", text(item, "/metadata/namespace"))
+    } else {
+        format!("{kind}/{name}")
+    }
 }
 
 /// On standard error, as kubectl does: the output stays empty for programs.
 fn nothing_found(kind: Kind, namespace: Option<&Name>) {
-    use std::io::Write;
     let place = match namespace.filter(|_| kind.namespaced()) {
         Some(namespace) => format!(" in namespace {namespace}; -A shows all namespaces"),
         None => String::new(),
     };
+    say(&format!("no {} found{place}", kind.plural()));
+}
+
+fn say(text: &str) {
     // When nobody reads standard error there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "no {} found{place}", kind.plural());
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

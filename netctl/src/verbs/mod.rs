@@ -69,7 +69,9 @@ fn resource_name(kind: &str, name: Option<&str>, namespace: &Name) -> Result<Res
     let usage = |error: config::names::NameError| Failure::Usage(error.to_string());
     let mut named: ResourceName = match (kind.contains('/'), name) {
         (true, None) => kind.parse().map_err(usage)?,
-        (true, Some(name)) => return Err(Failure::Usage(format!("`{kind}` has a name already, and `{name}` is another"))),
+        (true, Some(name)) => {
+            return Err(Failure::Usage(format!("`{kind}` has a name already, and `{name}` is another")));
+        }
         (false, Some(name)) => {
             ResourceName { kind: kind.parse().map_err(usage)?, namespace: None, name: name.parse().map_err(usage)? }
         }

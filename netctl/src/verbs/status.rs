@@ -34,7 +34,10 @@ fn print(output: &mut Output, status: &Answer) -> Result<(), Failure> {
     let (colour, word) = if status.ready { (Colour::Green, "ready") } else { (Colour::Red, "not ready") };
     output.coloured_line(colour, &format!("Tidegate {} is {word}", status.version))?;
     let up = time::age(status.started.age(time::now()));
-    output.line(&format!("kernel {}, up {up}, generation {}, {} workloads", status.kernel, status.generation, status.workloads))?;
+    output.line(&format!(
+        "kernel {}, up {up}, generation {}, {} workloads",
+        status.kernel, status.generation, status.workloads
+    ))?;
     for condition in &status.conditions {
         print_condition(output, condition)?;
     }
@@ -59,7 +62,11 @@ fn print(output: &mut Output, status: &Answer) -> Result<(), Failure> {
     output.line("")?;
     let upstreams = status.dns.upstreams.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let upstreams = if upstreams.is_empty() { "no upstream" } else { &upstreams };
-    output.line(&format!("dns: asks {upstreams}; {} learned addresses; {}", status.dns.learned, counts(&status.dns.queries)))?;
+    output.line(&format!(
+        "dns: asks {upstreams}; {} learned addresses; {}",
+        status.dns.learned,
+        counts(&status.dns.queries)
+    ))?;
     output.line(&format!("drops: {}", counts(&status.drops)))?;
     output.line(&format!("repairs: {}", status.repairs))?;
     Ok(())
@@ -71,7 +78,8 @@ fn print_condition(output: &mut Output, condition: &Condition) -> Result<(), Fai
         ConditionState::Degraded | ConditionState::Notice => Colour::Yellow,
     };
     let since = time::age(condition.since.age(time::now()));
-    output.coloured_line(colour, &format!("{}: {} for {since}: {}", condition.state, condition.what, condition.text))?;
+    output
+        .coloured_line(colour, &format!("{}: {} for {since}: {}", condition.state, condition.what, condition.text))?;
     if !condition.mend.is_empty() {
         output.line(&format!("  mend: {}", condition.mend))?;
     }
@@ -104,7 +112,8 @@ fn print_table(output: &mut Output, table: &Table) -> Result<(), Failure> {
 
 /// `answered 10, prohibited 2`, zeros left out.
 fn counts(counts: &BTreeMap<String, u64>) -> String {
-    let some: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).map(|(word, count)| format!("{word} {count}")).collect();
+    let some: Vec<_> =
+        counts.iter().filter(|(_, count)| **count > 0).map(|(word, count)| format!("{word} {count}")).collect();
     if some.is_empty() { "none yet".to_owned() } else { some.join(", ") }
 }
 

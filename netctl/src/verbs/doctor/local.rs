@@ -38,16 +38,21 @@ fn kernel() -> Check {
 fn btf() -> Check {
     let there = Path::new("/sys/kernel/btf/vmlinux").exists();
     let found = if there { "the kernel describes its types" } else { "there is no /sys/kernel/btf/vmlinux" };
-    check("BTF", there, found.to_owned(), "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions build theirs")
+    check(
+        "BTF",
+        there,
+        found.to_owned(),
+        "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions build theirs",
+    )
 }
 
 fn bpffs() -> Check {
     let mounts = read("/proc/mounts").unwrap_or_default();
-    let point = mounts.lines().filter_map(|line| {
+    let mut point = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);
         Some((fields.next()?, fields.next()?)).filter(|(_, kind)| *kind == "bpf").map(|(point, _)| point.to_owned())
     });
-    match point.last() {
+    match point.next_back() {
         Some(point) => check("bpf file system", true, format!("mounted on {point}"), ""),
         None => check("bpf file system", false, "not mounted".to_owned(), "mount -t bpf bpf /sys/fs/bpf"),
     }
