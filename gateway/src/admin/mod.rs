@@ -4,7 +4,7 @@
 //! 1. [`AdminSocket::bind`]: the runtime folder made private (0700), the lock taken, a dead daemon's socket replaced, the
 //!    new one made 0600. A live daemon's socket is refused.
 //! 2. [`AdminSocket::serve`]: accept, ask the kernel who the peer is (SO_PEERCRED), serve HTTP.
-//! 3. [`routes`]: the routes.
+//! 3. `routes.rs`: the routes, as a numbered list.
 //!
 //! | bound | value | when reached |
 //! |---|---|---|

@@ -11,15 +11,15 @@
 //! | `store.lock` | held by the daemon that uses the folder |
 //! | `*.broken-N` | what could not be read, moved aside; the newest [`KEEP_BROKEN`] of each |
 //!
-//! 1. [`contents`]: what is kept, and the changes to it. Pure.
-//! 2. [`database`]: contents to and from redb.
-//! 3. [`export`]: contents to and from `desired.json`.
-//! 4. [`recover`]: which of the two is believed when the daemon starts.
+//! 1. `contents.rs`: what is kept, and the changes to it. Pure.
+//! 2. `database.rs`: contents to and from redb.
+//! 3. `export.rs`: contents to and from `desired.json`.
+//! 4. `recover.rs`: which of the two is believed when the daemon starts.
 //! 5. [`Store::commit`]: export written beside the old one, transaction, export renamed. An error before or in the
 //!    transaction leaves the last state in force and in the export.
 //!
-//! One lock guards the contents and the database; it is held through the fsyncs of a commit, so commits come from a
-//! thread that may block. Reads clone an `Arc` and never wait for a disk… unless a commit is under way.
+//! Two locks. The writer's is held through the fsyncs of a commit, so commits come from a thread that may block. The
+//! contents' is held to clone or replace an `Arc`: reading never waits for a disk.
 
 mod contents;
 mod database;
@@ -97,16 +97,11 @@ fn mend_of(error: &io::Error) -> &'static str {
 /// The open store of one node.
 #[derive(Debug)]
 pub struct Store {
-    inner: Mutex<Inner>,
-    _lock: File,
-}
-
-#[derive(Debug)]
-struct Inner {
+    contents: Mutex<Arc<Contents>>,
+    /// `None` after a commit failed: the next one writes the file anew.
+    database: Mutex<Option<Database>>,
     dir: PathBuf,
-    contents: Arc<Contents>,
-    /// `None` after a commit failed: the file is opened and written whole before the next one.
-    database: Option<Database>,
+    _lock: File,
 }
 
 impl Store {
@@ -120,38 +115,44 @@ impl Store {
         })?;
         let lock = lock(dir)?;
         let (contents, database, opened) = recover::open(dir)?;
-        let inner = Inner { dir: dir.to_owned(), contents: Arc::new(contents), database: Some(database) };
-        Ok((Self { inner: Mutex::new(inner), _lock: lock }, opened))
+        let (contents, database) = (Mutex::new(Arc::new(contents)), Mutex::new(Some(database)));
+        Ok((Self { contents, database, dir: dir.to_owned(), _lock: lock }, opened))
     }
 
     /// What is kept now.
     pub fn contents(&self) -> Arc<Contents> {
-        Arc::clone(&self.inner().contents)
+        Arc::clone(&held(&self.contents))
     }
 
-    /// Makes the changes, all or none, and answers the new contents. When it returns, they outlive a power cut.
-    /// Blocks for some fsyncs.
+    /// Makes the changes, all or none, and answers the new contents. When it returns, they outlive a power cut. After an
+    /// error the last state stays, on the disk too as far as the disk can still be written. Blocks for some fsyncs.
     pub fn commit(&self, changes: &[Change]) -> Result<Arc<Contents>, StoreError> {
-        let mut inner = self.inner();
-        let next = Arc::new(inner.contents.with(changes, SystemTime::now().into()));
-        let prepared = export::prepare(&inner.dir, &next)?;
-        match inner.database.take() {
-            Some(mut database) => {
-                database.write(&next, changes)?;
-                inner.database = Some(database);
-            }
-            None => inner.database = Some(Database::rebuild(&inner.dir, &next)?),
+        let mut database = held(&self.database);
+        let current = self.contents();
+        let next = Arc::new(current.with(changes, SystemTime::now().into()));
+        let prepared = export::prepare(&self.dir, &next)?;
+        match database.take() {
+            Some(mut open) => match open.write(&next, changes) {
+                Ok(()) => *database = Some(open),
+                Err(error) => {
+                    // The transaction may have reached the disk all the same; the last state is put back over it.
+                    drop(open);
+                    *database = Database::rebuild(&self.dir, &current).ok();
+                    return Err(error);
+                }
+            },
+            None => *database = Some(Database::rebuild(&self.dir, &next)?),
         }
         if let Err(error) = prepared.publish() {
             tracing::warn!(%error, "the state is committed, and its export is older than it; the next commit writes it again");
         }
-        inner.contents = Arc::clone(&next);
+        *held(&self.contents) = Arc::clone(&next);
         Ok(next)
     }
+}
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {

@@ -72,6 +72,10 @@ pub(crate) fn put(name: &str, number: u64) -> Change {
     Change::Put(format!("network/{name}").parse().unwrap(), value)
 }
 
+pub(crate) fn put_large(name: &str, bytes: usize) -> Change {
+    Change::Put(format!("network/{name}").parse().unwrap(), json!({"fill": "x".repeat(bytes)}))
+}
+
 pub(crate) fn remove(name: &str) -> Change {
     Change::Remove(format!("network/{name}").parse().unwrap())
 }
