@@ -19,7 +19,12 @@ impl World {
     /// `curl` to this world's host, with more arguments; its output is the body, a line `code version`.
     pub(crate) fn curl(&self, path: &str, arguments: &[&str]) -> Output {
         let url = format!("https://{}{path}", self.host);
-        self.command("curl").args(arguments).arg(url).output().unwrap()
+        self.command("curl")
+            .args(arguments)
+            .args(["--connect-to", &format!("::{}", self.listen())])
+            .arg(url)
+            .output()
+            .unwrap()
     }
 
     /// The body and `code version` of a `curl`.
@@ -34,10 +39,8 @@ impl World {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let to = self.listen();
         command.args(["-sS", "--max-time", "20", "-w", "\u{1}%{http_code} %{http_version}"]);
         command.arg("--cacert").arg(self.ca.certificate());
-        command.arg("--connect-to").arg(format!("::{}:{}", to.ip(), to.port()));
         command
     }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, respond};
 use crate::client::{read_all, read_answer};
-use crate::observed::{access_line, eventually};
+use crate::observed::access_line;
+use crate::programs::random_file;
 use crate::world::World;
 
 #[test]
@@ -22,6 +23,11 @@ fn down_is_502_none_is_503_and_the_log_says_why() {
         let (body, code) = world.fetch("/none", &[version]);
         assert_eq!((body.as_str(), &code[..3]), ("not available now\n", "503"));
     }
+    // The answer arrives although the client is still sending.
+    let original = world.folder.join("original");
+    random_file(&original, 8);
+    let upload = ["--http1.1", "-H", "expect:", "-T", &original.display().to_string()];
+    assert_eq!(world.fetch("/none/", &upload), ("not available now\n".into(), "503 1.1".into()));
     let line = access_line(&world.host, "no endpoint accepts connections");
     assert_eq!((&line["code"], &line["workload"]), (&502.into(), &"shop/8080".into()));
     assert_eq!(access_line(&world.host, "no workload matches the route")["code"], 503);
@@ -151,63 +157,4 @@ fn a_client_that_leaves_frees_the_backend() {
     assert_eq!(closed.recv_timeout(Duration::from_secs(5)), Ok("closed"));
     let line = access_line(&world.host, "/left");
     assert_eq!((&line["code"], &line["reason"]), (&499.into(), &"the client went away".into()));
-}
-
-#[test]
-fn a_removed_app_ends_its_connections_and_others_live() {
-    let mut world = World::new();
-    let backend = Backend::saying(world.address(2, 8080), "hello");
-    let app = world.app(&[("/", &[backend.address])]);
-    let mut other = app.clone();
-    other.name = "other".parse().unwrap();
-    other.hosts = vec![format!("other.{}", world.host).parse().unwrap()];
-    world.issue("other", other.hosts[0].as_str());
-    other.mode = crate::world::edge_mode("other");
-    world.serve([app, other.clone()]);
-    let mut gone = world.raw(&world.host, &[b"http/1.1"]);
-    let mut stays = world.raw(other.hosts[0].as_str(), &[b"http/1.1"]);
-    world.serve([other.clone()]);
-    let mut bytes = Vec::new();
-    let _ = gone.read_to_end(&mut bytes);
-    assert!(bytes.is_empty(), "closed without an answer");
-    write!(stays, "GET / HTTP/1.1\r\nhost: {}\r\n\r\n", other.hosts[0]).unwrap();
-    assert!(read_answer(&mut stays).ends_with("hello"));
-
-    let edge = world.edge.take().unwrap();
-    assert_eq!(
-        world.runtime.block_on(edge.shutdown(Duration::from_secs(5))),
-        0,
-        "an idle connection is no reason to wait"
-    );
-}
-
-#[test]
-fn shutdown_lets_requests_end_and_cuts_the_rest() {
-    let mut world = World::new();
-    let (go, wait) = mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
-    let backend = Backend::start(world.address(2, 8080), move |seen, stream| {
-        if seen.line.contains("/never") {
-            let _ = stream.read(&mut [0]);
-            return false;
-        }
-        wait.lock().unwrap().recv().unwrap();
-        respond(stream, "200 OK", &[], "hello")
-    });
-    world.serve([world.app(&[("/", &[backend.address])])]);
-    let ask = |path: &str| {
-        let mut stream = world.raw(&world.host, &[b"http/1.1"]);
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", world.host).unwrap();
-        stream
-    };
-    let (mut ends, mut never) = (ask("/ends"), ask("/never"));
-    eventually("both are under way", || backend.seen().len() == 2);
-    let listen = world.listen();
-    let edge = world.edge.take().unwrap();
-    let shutdown = world.runtime.spawn(edge.shutdown(Duration::from_millis(700)));
-    eventually("nothing is accepted any longer", || std::net::TcpStream::connect(listen).is_err());
-    go.send(()).unwrap();
-    assert!(read_all(&mut ends).ends_with("hello"));
-    assert_eq!(world.runtime.block_on(shutdown).unwrap(), 1);
-    assert_eq!(read_all(&mut never), "");
 }

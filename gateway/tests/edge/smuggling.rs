@@ -40,7 +40,7 @@ fn lengths_that_contradict_each_other_are_refused() {
         ("1.1", "host: other.example\r\n"),
     ] {
         let answer = smuggle(&world, version, fields, "0\r\n\r\n");
-        assert!(answer.starts_with(&format!("HTTP/{version} 400")), "{fields:?}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 400"), "{fields:?}: {answer}");
         assert_eq!(answer.matches("HTTP/1.").count(), 1, "{fields:?}: {answer}");
     }
     assert!(backend.seen().is_empty(), "{:?}", backend.seen());

@@ -1,7 +1,7 @@
 //! An edge with its files, on loopback addresses of its own.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -52,7 +52,8 @@ impl World {
         let listen = SocketAddr::from((Ipv4Addr::new(network[0], network[1], network[2], 1), 443));
         let edge = {
             let _inside = runtime.enter();
-            Edge::start_with(&[listen], Arc::new(Direct), FilesDir(folder.join("files")), timeouts).unwrap()
+            let listen = [listen, SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
+            Edge::start_with(&listen, Arc::new(Direct), FilesDir(folder.join("files")), timeouts).unwrap()
         };
         let host = format!("w{number}.example");
         let world = Self { edge: Some(edge), runtime, folder, ca, host, network };
