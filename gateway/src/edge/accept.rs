@@ -13,9 +13,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::client_hello::Reader;
+use super::client_stream::ClientStream;
 use super::http::{self, Connection};
 use super::outcome::Outcome;
-use super::prefixed::Prefixed;
 use super::reason::Reason;
 use super::shared::{MAX_CONNECTIONS, Phase, Place, Shared};
 use super::table::{Ends, Served};
@@ -79,16 +79,19 @@ async fn serve(mut stream: TcpStream, client: SocketAddr, shared: Arc<Shared>, p
     };
     let (first, host, served) = match found {
         Ok(found) => found,
-        Err(reason) => return refuse(stream, outcome, reason).await,
+        Err(reason) => {
+            return refuse(ClientStream::new(Vec::new(), stream, shared), outcome, reason).await;
+        }
     };
+    let stream = ClientStream::new(first, stream, shared.clone());
     outcome.of(served.label.clone(), host.as_str());
     match &served.ends {
-        Ends::Backend => pass_through(first, stream, &host, &served, outcome, &shared).await,
+        Ends::Backend => pass_through(stream, &host, &served, outcome, &shared).await,
         Ends::Here(identity) => {
             let Some(loaded) = identity.loaded() else {
                 return refuse(stream, outcome, Reason::NoCertificate).await;
             };
-            let handshake = TlsAcceptor::from(loaded.tls.clone()).accept(Prefixed::new(first, stream));
+            let handshake = TlsAcceptor::from(loaded.tls.clone()).accept(stream);
             let reason = tokio::select! {
                 done = timeout(shared.timeouts.handshake, handshake) => match done {
                     Ok(Ok(tls)) => {
@@ -137,24 +140,16 @@ async fn find(stream: &mut TcpStream, shared: &Shared) -> Result<(Vec<u8>, DnsNa
 }
 
 /// Ends a connection before a handshake, with the alert that fits (RFC 8446 §6; a record of TLS 1.2's version number).
-async fn refuse(mut stream: TcpStream, outcome: Outcome, reason: Reason) {
+async fn refuse(mut stream: ClientStream, outcome: Outcome, reason: Reason) {
     if let Some(alert) = reason.alert() {
         let fatal = 2;
         // Seven bytes fit any fresh send buffer: this does not wait.
         let _ = stream.write_all(&[21, 3, 3, 0, 2, fatal, alert]).await;
-        let _ = stream.shutdown().await;
     }
     outcome.end(reason);
 }
 
-async fn pass_through(
-    first: Vec<u8>,
-    stream: TcpStream,
-    host: &DnsName,
-    served: &Served,
-    mut outcome: Outcome,
-    shared: &Shared,
-) {
+async fn pass_through(stream: ClientStream, host: &DnsName, served: &Served, mut outcome: Outcome, shared: &Shared) {
     let candidates = served.routes.find("/").map(|backends| backends.candidates()).unwrap_or_default();
     let mut reason = Reason::NoEndpoint;
     for upstream in candidates {
@@ -166,7 +161,7 @@ async fn pass_through(
         match connected {
             Ok((_place, backend)) => {
                 let revoked = shared.becomes(|table| !table.serves(host, &served.label, &upstream.endpoint));
-                return tunnel::run(Prefixed::new(first, stream), backend, outcome, shared, revoked).await;
+                return tunnel::run(stream, backend, outcome, shared, revoked).await;
             }
             Err(error) => reason = no_connection(&upstream.endpoint.workload, &error),
         }

@@ -189,7 +189,7 @@ fn tls(
         },
         error => CertificateError::NoKey { file: wanted.key_file.clone(), error: error.to_string() },
     })?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(broken)?;
     Ok(config)
 }

@@ -11,14 +11,13 @@ use config::names::DnsName;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
 use super::certificate::Terms;
+use super::client_stream::ClientStream;
 use super::outcome::Outcome;
-use super::prefixed::Prefixed;
 use super::proxy;
 use super::reason::Reason;
 use super::shared::{Phase, Place, Shared};
@@ -76,7 +75,7 @@ impl Connection {
 }
 
 /// Serves it to its end. `outcome` is recorded if no request comes, or one that cannot be read.
-pub(super) async fn serve(tls: TlsStream<Prefixed<TcpStream>>, connection: Arc<Connection>, outcome: Outcome) {
+pub(super) async fn serve(tls: TlsStream<ClientStream>, connection: Arc<Connection>, outcome: Outcome) {
     let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = TokioIo::new(tls);
     let service = service_fn({

@@ -3,6 +3,9 @@
 //! - `phase`: a watch of the way to the end.
 //! - `connections`: a watch of how many client connections there are, at most [`MAX_CONNECTIONS`]: at that number nothing
 //!   is accepted until one ends, and clients wait in the kernel's backlog.
+//! - `lingering`: how many closed connections still wait for their client to read the end (see [`client_stream`]).
+//!
+//! [`client_stream`]: super::client_stream
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +17,7 @@ use rustls::crypto::CryptoProvider;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::activity::Count;
 use super::config::{FilesDir, Timeouts};
 use super::table::Table;
 
@@ -49,6 +53,13 @@ pub(super) struct Shared {
     pub(super) table: watch::Sender<Arc<Table>>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) connections: watch::Sender<usize>,
+    lingering: Count,
+}
+
+impl AsRef<Count> for Arc<Shared> {
+    fn as_ref(&self) -> &Count {
+        &self.lingering
+    }
 }
 
 impl Shared {
@@ -62,6 +73,7 @@ impl Shared {
             table: watch::Sender::new(Arc::default()),
             phase: watch::Sender::new(Phase::Serving),
             connections: watch::Sender::new(0),
+            lingering: Count::default(),
         }
     }
 
