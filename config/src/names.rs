@@ -61,16 +61,9 @@ impl TryFrom<String> for Name {
 impl TryFrom<String> for InterfaceName {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
-        let bad = text.is_empty()
-            || text.len() > 15
-            || text == "."
-            || text == ".."
-            || text.bytes().any(|b| b == b'/' || b.is_ascii_whitespace() || b == 0);
+        let bad = text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.bytes().any(|b| b == b'/' || b.is_ascii_whitespace() || b == 0);
         if bad {
-            return Err(wrong(
-                format!("`{text}` is not an interface name"),
-                "use 1–15 bytes without / or white space, as `ip link` shows them",
-            ));
+            return Err(wrong(format!("`{text}` is not an interface name"), "use 1–15 bytes without / or white space, as `ip link` shows them"));
         }
         Ok(Self(text))
     }
@@ -79,11 +72,7 @@ impl TryFrom<String> for InterfaceName {
 impl TryFrom<u16> for VlanId {
     type Error = NameError;
     fn try_from(id: u16) -> Result<Self, NameError> {
-        if (1..=4094).contains(&id) {
-            Ok(Self(id))
-        } else {
-            Err(wrong(format!("{id} is not a VLAN id"), "use 1–4094"))
-        }
+        if (1..=4094).contains(&id) { Ok(Self(id)) } else { Err(wrong(format!("{id} is not a VLAN id"), "use 1–4094")) }
     }
 }
 
@@ -101,10 +90,7 @@ impl TryFrom<String> for DnsName {
                 && !l.ends_with('-')
         };
         if lower.is_empty() || lower.len() > 253 || !lower.split('.').all(label) || lower.parse::<IpAddr>().is_ok() {
-            return Err(wrong(
-                format!("`{text}` is not a DNS name"),
-                "use labels of a-z, 0-9 and - joined by dots, at most 253 bytes",
-            ));
+            return Err(wrong(format!("`{text}` is not a DNS name"), "use labels of a-z, 0-9 and - joined by dots, at most 253 bytes"));
         }
         Ok(Self(lower))
     }
@@ -116,10 +102,7 @@ impl TryFrom<&str> for DomainPattern {
         let parse = |t: &str| DnsName::try_from(t.to_owned());
         match text.strip_prefix("*.") {
             Some(rest) => parse(rest).map(Self::Below),
-            None if text.contains('*') => Err(wrong(
-                format!("`{text}` has `*` elsewhere than in front"),
-                "write `*.example.com` (one or more labels), or name each host",
-            )),
+            None if text.contains('*') => Err(wrong(format!("`{text}` has `*` elsewhere than in front"), "write `*.example.com` (one or more labels), or name each host")),
             None => parse(text).map(Self::Exact),
         }
     }
@@ -130,9 +113,7 @@ impl DomainPattern {
     pub fn matches(&self, name: &DnsName) -> bool {
         match self {
             Self::Exact(own) => own == name,
-            Self::Below(apex) => {
-                name.0.strip_suffix(&apex.0).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
-            }
+            Self::Below(apex) => name.0.strip_suffix(&apex.0).is_some_and(|front| front.len() > 1 && front.ends_with('.')),
         }
     }
 }
