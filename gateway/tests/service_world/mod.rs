@@ -90,11 +90,15 @@ impl World {
         text(&output.unwrap(), command)
     }
 
+    /// One MAC on both ends; starting a service sets them apart again.
+    pub(crate) fn be_host_again(&self) {
+        self.run(&format!("ip link set {TG0} address {TG1_MAC}"));
+    }
+
     /// Makes the node's end of the pair a workload that has these handles as addresses and sends everything through it:
     /// what the kernel programs do by rewriting, done by routes. Both ends are NOARP, so one MAC on both makes frames fit.
     pub(crate) fn be_workload(&self, handles: &[IpAddr]) {
-        let [a, b, c, d, e, f] = TG1_MAC.0;
-        self.run(&format!("ip link set {TG0} address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"));
+        self.be_host_again();
         for handle in handles {
             match handle {
                 IpAddr::V4(handle) => self.run(&format!("ip addr add {handle}/15 dev {TG0}")),

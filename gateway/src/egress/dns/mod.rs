@@ -53,7 +53,8 @@ pub use outcome::{Outcome, outcomes};
 /// The port that is served.
 pub const PORT: u16 = 53;
 
-/// What the composition knows: who may resolve what, and what an answer opens.
+/// What the composition knows: who may resolve what, and what an answer opens. Called on the node's runtime: nothing
+/// here may wait for longer than a system call or a short lock.
 pub trait Resolution: Send + Sync + 'static {
     /// Whether `asker`, a handle, may look up `name`; `qtype` as in the IANA registry.
     fn permit(&self, asker: IpAddr, name: &DnsName, qtype: u16) -> Permit;

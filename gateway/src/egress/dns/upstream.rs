@@ -6,13 +6,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use config::names::InterfaceName;
 use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
-use hickory_resolver::net::runtime::{RuntimeProvider, TokioHandle, TokioTime};
+use hickory_resolver::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioHandle, TokioTime};
 use hickory_resolver::net::tcp::TcpClientStream;
 use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsRequestSender, FirstAnswer};
@@ -20,12 +22,14 @@ use hickory_resolver::net::{DnsHandle, NetError};
 use hickory_resolver::proto::op::{
     DnsRequest, DnsRequestOptions, DnsResponse, Edns, Message, MessageType, ResponseCode,
 };
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::answer::UDP_LIMIT;
 use super::question::Question;
+use crate::sys::socket;
 
 /// For the whole of one query: less than the five seconds after which stub resolvers ask again.
 const DEADLINE: Duration = Duration::from_millis(4_500);
@@ -209,7 +213,7 @@ type Soon<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 impl RuntimeProvider for NodeSide {
     type Handle = TokioHandle;
     type Timer = TokioTime;
-    type Udp = UdpSocket;
+    type Udp = Datagrams;
     type Tcp = AsyncIoTokioAsStd<TcpStream>;
 
     fn create_handle(&self) -> TokioHandle {
@@ -226,14 +230,46 @@ impl RuntimeProvider for NodeSide {
         })
     }
 
-    /// The socket is connected: a closed port then answers at once, by an ICMP error, and other senders are not heard.
-    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Soon<UdpSocket> {
+    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Soon<Datagrams> {
         let node = self.clone();
         Box::pin(async move {
             let socket = UdpSocket::bind(local).await?;
             socket.bind_device(node.device())?;
             socket.connect(server).await?;
-            Ok(socket)
+            Ok(Datagrams { socket, server })
         })
+    }
+}
+
+/// A connected socket: other senders are not heard, and an ICMP error (a closed port) ends the wait at once. For that
+/// the wait must be for errors too, which tokio's own `recv_from` does not do.
+struct Datagrams {
+    socket: UdpSocket,
+    server: SocketAddr,
+}
+
+type Waiting<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
+
+impl DnsUdpSocket for Datagrams {
+    type Time = TokioTime;
+
+    fn poll_recv_from(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        let mut buffer = ReadBuf::new(buffer);
+        self.socket.poll_recv(context, &mut buffer).map_ok(|()| (buffer.filled().len(), self.server))
+    }
+
+    fn recv_from<'a, 'b, 'w>(&'a self, buffer: &'b mut [u8]) -> Waiting<'w, (usize, SocketAddr)>
+    where
+        'a: 'w,
+        'b: 'w,
+    {
+        let readable = Interest::READABLE | Interest::ERROR;
+        Box::pin(async move {
+            Ok((self.socket.async_io(readable, || socket::receive(self.socket.as_fd(), buffer)).await?, self.server))
+        })
+    }
+
+    fn poll_send_to(&self, context: &mut Context<'_>, bytes: &[u8], _: SocketAddr) -> Poll<io::Result<usize>> {
+        self.socket.poll_send(context, bytes)
     }
 }
