@@ -4,4 +4,3 @@ pub mod segmentation;
 pub mod settings;
 pub mod sys;
 pub mod workload;
-
