@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use config::names::InterfaceName;
 
+use super::Seal;
 use super::observe::Homes;
 use super::plan::Part;
 use super::ruleset;
 use super::step::{Inside, Step};
-use super::Seal;
 use crate::sys::namespace_helper::{HelperError, NamespaceHelper, OpenError};
 use crate::sys::netlink::{ForwardingEntry, Guest, Link, Neighbour, Netlink, NetlinkError};
 use crate::sys::netns::{Identity, Netns};
@@ -57,7 +57,9 @@ pub enum StepError {
         path: PathBuf,
     },
     /// The link inside is not the one that was made.
-    #[error("`{link}` inside the workload's namespace is not the interface made for it; detach the workload and attach it again")]
+    #[error(
+        "`{link}` inside the workload's namespace is not the interface made for it; detach the workload and attach it again"
+    )]
     OtherGuest {
         /// Its name.
         link: InterfaceName,
@@ -103,22 +105,22 @@ impl<'a> Executor<'a> {
         Self { netlink, helper, nft, seal, node, table, homes, rooms: BTreeMap::new() }
     }
 
-    /// Takes all steps of the parts, or none that could be taken back. How many were taken.
-    pub(super) async fn run(&mut self, parts: &[Part]) -> Result<u64, ApplyError> {
-        let mut done: Vec<&Step> = Vec::new();
+    /// Takes all steps of the parts and adds them to `done`. If one fails, all of `done` is taken back.
+    pub(super) async fn run(&mut self, parts: &[Part], done: &mut Vec<Step>) -> Result<(), ApplyError> {
         for step in parts.iter().flat_map(|part| &part.steps) {
             tracing::debug!(%step, "segmentation");
             if let Err(source) = self.take(step).await {
-                let (undone, left) = self.take_back(&done).await;
+                let (undone, left) = self.take_back(done).await;
                 return Err(ApplyError { step: step.to_string(), source, undone, left });
             }
-            done.push(step);
+            done.push(step.clone());
         }
-        Ok(done.len() as u64)
+        Ok(())
     }
 
-    async fn take_back(&mut self, done: &[&Step]) -> (usize, Vec<String>) {
-        let made: BTreeSet<&InterfaceName> = done.iter().filter_map(|step| made_by(step)).collect();
+    /// Takes steps back, last first: how many, and those that could not be.
+    pub(super) async fn take_back(&mut self, done: &[Step]) -> (usize, Vec<String>) {
+        let made: BTreeSet<&InterfaceName> = done.iter().filter_map(made_by).collect();
         let (mut undone, mut left) = (0, Vec::new());
         for step in done.iter().rev() {
             // What hangs on a link made in this run goes with it.
@@ -164,7 +166,7 @@ impl<'a> Executor<'a> {
                 netlink.add_address(self.index(link).await?, link.as_str(), *address).await?;
             }
             Step::DeleteAddress { link, address } => {
-                netlink.delete_address(self.index(link).await?, link.as_str(), *address).await?;
+                gone(netlink.delete_address(self.index(link).await?, link.as_str(), *address).await)?;
             }
             Step::AddRoute { link, address } => {
                 netlink.add_connected_route(self.index(link).await?, link.as_str(), *address).await?;
@@ -175,7 +177,7 @@ impl<'a> Executor<'a> {
             }
             Step::DeleteForwarding { link, mac } => {
                 let entry = ForwardingEntry { port: self.index(link).await?, mac: *mac };
-                netlink.delete_forwarding_entry(link.as_str(), entry).await?;
+                gone(netlink.delete_forwarding_entry(link.as_str(), entry).await)?;
             }
             Step::AddNeighbour { link, address, mac } => {
                 let neighbour = Neighbour { index: self.index(link).await?, address: *address, mac: *mac };
@@ -183,7 +185,7 @@ impl<'a> Executor<'a> {
             }
             Step::DeleteNeighbour { link, address, mac } => {
                 let neighbour = Neighbour { index: self.index(link).await?, address: *address, mac: *mac };
-                netlink.delete_neighbour(link.as_str(), neighbour).await?;
+                gone(netlink.delete_neighbour(link.as_str(), neighbour).await)?;
             }
             Step::Configure { inside } => self.configure(inside).await?,
             Step::Seal { link, workload, bridge_mac } => {
@@ -209,10 +211,7 @@ impl<'a> Executor<'a> {
     async fn delete(&self, link: &InterfaceName, mark: Option<&str>) -> Result<(), StepError> {
         match self.netlink.link(link).await? {
             Some(found) if mark.is_none() || found.alias.as_deref() == mark => {
-                match self.netlink.delete_link(found.index, link).await {
-                    Err(error) if !error.is_absent() => Err(error.into()),
-                    _ => Ok(()),
-                }
+                Ok(gone(self.netlink.delete_link(found.index, link).await)?)
             }
             Some(_) | None => Ok(()),
         }
@@ -266,6 +265,14 @@ impl<'a> Executor<'a> {
             netlink.set_host_route(found.index, link.as_str(), address).await?;
         }
         Ok(())
+    }
+}
+
+/// What was to be deleted may have gone with an earlier step, or with its workload.
+fn gone(deleted: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    match deleted {
+        Err(error) if error.is_absent() => Ok(()),
+        other => other,
     }
 }
 

@@ -36,7 +36,9 @@ pub enum IpamError {
         subnets: Vec<IpNetwork>,
     },
     /// In a block of handles.
-    #[error("no handle is free in {block}: {used} of {total} are used; detach workloads, or set a larger block in [node] handles_v4 or handles_v6")]
+    #[error(
+        "no handle is free in {block}: {used} of {total} are used; detach workloads, or set a larger block in [node] handles_v4 or handles_v6"
+    )]
     HandlesFull {
         /// The block.
         block: IpNetwork,
@@ -138,9 +140,8 @@ impl Range {
     }
 
     fn used(&self, taken: &BTreeSet<IpAddr>) -> u128 {
-        let inside = |n: &u128| {
-            (self.first..=self.last).contains(n) && !self.without.iter().any(|(a, b)| (*a..=*b).contains(n))
-        };
+        let inside =
+            |n: &u128| (self.first..=self.last).contains(n) && !self.without.iter().any(|(a, b)| (*a..=*b).contains(n));
         taken.iter().filter(|a| a.is_ipv4() == self.ipv4).map(|a| number(*a)).filter(inside).count() as u128
     }
 
@@ -173,7 +174,8 @@ fn range_of(subnet: &Subnet) -> Range {
     let (network, broadcast) = (number(subnet.cidr.network()), number(subnet.cidr.broadcast()));
     let (first, last) = subnet.range.map_or((network, broadcast), |(a, b)| (number(a), number(b)));
     let ipv4 = subnet.cidr.is_ipv4();
-    let mut out: Vec<(u128, u128)> = subnet.gateway.iter().map(|gateway| (number(*gateway), number(*gateway))).collect();
+    let mut out: Vec<(u128, u128)> =
+        subnet.gateway.iter().map(|gateway| (number(*gateway), number(*gateway))).collect();
     // /31 and /32 (RFC 3021), /127 and /128 (RFC 6164) have no special addresses.
     if broadcast - network > 1 {
         out.push((network, network));

@@ -44,7 +44,9 @@ pub enum Error {
     #[error(transparent)]
     Observe(#[from] ObserveError),
     /// Steps come up again and again.
-    #[error("done, but not as it should be after {ROUNDS} rounds: `{0}` is needed again and again; another program is changing the same links")]
+    #[error(
+        "done, but not as it should be after {ROUNDS} rounds: `{0}` is needed again and again; another program is changing the same links"
+    )]
     Unsettled(String),
     /// The workload is attached already.
     #[error("workload {0} is attached already; detach it first")]
@@ -352,16 +354,25 @@ impl Shared {
         fresh: Option<WorkloadId>,
         concerned: impl Fn(&Subject) -> bool,
     ) -> Result<Observed, Error> {
+        let mut done = Vec::new();
         let mut again = String::new();
         for _ in 0..=ROUNDS {
-            let observed = self.observe(state, desired, fresh).await?;
+            let observed = match self.observe(state, desired, fresh).await {
+                Ok(observed) => observed,
+                Err(error) => {
+                    self.executor(state).take_back(&done).await;
+                    return Err(error.into());
+                }
+            };
             let plan = Plan::new(desired, &observed).only(&concerned);
             let Some(first) = plan.steps().next() else { return Ok(observed) };
             again = first.to_string();
-            let taken = self.executor(state).run(&plan.parts).await;
-            count(&taken);
+            let before = done.len();
+            let taken = self.executor(state).run(&plan.parts, &mut done).await;
+            count(done.len() - before, taken.is_err());
             taken?;
         }
+        self.executor(state).take_back(&done).await;
         Err(Error::Unsettled(again))
     }
 
@@ -378,12 +389,13 @@ impl Shared {
         let mut repairs = 0;
         for part in &plan.parts {
             let steps: Vec<String> = part.steps.iter().map(ToString::to_string).collect();
-            let taken = self.executor(&mut state).run(std::slice::from_ref(part)).await;
-            count(&taken);
+            let mut done = Vec::new();
+            let taken = self.executor(&mut state).run(std::slice::from_ref(part), &mut done).await;
+            count(done.len(), taken.is_err());
             match taken {
-                Ok(taken) => {
+                Ok(()) => {
                     tracing::info!(subject = ?part.subject, ?steps, "segmentation put right");
-                    repairs += taken;
+                    repairs += done.len() as u64;
                 }
                 Err(error) => {
                     tracing::warn!(subject = ?part.subject, %error, "segmentation cannot be put right");
@@ -447,8 +459,11 @@ fn ports(desired: &Desired, observed: &Observed) -> Vec<Port> {
     let port = |workload: &Workload| {
         let link = observed.link(&workload.host_interface)?;
         let bridge_mac = names::link_mac(&desired.node.seed, &names::bridge(&workload.network));
-        (link.alias == Some(names::workload_mark(workload)))
-            .then_some(Port { workload: workload.id, ifindex: link.index, bridge_mac })
+        (link.alias == Some(names::workload_mark(workload))).then_some(Port {
+            workload: workload.id,
+            ifindex: link.index,
+            bridge_mac,
+        })
     };
     desired.workloads.values().filter_map(port).collect()
 }
@@ -461,9 +476,7 @@ fn segments(desired: &Desired, observed: &Observed) -> Vec<Segment> {
     desired.networks.values().filter_map(segment).collect()
 }
 
-fn count(taken: &Result<u64, ApplyError>) {
-    match taken {
-        Ok(steps) => metrics::counter!("tidegate_reconcile_steps_total").increment(*steps),
-        Err(_) => metrics::counter!("tidegate_reconcile_errors_total").increment(1),
-    }
+fn count(steps: usize, failed: bool) {
+    metrics::counter!("tidegate_reconcile_steps_total").increment(steps as u64);
+    metrics::counter!("tidegate_reconcile_errors_total").increment(u64::from(failed));
 }

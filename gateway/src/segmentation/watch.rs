@@ -1,7 +1,7 @@
 //! When to look again: after notices that concern us, soon but not at once (they come in bursts), and every now and then.
 //!
 //! A look is taken [`SETTLE`] after the first notice; after one that took long, the next waits [`REST`] times as long as
-//! it took, so that a node whose links change all the time spends a bounded share of its time on looking.
+//! it took, at most [`LONGEST_REST`], so that a node whose links change all the time does not look all the time.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,10 @@ use crate::sys::netlink::watch::{Notice, Watch};
 pub(super) const SETTLE: Duration = Duration::from_millis(100);
 /// Between two looks without any notice.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
-/// Share of the time that looking may take, as its inverse.
+/// Rest after a look, in lengths of it.
 pub(super) const REST: u32 = 4;
+/// So that what others delete is still put back within a second.
+pub(super) const LONGEST_REST: Duration = Duration::from_millis(400);
 
 /// Calls for a look by moving on the number in `due`, for ever.
 pub(super) async fn run(
@@ -43,6 +45,6 @@ pub(super) async fn run(
         }
         let begun = Instant::now();
         look().await;
-        rest = begun.elapsed() * REST;
+        rest = (begun.elapsed() * REST).min(LONGEST_REST);
     }
 }

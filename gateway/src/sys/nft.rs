@@ -58,12 +58,7 @@ impl Nft {
         if absent { Ok(None) } else { Err(refused(DOING, &output)) }
     }
 
-    async fn run(
-        &self,
-        doing: &'static str,
-        arguments: Vec<&'static str>,
-        input: String,
-    ) -> Result<Output, NftError> {
+    async fn run(&self, doing: &'static str, arguments: Vec<&'static str>, input: String) -> Result<Output, NftError> {
         let late = |_| NftError::Late(doing);
         let turn = tokio::time::timeout(DEADLINE, Arc::clone(&self.turn).lock_owned()).await.map_err(late)?;
         let (done, answer) = oneshot::channel();

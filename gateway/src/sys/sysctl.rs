@@ -13,7 +13,9 @@ pub struct Sysctl {
 
 /// A setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {key}: {source}; is /proc/sys mounted writable for this process, and does the kernel have this setting?")]
+#[error(
+    "cannot {doing} {key}: {source}; is /proc/sys mounted writable for this process, and does the kernel have this setting?"
+)]
 pub struct SysctlError {
     doing: &'static str,
     key: Sysctl,

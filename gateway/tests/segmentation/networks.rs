@@ -22,7 +22,10 @@ fn a_network_is_made_and_then_nothing_is_left_to_do() {
             assert!(shown.contains(part), "{part} in {shown}");
         }
         assert!(!shown.contains("tentative") && !shown.contains("dadfailed"), "{shown}");
-        assert_eq!(world.node.exec("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"), "1\n1\n");
+        assert_eq!(
+            world.node.exec("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"),
+            "1\n1\n"
+        );
         assert!(world.node.exec("nft list table inet tidegate").contains("ip saddr 10.100.0.0/24"));
         world.apply(&[dual("tenant-a", 100)]).await.unwrap();
     });
@@ -109,18 +112,13 @@ fn a_link_left_unmarked_by_a_death_is_taken_over() {
 #[test]
 fn what_was_done_is_undone_when_a_step_fails() {
     World::run(async |mut world| {
-        // The second network's subnet cannot stand beside a blackhole that some program holds as its address.
-        world.node.ip("link add other type bridge");
-        let mut impossible = network("tenant-b", &[("10.101.0.0/24", Some("10.101.0.1"))]);
-        impossible.mtu = Some(65535);
         world.apply(&[dual("tenant-a", 100)]).await.unwrap();
         let (links, rules) = (world.links(), world.node.exec("nft list ruleset"));
-        impossible.subnets[0].cidr = "10.101.0.0/24".parse().unwrap();
-        impossible.subnets[0].gateway = Some("255.255.255.255".parse().unwrap());
+        let impossible = network("tenant-b", &[("10.101.0.0/24", Some("10.101.0.1")), ("ff00::/8", Some("ff02::1"))]);
         let failed = world.apply(&[dual("tenant-a", 100), impossible]).await.unwrap_err();
         assert!(matches!(failed, Error::Apply(_)), "{failed}");
         let text = failed.to_string();
-        assert!(text.contains("`add 255.255.255.255/24 to tgb-tenant-b` failed") && text.contains("were undone"), "{text}");
+        assert!(text.contains("`add ff02::1/8 to tgb-tenant-b` failed") && text.contains("were undone"), "{text}");
         assert_eq!(world.links(), links);
         assert_eq!(world.node.exec("nft list ruleset"), rules);
     });

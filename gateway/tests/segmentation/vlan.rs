@@ -49,7 +49,9 @@ fn a_vlan_is_made_kept_and_deleted() {
         world.apply(&[on_vlan(dual("tenant-a", 100), "eth1", 100)]).await.unwrap();
         assert_eq!(world.plan().await, "");
         let shown = world.node.ip("-d link show tgv-tenant-a");
-        for part in ["vlan protocol 802.1Q id 100", "master tgb-tenant-a", "learning on", "alias tidegate network/tenant-a"] {
+        for part in
+            ["vlan protocol 802.1Q id 100", "master tgb-tenant-a", "learning on", "alias tidegate network/tenant-a"]
+        {
             assert!(shown.contains(part), "{part} in {shown}");
         }
         assert!(world.node.ip("link show eth1").contains("UP"));

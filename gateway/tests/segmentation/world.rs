@@ -22,38 +22,41 @@ use gateway::workload::{Mac, Workload, WorkloadId};
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A named network namespace, deleted on drop.
-pub struct Namespace {
-    pub name: String,
+pub(crate) struct Namespace {
+    pub(crate) name: String,
 }
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("tgseg{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         must(&["ip", "netns", "add", &name]);
         Self { name }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
 
     /// `ip -n NAME …`, which must succeed.
-    pub fn ip(&self, arguments: &str) -> String {
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         let mut command = vec!["ip", "-n", &self.name];
         command.extend(arguments.split_whitespace());
         must(&command)
     }
 
     /// A command inside, which must succeed.
-    pub fn exec(&self, command: &str) -> String {
+    pub(crate) fn exec(&self, command: &str) -> String {
         let mut all = vec!["ip", "netns", "exec", &self.name];
         all.extend(command.split_whitespace());
         must(&all)
     }
 
     /// Runs `work` on a thread inside.
-    pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    pub(crate) fn inside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
         let path = self.path();
         std::thread::spawn(move || {
             Netns::open(&path).unwrap().enter().unwrap();
@@ -62,7 +65,7 @@ impl Namespace {
     }
 
     /// Whether a TCP connection from here to a listener that is opened at `to` in `there` carries data.
-    pub fn reaches(&self, there: &Self, to: &str) -> bool {
+    pub(crate) fn reaches(&self, there: &Self, to: &str) -> bool {
         let to: IpAddr = to.parse().unwrap();
         let listening = there.inside(move || TcpListener::bind(SocketAddr::new(to, 0)).unwrap());
         let listener = listening.join().unwrap();
@@ -98,12 +101,12 @@ impl Drop for Namespace {
 
 /// Writes down what it is asked, and seals nothing; can be told to fail.
 #[derive(Default)]
-pub struct Sealed {
-    pub calls: Mutex<Vec<(u32, WorkloadId)>>,
-    pub gone: Mutex<Vec<(u32, WorkloadId)>>,
-    pub fail: Mutex<bool>,
+pub(crate) struct Sealed {
+    pub(crate) calls: Mutex<Vec<(u32, WorkloadId)>>,
+    pub(crate) gone: Mutex<Vec<(u32, WorkloadId)>>,
+    pub(crate) fail: Mutex<bool>,
     /// Whether each link was down when it was sealed.
-    pub was_down: Mutex<Vec<bool>>,
+    pub(crate) was_down: Mutex<Vec<bool>>,
 }
 
 impl Seal for Sealed {
@@ -125,18 +128,19 @@ impl Seal for Sealed {
 }
 
 /// A node with segmentation running in it.
-pub struct World {
-    pub node: Namespace,
-    pub segmentation: Segmentation,
-    pub seal: Arc<Sealed>,
-    pub desired: Desired,
-    pub cursor: Cursor,
+pub(crate) struct World {
+    pub(crate) node: Namespace,
+    pub(crate) segmentation: Segmentation,
+    pub(crate) seal: Arc<Sealed>,
+    pub(crate) desired: Desired,
+    pub(crate) cursor: Cursor,
 }
 
 impl World {
     /// Runs a test in a fresh node, on a thread inside it.
-    pub fn run(test: impl AsyncFnOnce(World) + Send + 'static) {
+    pub(crate) fn run(test: impl AsyncFnOnce(World) + Send + 'static) {
         let node = Namespace::new();
+        node.ip("link set lo up");
         let path = node.path();
         let work = std::thread::spawn(move || {
             Netns::open(&path).unwrap().enter().unwrap();
@@ -159,14 +163,14 @@ impl World {
     }
 
     /// As after `kill -9`: another process with the same store.
-    pub fn restart(self) -> Self {
+    pub(crate) fn restart(self) -> Self {
         let Self { node, segmentation, seal, desired, cursor } = self;
         drop(segmentation);
         let process = HelperProcess::start_program(Path::new(env!("CARGO_BIN_EXE_gateway"))).unwrap();
         Self { cursor, ..Self::open(node, process.connect().unwrap(), desired, seal) }
     }
 
-    pub async fn apply(&mut self, networks: &[Network]) -> Result<(), gateway::segmentation::Error> {
+    pub(crate) async fn apply(&mut self, networks: &[Network]) -> Result<(), gateway::segmentation::Error> {
         let networks: BTreeMap<Name, Network> = networks.iter().map(|n| (n.name.clone(), n.clone())).collect();
         let desired = Desired { networks, ..self.desired.clone() };
         self.segmentation.apply(&desired).await?;
@@ -175,7 +179,7 @@ impl World {
     }
 
     /// A workload for that namespace, not attached yet.
-    pub fn prepare(&mut self, id: u32, network: &str, netns: &Path) -> Workload {
+    pub(crate) fn prepare(&mut self, id: u32, network: &str, netns: &Path) -> Workload {
         let network = &self.desired.networks[&network.parse::<Name>().unwrap()];
         let request = Request {
             id: WorkloadId(id),
@@ -186,11 +190,12 @@ impl World {
             guest_interface: None,
         };
         let handles = ("198.18.0.0/15".parse().unwrap(), "fd74:6769::/64".parse().unwrap());
-        attachment::prepare(request, network, self.desired.workloads.values(), "test", handles, &mut self.cursor).unwrap()
+        attachment::prepare(request, network, self.desired.workloads.values(), "test", handles, &mut self.cursor)
+            .unwrap()
     }
 
     /// A namespace with a workload in it, attached.
-    pub async fn attach(&mut self, id: u32, network: &str) -> (Namespace, Workload) {
+    pub(crate) async fn attach(&mut self, id: u32, network: &str) -> (Namespace, Workload) {
         let home = Namespace::new();
         let workload = self.prepare(id, network, &home.path());
         self.segmentation.attach(&workload).await.unwrap();
@@ -198,25 +203,25 @@ impl World {
         (home, workload)
     }
 
-    pub async fn detach(&mut self, id: WorkloadId) {
+    pub(crate) async fn detach(&mut self, id: WorkloadId) {
         self.segmentation.detach(id).await.unwrap();
         self.desired.workloads.remove(&id);
     }
 
     /// The plan for what is desired, as text.
-    pub async fn plan(&self) -> String {
+    pub(crate) async fn plan(&self) -> String {
         self.segmentation.plan(&self.desired).await.unwrap().to_string()
     }
 
     /// Names of the node's links but `lo`.
-    pub fn links(&self) -> Vec<String> {
+    pub(crate) fn links(&self) -> Vec<String> {
         let text = self.node.ip("-o link show");
         let name = |line: &str| line.split(": ").nth(1).unwrap().split('@').next().unwrap().to_owned();
         text.lines().map(name).filter(|name| name != "lo" && !name.starts_with("ifb")).collect()
     }
 }
 
-pub fn network(name: &str, subnets: &[(&str, Option<&str>)]) -> Network {
+pub(crate) fn network(name: &str, subnets: &[(&str, Option<&str>)]) -> Network {
     let subnet = |(cidr, gateway): &(&str, Option<&str>)| Subnet {
         cidr: cidr.parse().unwrap(),
         gateway: gateway.map(|gateway| gateway.parse().unwrap()),
@@ -234,14 +239,14 @@ pub fn network(name: &str, subnets: &[(&str, Option<&str>)]) -> Network {
     }
 }
 
-pub fn dual(name: &str, number: u8) -> Network {
+pub(crate) fn dual(name: &str, number: u8) -> Network {
     let v4 = (format!("10.{number}.0.0/24"), format!("10.{number}.0.1"));
     let v6 = (format!("fd00:{number}::/64"), format!("fd00:{number}::1"));
     network(name, &[(&v4.0, Some(&v4.1)), (&v6.0, Some(&v6.1))])
 }
 
 /// Waits until it is so.
-pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !so() {
         assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
@@ -249,7 +254,7 @@ pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-pub fn must(command: &[&str]) -> String {
+pub(crate) fn must(command: &[&str]) -> String {
     let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}");

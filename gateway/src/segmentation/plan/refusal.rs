@@ -10,7 +10,9 @@ use crate::workload::Workload;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The trunk is not there.
-    #[error("network {network}: its VLAN parent `{parent}` does not exist on this node; plug it in, or name another in spec.vlan.parent (see `ip link`)")]
+    #[error(
+        "network {network}: its VLAN parent `{parent}` does not exist on this node; plug it in, or name another in spec.vlan.parent (see `ip link`)"
+    )]
     ParentMissing {
         /// The network.
         network: Name,
@@ -18,13 +20,17 @@ pub enum Refusal {
         parent: InterfaceName,
     },
     /// The kernel lacks VLANs.
-    #[error("network {network}: this kernel lacks 8021q (VLAN sub-interfaces); load it with `modprobe 8021q`, boot a kernel that has it, or leave spec.vlan out for a node-local network")]
+    #[error(
+        "network {network}: this kernel lacks 8021q (VLAN sub-interfaces); load it with `modprobe 8021q`, boot a kernel that has it, or leave spec.vlan out for a node-local network"
+    )]
     NoVlans {
         /// The network.
         network: Name,
     },
     /// Another program has made that VLAN.
-    #[error("network {network}: VLAN {id} on {parent} is already taken by link `{link}`, which is not Tidegate's; delete it (`ip link delete {link}`) or use another VLAN id")]
+    #[error(
+        "network {network}: VLAN {id} on {parent} is already taken by link `{link}`, which is not Tidegate's; delete it (`ip link delete {link}`) or use another VLAN id"
+    )]
     VlanTaken {
         /// The network.
         network: Name,
@@ -36,7 +42,9 @@ pub enum Refusal {
         link: InterfaceName,
     },
     /// Another program's link has our name.
-    #[error("{what}: the link `{link}` exists and is not Tidegate's; rename it (`ip link set {link} name …`) or delete it")]
+    #[error(
+        "{what}: the link `{link}` exists and is not Tidegate's; rename it (`ip link set {link} name …`) or delete it"
+    )]
     NameTaken {
         /// Network or workload.
         what: String,
@@ -54,7 +62,9 @@ pub enum Refusal {
         link: InterfaceName,
     },
     /// The trunk cannot carry frames of that size.
-    #[error("network {network}: MTU {mtu} does not fit its VLAN parent {parent} with MTU {carries}; lower spec.mtu, or `ip link set {parent} mtu {mtu}`")]
+    #[error(
+        "network {network}: MTU {mtu} does not fit its VLAN parent {parent} with MTU {carries}; lower spec.mtu, or `ip link set {parent} mtu {mtu}`"
+    )]
     MtuTooLarge {
         /// The network.
         network: Name,
@@ -84,7 +94,9 @@ pub enum Refusal {
         workloads: Vec<String>,
     },
     /// A workload's address is in no subnet.
-    #[error("workload {workload}: its address {address} lies in no subnet of network {network}; put the subnet back, or detach the workload and attach it again")]
+    #[error(
+        "workload {workload}: its address {address} lies in no subnet of network {network}; put the subnet back, or detach the workload and attach it again"
+    )]
     AddressOutside {
         /// NAMESPACE/NAME
         workload: String,

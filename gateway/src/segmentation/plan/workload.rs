@@ -145,13 +145,7 @@ fn port_flags(network: &Network) -> PortFlags {
     }
 }
 
-fn forwarding(
-    workload: &Workload,
-    index: Option<u32>,
-    complete: bool,
-    observed: &Observed,
-    steps: &mut Vec<Step>,
-) {
+fn forwarding(workload: &Workload, index: Option<u32>, complete: bool, observed: &Observed, steps: &mut Vec<Step>) {
     let link = &workload.host_interface;
     let present = || observed.forwarding.iter().filter(|entry| Some(entry.port) == index);
     // Taking a link out of its bridge drops its entries.

@@ -86,9 +86,9 @@ fn answer(home: &Netns, request: Request, fd: Option<OwnedFd>) -> Result<Option<
             let socket = Socket::new(NETLINK_ROUTE).map_err(|e| refused("open a netlink socket", e))?;
             socket.as_fd().try_clone_to_owned().map(Some).map_err(|e| refused("pass the socket on", e))
         }),
-        (Request::WriteSettings { interface, accept_router_advertisements }, Some(fd)) => inside(home, fd, || {
-            write_settings(&interface, accept_router_advertisements).map(|()| None)
-        }),
+        (Request::WriteSettings { interface, accept_router_advertisements }, Some(fd)) => {
+            inside(home, fd, || write_settings(&interface, accept_router_advertisements).map(|()| None))
+        }
         (Request::OpenProcessNamespace { .. }, Some(_)) => Err(refused("serve", "a descriptor too many")),
         (Request::OpenRouteSocket | Request::WriteSettings { .. }, None) => {
             Err(refused("serve", "the namespace's descriptor is missing"))

@@ -61,8 +61,10 @@ fn build(index: u32, address: IpNetwork) -> AddressMessage {
 fn parse(message: RouteNetlinkMessage) -> Option<LinkAddress> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     // IFA_LOCAL is the address itself; on a link without far end IPv6 has IFA_ADDRESS only.
-    let local = message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
-    let any = message.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
+    let local =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
+    let any =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
     let address = IpNetwork::new(local.or(any)?, message.header.prefix_len).ok()?;
     Some(LinkAddress { index: message.header.index, address })
 }

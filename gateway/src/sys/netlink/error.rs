@@ -21,13 +21,17 @@ pub enum NetlinkError {
         text: Option<String>,
     },
     /// The table changed under every dump.
-    #[error("cannot {doing}: the table changes faster than it can be read; try again, and look who changes it with `ip monitor`")]
+    #[error(
+        "cannot {doing}: the table changes faster than it can be read; try again, and look who changes it with `ip monitor`"
+    )]
     Interrupted {
         /// What was being done.
         doing: String,
     },
     /// No answer in time.
-    #[error("cannot {doing}: the kernel did not answer in time; is the node out of memory or its RTNL lock held (`cat /proc/*/stack`)?")]
+    #[error(
+        "cannot {doing}: the kernel did not answer in time; is the node out of memory or its RTNL lock held (`cat /proc/*/stack`)?"
+    )]
     Late {
         /// What was being done.
         doing: String,
@@ -87,7 +91,9 @@ fn mend(source: &io::Error, text: &Option<String>) -> &'static str {
         _ if text.as_deref() == Some("Unknown device type") => {
             "this kernel cannot make such a link: load its module or boot a kernel that has it"
         }
-        Some(libc::EPERM | libc::EACCES) => "the process needs CAP_NET_ADMIN over that namespace, and IPv6 enabled on the link",
+        Some(libc::EPERM | libc::EACCES) => {
+            "the process needs CAP_NET_ADMIN over that namespace, and IPv6 enabled on the link"
+        }
         Some(libc::EEXIST) => "the name or address is taken: choose another, or remove the other one",
         Some(libc::ENODEV | libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL) => "it is not there (any more)",
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => "the gateway must lie in a subnet of the link",

@@ -138,8 +138,7 @@ impl Netlink {
             InfoBridge::StpState(BridgeStpState::Disabled),
             InfoBridge::MulticastSnooping(false),
         ]);
-        let message =
-            at(index, LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)]));
+        let message = at(index, LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)]));
         self.change(RouteNetlinkMessage::NewLink(message), 0, || format!("set bridge {name}")).await
     }
 
@@ -248,11 +247,8 @@ impl Netlink {
 
 fn new_link(name: &InterfaceName, mac: Mac, mtu: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_string()),
-        LinkAttribute::Address(mac.0.to_vec()),
-        LinkAttribute::Mtu(mtu),
-    ];
+    message.attributes =
+        vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::Address(mac.0.to_vec()), LinkAttribute::Mtu(mtu)];
     message
 }
 

@@ -49,7 +49,8 @@ impl Netlink {
     pub async fn add_neighbour(&self, link: &str, neighbour: Neighbour) -> Result<(), NetlinkError> {
         let Neighbour { address, mac, .. } = neighbour;
         let message = RouteNetlinkMessage::NewNeighbour(build_neighbour(neighbour));
-        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, || format!("add neighbour {address} at {mac} to {link}")).await
+        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, || format!("add neighbour {address} at {mac} to {link}"))
+            .await
     }
 
     /// Takes a neighbour away.
@@ -92,10 +93,8 @@ fn build_neighbour(neighbour: Neighbour) -> NeighbourMessage {
     message.header.ifindex = neighbour.index;
     message.header.state = NeighbourState::Permanent;
     message.header.kind = RouteType::Unicast;
-    message.attributes = vec![
-        NeighbourAttribute::Destination(address),
-        NeighbourAttribute::LinkLayerAddress(neighbour.mac.0.to_vec()),
-    ];
+    message.attributes =
+        vec![NeighbourAttribute::Destination(address), NeighbourAttribute::LinkLayerAddress(neighbour.mac.0.to_vec())];
     message
 }
 
