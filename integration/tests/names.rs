@@ -257,7 +257,7 @@ fn router_on_the_bridge(site: &Site) -> integration::namespace::Namespace {
         "addr add 192.0.3.2/24 dev uplink",
         "addr add 2001:db8:fe::2/64 dev uplink nodad",
         "route add default via 192.0.3.1",
-        "-6 route add default via 2001:db8:fe::1",
+        "route add default via 2001:db8:fe::1",
     ]);
     router.sysctl("ipv4/ip_forward", "1");
     router.sysctl("ipv6/conf/all/forwarding", "1");
@@ -265,7 +265,7 @@ fn router_on_the_bridge(site: &Site) -> integration::namespace::Namespace {
         "addr add 192.0.3.1/24 dev router0",
         "addr add 2001:db8:fe::1/64 dev router0 nodad",
         "route add 10.100.0.0/24 via 192.0.3.2",
-        "-6 route add fd00:100::/64 via 2001:db8:fe::2",
+        "route add fd00:100::/64 via 2001:db8:fe::2",
     ]);
     router
 }
