@@ -257,6 +257,7 @@ fn zones() -> Zones {
         zones.add("example.com", name, &format!("60 AAAA {}", host.v6()));
     }
     zones.add("example.com", "cdn", "60 CNAME edge.cdn-provider.net.");
+    zones.add("example.com", "img.cdn", &format!("60 A {}", CDN.v4()));
     zones.add("example.com", "brief", &format!("1 A {}", ECHO.v4()));
     zones.add("example.com", "alias", "60 CNAME blocked.example.com.");
     let [a, b, c] = MANY;
