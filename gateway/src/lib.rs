@@ -1,8 +1,5 @@
 //! Tidegate's daemon: the three flows, what they stand on, and where they meet.
 
-#[macro_use]
-pub mod sys;
-
 pub mod admin;
 pub mod app;
 pub mod edge;
@@ -10,8 +7,8 @@ pub mod egress;
 pub mod features;
 pub mod segmentation;
 pub mod service;
-pub mod egress;
 pub mod settings;
 pub mod store;
+pub mod sys;
 pub mod telemetry;
 pub mod workload;

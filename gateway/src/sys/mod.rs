@@ -1,11 +1,9 @@
 //! The doors to the operating system: the only place with `unsafe`, one function a system call.
 
-pub mod beneath;
-//! The doors to the operating system: all `unsafe` of the daemon, one function a call.
-
-pub mod bpf;
 #[macro_use]
 pub(crate) mod bpf_plain;
+pub mod beneath;
+pub mod bpf;
 pub mod bpf_test_run;
 pub mod caps;
 pub mod listener;
