@@ -2,6 +2,7 @@
 
 #[macro_use]
 pub(crate) mod bpf_plain;
+
 pub mod beneath;
 pub mod bpf;
 pub mod bpf_test_run;
