@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::wording::{quoted, wrong};
+
 /// A resource's or namespace's name: an RFC 1123 label, 1–63 of `a-z0-9-`, no `-` at the ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -43,10 +45,6 @@ pub struct NameError {
     pub mend: String,
 }
 
-fn wrong(problem: impl Into<String>, mend: impl Into<String>) -> NameError {
-    NameError { problem: problem.into(), mend: mend.into() }
-}
-
 impl TryFrom<String> for Name {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
@@ -54,16 +52,33 @@ impl TryFrom<String> for Name {
         if body && text.len() <= 63 && !text.starts_with('-') && !text.ends_with('-') {
             return Ok(Self(text));
         }
-        Err(wrong(format!("`{text}` is not a name"), "use 1–63 of a-z, 0-9 and -, neither beginning nor ending with -"))
+        Err(wrong(
+            format!("{} is not a name", quoted(&text)),
+            "use 1–63 of a-z, 0-9 and -, neither beginning nor ending with -",
+        ))
+    }
+}
+
+impl Name {
+    /// The one that sorts before all others.
+    pub(crate) fn first() -> Self {
+        Self("0".to_owned())
     }
 }
 
 impl TryFrom<String> for InterfaceName {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
-        let bad = text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.bytes().any(|b| b == b'/' || b.is_ascii_whitespace() || b == 0);
+        let bad = text.is_empty()
+            || text.len() > 15
+            || text == "."
+            || text == ".."
+            || text.bytes().any(|b| b == b'/' || b.is_ascii_whitespace() || b == 0);
         if bad {
-            return Err(wrong(format!("`{text}` is not an interface name"), "use 1–15 bytes without / or white space, as `ip link` shows them"));
+            return Err(wrong(
+                format!("{} is not an interface name", quoted(&text)),
+                "use 1–15 bytes without / or white space, as `ip link` shows them",
+            ));
         }
         Ok(Self(text))
     }
@@ -72,39 +87,59 @@ impl TryFrom<String> for InterfaceName {
 impl TryFrom<u16> for VlanId {
     type Error = NameError;
     fn try_from(id: u16) -> Result<Self, NameError> {
-        if (1..=4094).contains(&id) { Ok(Self(id)) } else { Err(wrong(format!("{id} is not a VLAN id"), "use 1–4094")) }
+        if (1..=4094).contains(&id) {
+            Ok(Self(id))
+        } else {
+            Err(wrong(format!("{id} is not a VLAN id"), "use 1–4094"))
+        }
     }
 }
 
 impl TryFrom<String> for DnsName {
     type Error = NameError;
     fn try_from(text: String) -> Result<Self, NameError> {
-        let lower = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
-        if !lower.is_ascii() {
-            return Err(wrong(format!("`{text}` is not ASCII"), "write internationalised names as A-labels (xn--…)"));
-        }
-        let label = |l: &str| {
-            (1..=63).contains(&l.len())
-                && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-                && !l.starts_with('-')
-                && !l.ends_with('-')
-        };
-        if lower.is_empty() || lower.len() > 253 || !lower.split('.').all(label) || lower.parse::<IpAddr>().is_ok() {
-            return Err(wrong(format!("`{text}` is not a DNS name"), "use labels of a-z, 0-9 and - joined by dots, at most 253 bytes"));
-        }
-        Ok(Self(lower))
+        dns_name(&text, &text)
     }
+}
+
+/// `shown` is what the user wrote, of which `text` is the name.
+fn dns_name(text: &str, shown: &str) -> Result<DnsName, NameError> {
+    let lower = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if !lower.is_ascii() {
+        let mend = "write internationalised names as A-labels (xn--…)";
+        return Err(wrong(format!("{} is not ASCII", quoted(shown)), mend));
+    }
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    if lower.len() > 253 || !lower.split('.').all(label) || lower.parse::<IpAddr>().is_ok() {
+        let mend = "use labels of a-z, 0-9 and - joined by dots, at most 253 bytes";
+        return Err(wrong(format!("{} is not a DNS name", quoted(shown)), mend));
+    }
+    Ok(DnsName(lower))
 }
 
 impl TryFrom<&str> for DomainPattern {
     type Error = NameError;
     fn try_from(text: &str) -> Result<Self, NameError> {
-        let parse = |t: &str| DnsName::try_from(t.to_owned());
         match text.strip_prefix("*.") {
-            Some(rest) => parse(rest).map(Self::Below),
-            None if text.contains('*') => Err(wrong(format!("`{text}` has `*` elsewhere than in front"), "write `*.example.com` (one or more labels), or name each host")),
-            None => parse(text).map(Self::Exact),
+            Some(apex) => dns_name(apex, text).map(Self::Below),
+            None if text.contains('*') => Err(wrong(
+                format!("{} has `*` elsewhere than in front", quoted(text)),
+                "write `*.example.com` (one or more labels), or name each host",
+            )),
+            None => dns_name(text, text).map(Self::Exact),
         }
+    }
+}
+
+impl std::str::FromStr for DomainPattern {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::try_from(text)
     }
 }
 
@@ -113,7 +148,9 @@ impl DomainPattern {
     pub fn matches(&self, name: &DnsName) -> bool {
         match self {
             Self::Exact(own) => own == name,
-            Self::Below(apex) => name.0.strip_suffix(&apex.0).is_some_and(|front| front.len() > 1 && front.ends_with('.')),
+            Self::Below(apex) => {
+                name.0.strip_suffix(&apex.0).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
+            }
         }
     }
 }
@@ -156,5 +193,59 @@ impl From<VlanId> for u16 {
 impl fmt::Display for VlanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_labels_of_rfc_1123() {
+        let long = "x".repeat(63);
+        for text in ["a", "0", "tenant-a", &long] {
+            assert!(text.parse::<Name>().is_ok(), "{text}");
+        }
+        let longer = "x".repeat(64);
+        for text in ["", "-a", "a-", "A", "a.b", "a_b", "ä", &longer] {
+            assert!(text.parse::<Name>().is_err(), "{text}");
+        }
+        assert!(Name::first() <= "00".parse().unwrap());
+    }
+
+    #[test]
+    fn interfaces_are_named_as_the_kernel_does() {
+        for text in ["eth0", "trunk0", "a.100", "..."] {
+            assert!(text.parse::<InterfaceName>().is_ok(), "{text}");
+        }
+        for text in ["", ".", "..", "a/b", "a b", "sixteen-bytes-16"] {
+            assert!(text.parse::<InterfaceName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn dns_names_are_lower_case_without_the_last_dot() {
+        assert_eq!("API.Example.com.".parse::<DnsName>().unwrap().as_str(), "api.example.com");
+        let long = ["x".repeat(63), "x".repeat(63), "x".repeat(63), "x".repeat(61)].join(".");
+        assert_eq!(long.len(), 253);
+        for text in ["localhost", "_srv.example.com", "xn--bcher-kva.example", &long] {
+            assert!(text.parse::<DnsName>().is_ok(), "{text}");
+        }
+        for text in ["", ".", "a..b", "a.b..", "-a.b", "a b", "10.0.0.1", "bücher.example", &format!("x{long}")] {
+            assert!(text.parse::<DnsName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_take_one_or_more_labels_and_never_the_apex() {
+        let below: DomainPattern = "*.CDN.example.com".parse().unwrap();
+        assert_eq!(below.to_string(), "*.cdn.example.com");
+        let matches = |name: &str| below.matches(&name.parse().unwrap());
+        assert!(matches("a.cdn.example.com") && matches("a.b.cdn.example.com"));
+        assert!(!matches("cdn.example.com") && !matches("xcdn.example.com") && !matches("example.com"));
+        let exact: DomainPattern = "a.example.com.".parse().unwrap();
+        assert!(exact.matches(&"a.example.com".parse().unwrap()));
+        assert!(!exact.matches(&"b.a.example.com".parse().unwrap()));
+        assert_eq!("*.-".parse::<DomainPattern>().unwrap_err().problem, "`*.-` is not a DNS name");
     }
 }

@@ -1,4 +1,14 @@
-//! Tidegate's daemon.
+//! Tidegate's daemon: the three flows, what they stand on, and where they meet.
 
+pub mod admin;
+pub mod app;
+pub mod edge;
+pub mod egress;
+pub mod features;
+pub mod segmentation;
+pub mod service;
 pub mod settings;
+pub mod store;
+pub mod sys;
+pub mod telemetry;
 pub mod workload;

@@ -1,7 +1,8 @@
 //! The node's settings: one TOML file, every key with a default.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::Deserialize;
 
@@ -113,5 +114,107 @@ impl Default for Metrics {
 impl Default for Limits {
     fn default() -> Self {
         Self { flows: 262_144, flows_per_workload: 16_384, learned: 65_536, tcp_idle_s: 7_200, other_idle_s: 120 }
+    }
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file.
+    #[error("cannot read {path}: {source}; name another file with `--config`, or leave it out to take the defaults")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its text.
+    #[error("{path}: {text}\nconfig/examples/gateway.toml has every key")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and what is wrong.
+        text: String,
+    },
+    /// A value that cannot be.
+    #[error("{key}: {what}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong; what to write instead.
+        what: String,
+    },
+}
+
+impl Settings {
+    /// Reads the file, or takes every default.
+    pub fn load(path: Option<&Path>) -> Result<Self, SettingsError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = fs::read_to_string(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        let parsed = toml::from_str(&text);
+        let settings: Self = parsed
+            .map_err(|error| SettingsError::Parse { path: path.to_owned(), text: error.to_string().trim_end().to_owned() })?;
+        settings.checked()
+    }
+
+    fn checked(self) -> Result<Self, SettingsError> {
+        let wrong = |key, what: &str| Err(SettingsError::Value { key, what: what.to_owned() });
+        let folders = [
+            ("[node] state_dir", &self.node.state_dir),
+            ("[node] runtime_dir", &self.node.runtime_dir),
+            ("[node] files_dir", &self.node.files_dir),
+            ("[node] bpffs", &self.node.bpffs),
+        ];
+        if let Some((key, _)) = folders.into_iter().find(|(_, folder)| !folder.is_absolute()) {
+            return wrong(key, "is no absolute path; begin it with /");
+        }
+        if self.node.handles_v4.prefix() > 22 {
+            return wrong("[node] handles_v4", "has room for fewer than a thousand addresses; use a /22 or larger");
+        }
+        if self.node.handles_v6.prefix() > 104 {
+            return wrong("[node] handles_v6", "is too small; use a /104 or larger");
+        }
+        if self.edge.listen.is_empty() {
+            return wrong("[edge] listen", "is empty; name at least one address, such as \"127.0.0.1:443\"");
+        }
+        let limits = [
+            ("[limits] flows", self.limits.flows),
+            ("[limits] flows_per_workload", self.limits.flows_per_workload),
+            ("[limits] learned", self.limits.learned),
+            ("[limits] tcp_idle_s", self.limits.tcp_idle_s),
+            ("[limits] other_idle_s", self.limits.other_idle_s),
+        ];
+        if let Some((key, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
+            return wrong(key, "is 0; leave it out to take the default");
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Settings, String> {
+        let file = std::env::temp_dir().join(format!("tidegate-settings-{}-{:x}.toml", std::process::id(), text.len()));
+        fs::write(&file, text).expect("a temporary file");
+        let loaded = Settings::load(Some(&file)).map_err(|error| error.to_string());
+        fs::remove_file(&file).expect("it is ours");
+        loaded
+    }
+
+    #[test]
+    fn the_example_holds_the_defaults() {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/examples/gateway.toml");
+        let example = Settings::load(Some(Path::new(example))).expect("the example");
+        assert_eq!(format!("{example:?}"), format!("{:?}", Settings::default()));
+    }
+
+    #[test]
+    fn bad_settings_are_named() {
+        assert!(load("[node]\nprobe = true\n").expect_err("unknown").contains("probe"));
+        assert!(load("[node]\nstate_dir = \"state\"\n").expect_err("relative").contains("absolute"));
+        assert!(load("[edge]\nlisten = []\n").expect_err("empty").contains("[edge] listen"));
+        assert!(load("[limits]\nflows = 0\n\n").expect_err("zero").contains("[limits] flows"));
     }
 }

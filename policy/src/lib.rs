@@ -1,4 +1,25 @@
-//! Tidegate's verdicts: resources and time in, verdicts and kernel tables out. Pure: no tokio, aya or netlink; the clock is an argument.
+//! Tidegate's verdicts: resources and time in, verdicts and kernel tables out. Pure: no tokio, aya or netlink; the
+//! clock is an argument, and the same input always gives the same output.
+//!
+//! 1. [`model`]: a view of the validated resources, and who is selected by what.
+//! 2. [`decide`](mod@decide): the verdict, naive and obviously right. What `netctl explain` says, and what the rest is
+//!    held against.
+//! 3. [`compile`](mod@compile): the same verdicts as a [`tables::Generation`]: prefixes to classes, and (policy, class,
+//!    protocol, port) to a rule.
+//! 4. [`ledger`]: which names each workload resolved to which addresses, until when, and what of it the kernel holds.
+//! 5. [`tables`] and [`reason`]: the vocabulary shared with the kernel programs.
+//!
+//! The tests compile random resources, ask the tables the way the kernel does, and compare with `decide`.
 
+pub mod compile;
+pub mod decide;
+pub mod ledger;
+pub mod model;
 pub mod reason;
 pub mod tables;
+
+pub use compile::{Compiled, NameClass, compile};
+pub use decide::name::{Grounds, Resolve};
+pub use decide::{Decision, Inbound, Origin, Outbound, Query, Resolved, Target, decide};
+pub use ledger::Ledger;
+pub use model::{Listener, Model, Node, Subject};

@@ -89,6 +89,8 @@ reasons! {
     IcmpErrorUnknown = 50, "icmp-error-unknown";
     /// A name that this policy allows was resolved to this address once, and its time is over.
     NameExpired = 51, "name-expired";
+    /// A frame to a workload that has neither its MAC nor its address: flooded or misrouted.
+    Misdirected = 52, "misdirected";
 }
 
 impl Reason {

@@ -5,6 +5,7 @@
 //! the old one and taken into use workload by workload.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,15 @@ use serde::{Deserialize, Serialize};
 /// A compiled policy. Never used again for other rules, so that a half-written change can open nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PolicyId(pub u32);
+
+/// The two compiled policies of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PolicyRef {
+    /// For what it sends.
+    pub egress: PolicyId,
+    /// For what is sent to it.
+    pub ingress: PolicyId,
+}
 
 /// The set of rules that an address (or a name) belongs to. 0 is "in none of them".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,6 +66,21 @@ pub enum RuleList {
     Deny,
     /// `spec.allow`
     Allow,
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} {}[{}]", self.namespace, self.policy, self.list, self.index)
+    }
+}
+
+impl fmt::Display for RuleList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        })
+    }
 }
 
 /// What the port lookup answers. The numbers are the kernel's (`gateway/bpf/tables.h`).
@@ -105,6 +130,6 @@ pub struct Generation {
     pub prefixes: Vec<(IpNetwork, ClassId)>,
     /// The rule trie's lines of all policies of this generation.
     pub rules: Vec<RuleEntry>,
-    /// Names of the rules that `rules` mentions, for events and `explain`.
+    /// Names of the rules that `rules` mentions, or that a learned name may bring in, for events and `explain`.
     pub rule_names: BTreeMap<RuleId, RuleName>,
 }

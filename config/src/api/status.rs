@@ -1,0 +1,188 @@
+//! How the node is, and what its kernel can do.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::time::Timestamp;
+use crate::names::Name;
+
+/// Answer to `GET /v1/status`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// When the daemon started.
+    pub started: Timestamp,
+    /// Whether everything that was applied is in force.
+    pub ready: bool,
+    /// Counts commits of desired state.
+    pub generation: u64,
+    /// What falls short or was restored; empty when all is well.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// The networks.
+    #[serde(default)]
+    pub networks: Vec<NetworkStatus>,
+    /// Attached workloads.
+    pub workloads: u64,
+    /// The kernel's tables.
+    #[serde(default)]
+    pub maps: Vec<MapFill>,
+    /// DNS for workloads.
+    pub dns: DnsStatus,
+    /// The TLS edge.
+    pub edge: EdgeStatus,
+    /// Links, rules and filters put back because someone else removed or changed them; since the daemon started.
+    #[serde(default)]
+    pub repairs: u64,
+    /// Packets dropped, by the reason's word; since the tables were made.
+    #[serde(default)]
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Something that somebody should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What it is about: `network/tenant-a`, `kernel tables`, `store`.
+    pub what: String,
+    /// How bad.
+    pub state: ConditionState,
+    /// Since when.
+    pub since: Timestamp,
+    /// What is so.
+    pub text: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mend: String,
+}
+
+/// How bad a [`Condition`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConditionState {
+    /// Good to know.
+    Notice,
+    /// Something falls short.
+    Degraded,
+    /// Something does not work, and is closed.
+    Failed,
+}
+
+/// One network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkStatus {
+    /// Its name.
+    pub name: Name,
+    /// `eth1.100`; `None` for a node-local one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<String>,
+    /// Leased addresses of the family that `total` counts.
+    pub used: u64,
+    /// Addresses of its IPv4 ranges, or of its IPv6 ranges where it has no IPv4; saturates.
+    pub total: u64,
+    /// Attached workloads.
+    pub workloads: u64,
+    /// Whether its links are as they should be.
+    pub ready: bool,
+}
+
+/// One kernel table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MapFill {
+    /// Its name.
+    pub name: String,
+    /// Entries in it.
+    pub entries: u64,
+    /// Entries it can take.
+    pub max: u64,
+}
+
+/// DNS for workloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsStatus {
+    /// Servers asked.
+    #[serde(default)]
+    pub upstreams: Vec<SocketAddr>,
+    /// Learned (workload, address) pairs that are alive.
+    #[serde(default)]
+    pub learned: u64,
+    /// Queries by outcome; since the daemon started.
+    #[serde(default)]
+    pub queries: BTreeMap<String, u64>,
+}
+
+/// The TLS edge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeStatus {
+    /// Where it listens.
+    #[serde(default)]
+    pub listeners: Vec<SocketAddr>,
+    /// What it serves.
+    #[serde(default)]
+    pub apps: Vec<EdgeApp>,
+}
+
+/// One exposed app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeApp {
+    /// Its namespace.
+    pub namespace: Name,
+    /// Its name.
+    pub name: Name,
+    /// The hosts it serves.
+    pub hosts: Vec<String>,
+    /// `Edge` or `Passthrough`.
+    pub tls: String,
+    /// Backends that could be asked.
+    pub backends: u64,
+    /// Backends of these that answer.
+    pub ready_backends: u64,
+    /// End of its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<Timestamp>,
+}
+
+/// Answer to `GET /v1/doctor`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Doctor {
+    /// Every check, good ones included.
+    pub checks: Vec<Check>,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// What was checked.
+    pub name: String,
+    /// Whether it is as needed.
+    pub ok: bool,
+    /// What was found, and what falls short by it.
+    pub found: String,
+    /// What to do; empty when all is well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mend: String,
+}
+
+impl fmt::Display for ConditionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Notice => "notice",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+        })
+    }
+}

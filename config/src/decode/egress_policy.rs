@@ -1,0 +1,80 @@
+//! `kind: EgressPolicy`
+
+use super::later::Later;
+use super::{rules, selector};
+use crate::document::field::Field;
+use crate::document::fields::Fields;
+use crate::names::Name;
+use crate::resource::{AllowRule, CidrRule, EgressPolicy, NameRule, Ports};
+
+/// The port on which names are verified by TLS unless a rule says otherwise.
+const HTTPS: u16 = 443;
+
+pub(super) fn read(namespace: Option<Name>, name: Option<Name>, spec: &Field<'_>) -> Option<EgressPolicy> {
+    let fields = spec.fields(&["selector", "mode", "deny", "allow"], &[])?;
+    let selector = fields.required("selector", selector::MISSING).and_then(|field| selector::read(&field));
+    if let Some(mode) = fields.optional("mode") {
+        mode.choice_or_later(&[("Enforce", Ok(())), ("Audit", Err(Later::Audit))]);
+    }
+    let list = |key: &str| fields.optional(key).and_then(|field| field.items()).unwrap_or_default();
+    let deny = Field::all(&list("deny"), deny_rule);
+    let allow = Field::all(&list("allow"), allow_rule);
+    Some(EgressPolicy { namespace: namespace?, name: name?, selector: selector?, deny: deny?, allow: allow? })
+}
+
+fn deny_rule(item: &Field<'_>) -> Option<CidrRule> {
+    let fields = item.fields(&["cidrs", "except", "ports"], &[("dnsNames", Later::DenyNames)])?;
+    if fields.has("dnsNames") { None } else { rules::cidr_rule(&fields) }
+}
+
+fn allow_rule(item: &Field<'_>) -> Option<AllowRule> {
+    let any = item.any_fields()?;
+    match ["resolve", "cidrs", "dnsNames"].map(|key| any.has(key)) {
+        [true, false, false] => {
+            let fields = item.fields(&["resolve"], &[])?;
+            rules::names(&fields.optional("resolve")?).map(AllowRule::Resolve)
+        }
+        [false, true, false] => {
+            let fields = item.fields(&["cidrs", "except", "ports"], &[])?;
+            rules::cidr_rule(&fields).map(AllowRule::Cidrs)
+        }
+        [false, false, true] => {
+            let fields = item.fields(&["dnsNames", "ports", "verify"], &[])?;
+            name_rule(&fields).map(AllowRule::Names)
+        }
+        [false, false, false] => {
+            let fields = item.fields(&["resolve", "cidrs", "dnsNames", "except", "ports", "verify"], &[])?;
+            if !["resolve", "cidrs", "dnsNames"].iter().any(|key| fields.has(key)) {
+                let mend = "write `cidrs`, `dnsNames` or `resolve`; every address is `cidrs: [ 0.0.0.0/0, \"::/0\" ]`";
+                item.problem("the rule does not say what it allows", mend);
+            }
+            None
+        }
+        [_, _, _] => {
+            item.problem("a rule has one of `resolve`, `cidrs` and `dnsNames`", "make a rule of each");
+            None
+        }
+    }
+}
+
+fn name_rule(fields: &Fields<'_>) -> Option<NameRule> {
+    let names = fields.optional("dnsNames").and_then(|field| rules::names(&field));
+    let ports = rules::ports(fields);
+    match fields.optional("verify") {
+        Some(verify) => {
+            verify.choice_or_later(&[("None", Ok(())), ("TLS", Err(Later::VerifyTls))]);
+        }
+        None if !fields.has("verify") && ports.as_ref().is_some_and(covers_https) => {
+            fields.itself().later(Later::VerifyTlsByDefault);
+        }
+        None => {}
+    }
+    Some(NameRule { names: names?, ports: ports? })
+}
+
+fn covers_https(ports: &Ports) -> bool {
+    match ports {
+        Ports::All => true,
+        Ports::Some(ranges) => ranges.iter().any(|range| (range.first..=range.last).contains(&HTTPS)),
+    }
+}

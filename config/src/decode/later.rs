@@ -1,0 +1,122 @@
+//! What a later release brings. It is refused by name until then: a field that was read and not obeyed would be a
+//! promise nobody keeps.
+
+macro_rules! later {
+    ($($(#[$doc:meta])* $name:ident: $what:literal, $mend:literal;)*) => {
+        /// Something that this release knows and does not do.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Later { $($(#[$doc])* $name,)* }
+
+        impl Later {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What is refused.
+            pub(crate) const fn what(self) -> &'static str {
+                match self { $(Self::$name => $what,)* }
+            }
+
+            /// What to write until then.
+            pub(crate) const fn mend(self) -> &'static str {
+                match self { $(Self::$name => $mend,)* }
+            }
+        }
+    };
+}
+
+later! {
+    /// `tls.acme`, `certificate.acme`
+    Acme:
+        "certificates by ACME come in a later release",
+        "name `certificate.certFile` and `keyFile`; they are read again when they change";
+    /// `kind: AddressSet`
+    AddressSet:
+        "AddressSet comes in a later release",
+        "list the prefixes under `cidrs` of the rules";
+    /// `spec.adopt` of a Network
+    Adopt:
+        "`adopt` comes in a later release",
+        "leave it out, and attach the workloads with `netctl attach`";
+    /// `mode: Audit`
+    Audit:
+        "`mode: Audit` comes in a later release",
+        "write `mode: Enforce` or leave it out; `netctl explain` tells beforehand what would be denied";
+    /// `kind: ClusterEgressPolicy`
+    ClusterEgressPolicy:
+        "ClusterEgressPolicy comes in a later release",
+        "write an EgressPolicy in each namespace";
+    /// Kubernetes' cluster-wide policies
+    ClusterNetworkPolicy:
+        "cluster-wide network policies come in a later release",
+        "write an EgressPolicy in each namespace";
+    /// `deny[].dnsNames`
+    DenyNames:
+        "denying by name comes in a later release",
+        "leave the name out of `allow`; what no rule allows is denied";
+    /// `dns.via: Network` where a router of the VLAN routes
+    DnsThroughExternal:
+        "`via: Network` under `gateway: External` comes in a later release",
+        "write `via: Node`, or `gateway: Node`";
+    /// `selector.matchExpressions`
+    MatchExpressions:
+        "`matchExpressions` comes in a later release",
+        "use `matchLabels`";
+    /// `kind: NetworkPolicy`
+    NetworkPolicy:
+        "NetworkPolicy comes in a later release",
+        "write an EgressPolicy, and set `ingressDefault` of the Namespace";
+    /// `protocol: SCTP`, `ICMP` and so on
+    OtherProtocol:
+        "rules for protocols other than TCP and UDP come in a later release",
+        "use TCP or UDP, or leave `ports` out to mean every protocol";
+    /// `snat: 192.0.2.1`
+    OwnAddress:
+        "`snat` to an address of its own comes in a later release",
+        "write `snat: Masquerade` or `snat: None`";
+    /// `mode: Reencrypt`
+    Reencrypt:
+        "`mode: Reencrypt` comes in a later release",
+        "use `Edge`, or `Passthrough` to a backend that speaks TLS";
+    /// `verify: TLS`
+    VerifyTls:
+        "`verify: TLS` comes in a later release",
+        "write `verify: None`: an address then counts for a name when this workload resolved the name to it";
+    /// port 443 without `verify`
+    VerifyTlsByDefault:
+        "on port 443 `verify` is TLS unless the rule says otherwise, and that comes in a later release",
+        "write `verify: None`: an address then counts for a name when this workload resolved the name to it";
+    /// `*.example.com` as an exposed host
+    WildcardHost:
+        "wildcard hosts come in a later release",
+        "name each host";
+}
+
+impl Later {
+    /// The later release's kind, by `kind:`.
+    pub(crate) fn kind(kind: &str) -> Option<Self> {
+        match kind {
+            "AddressSet" => Some(Self::AddressSet),
+            "ClusterEgressPolicy" => Some(Self::ClusterEgressPolicy),
+            "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy" => {
+                Some(Self::ClusterNetworkPolicy)
+            }
+            "NetworkPolicy" => Some(Self::NetworkPolicy),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The golden file shows how each is refused; this holds that it shows all of them.
+    #[test]
+    fn everything_that_waits_is_refused_in_the_golden_file() {
+        let golden = include_str!("../../tests/golden/later.problems");
+        for later in Later::ALL {
+            let told = format!(": {}; {}", later.what(), later.mend());
+            assert!(golden.lines().any(|line| line.ends_with(&told)), "{later:?} has no example");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `kind: EgressPolicy`: what the selected workloads of a namespace may reach.
+
+use ipnetwork::IpNetwork;
+
+use crate::names::{DomainPattern, Name};
+use crate::resource::Labels;
+
+/// `kind: EgressPolicy`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressPolicy {
+    /// Namespace.
+    pub namespace: Name,
+    /// Name.
+    pub name: Name,
+    /// `spec.selector.matchLabels`; empty selects every workload of the namespace.
+    pub selector: Labels,
+    /// `spec.deny`, by address.
+    pub deny: Vec<CidrRule>,
+    /// `spec.allow`, in the order of the file.
+    pub allow: Vec<AllowRule>,
+}
+
+/// One of `spec.allow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowRule {
+    /// `resolve`: may be looked up; opens nothing.
+    Resolve(Vec<DomainPattern>),
+    /// `cidrs`
+    Cidrs(CidrRule),
+    /// `dnsNames` with `verify: None`
+    Names(NameRule),
+}
+
+/// Addresses and ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CidrRule {
+    /// Prefixes, host bits zero.
+    pub cidrs: Vec<IpNetwork>,
+    /// Prefixes that this rule leaves out; it denies nothing.
+    pub except: Vec<IpNetwork>,
+    /// Empty in the file means every port of every protocol, here `Ports::All`.
+    pub ports: Ports,
+}
+
+/// Names and ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameRule {
+    /// Patterns, at least one.
+    pub names: Vec<DomainPattern>,
+    /// As in [`CidrRule`].
+    pub ports: Ports,
+}
+
+/// The ports of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// Every protocol and port.
+    All,
+    /// These, at least one.
+    Some(Vec<PortRange>),
+}
+
+/// Ports `first..=last` of a protocol, host byte order, 1–65535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// `port`
+    pub first: u16,
+    /// `endPort`, or `port`
+    pub last: u16,
+}
+
+/// A transport protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// 6
+    Tcp,
+    /// 17
+    Udp,
+}
+
+impl Protocol {
+    /// IP protocol number (IANA).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A resource in its Kubernetes form, every default written out. [`parse`](crate::parse) and
+//! [`from_json`](crate::from_json) read it back to the same value.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    API_VERSION, AllowRule, Backend, CidrRule, Default, DnsVia, EgressPolicy, ExposedApp, Gateway, Labels, Namespace,
+    Network, PortRange, Ports, Protocol, Resource, Snat, Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
+};
+
+impl Resource {
+    /// `apiVersion`, `kind`, `metadata` and `spec`.
+    pub fn to_json(&self) -> Value {
+        let key = self.key();
+        let mut metadata = object([("name", json!(key.name))]);
+        if let Some(namespace) = &key.namespace {
+            metadata.insert("namespace".to_owned(), json!(namespace));
+        }
+        let spec = match self {
+            Self::Network(it) => network(it),
+            Self::Namespace(it) => {
+                metadata.insert("labels".to_owned(), json!(it.labels));
+                namespace(it)
+            }
+            Self::EgressPolicy(it) => egress_policy(it),
+            Self::ExposedApp(it) => exposed_app(it),
+        };
+        json!({ "apiVersion": API_VERSION, "kind": key.kind.as_str(), "metadata": metadata, "spec": spec })
+    }
+}
+
+fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn network(network: &Network) -> Map<String, Value> {
+    let mut spec = object([
+        ("subnets", network.subnets.iter().map(subnet).collect()),
+        (
+            "gateway",
+            json!(match network.gateway {
+                Gateway::Node => "Node",
+                Gateway::External => "External",
+            }),
+        ),
+        (
+            "egress",
+            json!({ "snat": match network.snat {
+                Snat::Masquerade => "Masquerade",
+                Snat::None => "None",
+            }}),
+        ),
+        (
+            "workloadTraffic",
+            json!(match network.workload_traffic {
+                WorkloadTraffic::Open => "Open",
+                WorkloadTraffic::Isolated => "Isolated",
+            }),
+        ),
+    ]);
+    if let Some(vlan) = &network.vlan {
+        let protocol = match vlan.protocol {
+            VlanProtocol::Dot1q => "802.1Q",
+            VlanProtocol::Dot1ad => "802.1ad",
+        };
+        spec.insert("vlan".to_owned(), json!({ "parent": vlan.parent, "id": vlan.id, "protocol": protocol }));
+    }
+    if let Some(dns) = &network.dns {
+        let via = match dns.via {
+            DnsVia::Node => "Node",
+            DnsVia::Network => "Network",
+        };
+        spec.insert("dns".to_owned(), json!({ "upstreams": dns.upstreams, "via": via }));
+    }
+    if let Some(mtu) = network.mtu {
+        spec.insert("mtu".to_owned(), json!(mtu));
+    }
+    spec
+}
+
+fn subnet(subnet: &Subnet) -> Value {
+    let mut spec = object([("cidr", json!(subnet.cidr.to_string()))]);
+    if let Some(gateway) = subnet.gateway {
+        spec.insert("gateway".to_owned(), json!(gateway));
+    }
+    if let Some((first, last)) = subnet.range {
+        spec.insert("range".to_owned(), json!(format!("{first}-{last}")));
+    }
+    Value::Object(spec)
+}
+
+fn namespace(namespace: &Namespace) -> Map<String, Value> {
+    let word = |default: Default| match default {
+        Default::Allow => "Allow",
+        Default::Deny => "Deny",
+    };
+    object([
+        ("network", json!(namespace.network)),
+        ("egressDefault", json!(word(namespace.egress_default))),
+        ("ingressDefault", json!(word(namespace.ingress_default))),
+    ])
+}
+
+fn selector(labels: &Labels) -> Value {
+    if labels.is_empty() { json!({}) } else { json!({ "matchLabels": labels }) }
+}
+
+fn egress_policy(policy: &EgressPolicy) -> Map<String, Value> {
+    object([
+        ("selector", selector(&policy.selector)),
+        ("mode", json!("Enforce")),
+        ("deny", policy.deny.iter().map(|rule| Value::Object(cidr_rule(rule))).collect()),
+        ("allow", policy.allow.iter().map(|rule| Value::Object(allow_rule(rule))).collect()),
+    ])
+}
+
+fn allow_rule(rule: &AllowRule) -> Map<String, Value> {
+    let texts = |patterns: &[crate::names::DomainPattern]| patterns.iter().map(|it| json!(it.to_string())).collect();
+    match rule {
+        AllowRule::Resolve(patterns) => object([("resolve", texts(patterns))]),
+        AllowRule::Cidrs(rule) => cidr_rule(rule),
+        AllowRule::Names(rule) => {
+            let mut spec = object([("dnsNames", texts(&rule.names)), ("verify", json!("None"))]);
+            insert_ports(&mut spec, &rule.ports);
+            spec
+        }
+    }
+}
+
+fn cidr_rule(rule: &CidrRule) -> Map<String, Value> {
+    let texts = |prefixes: &[ipnetwork::IpNetwork]| prefixes.iter().map(|it| json!(it.to_string())).collect();
+    let mut spec = object([("cidrs", texts(&rule.cidrs))]);
+    if !rule.except.is_empty() {
+        spec.insert("except".to_owned(), texts(&rule.except));
+    }
+    insert_ports(&mut spec, &rule.ports);
+    spec
+}
+
+fn insert_ports(spec: &mut Map<String, Value>, ports: &Ports) {
+    match ports {
+        Ports::All => {}
+        Ports::Some(ranges) => {
+            spec.insert("ports".to_owned(), ranges.iter().map(port_range).collect());
+        }
+    }
+}
+
+fn port_range(range: &PortRange) -> Value {
+    let protocol = match range.protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    };
+    let mut spec = object([("protocol", json!(protocol)), ("port", json!(range.first))]);
+    if range.last != range.first {
+        spec.insert("endPort".to_owned(), json!(range.last));
+    }
+    Value::Object(spec)
+}
+
+fn exposed_app(app: &ExposedApp) -> Map<String, Value> {
+    let routes = app.routes.iter();
+    let routes = routes.map(|route| json!({ "path": route.path, "backends": backends(&route.backends) })).collect();
+    object([("hosts", json!(app.hosts)), ("tls", tls(&app.tls)), ("routes", routes)])
+}
+
+fn tls(tls: &Tls) -> Value {
+    match tls {
+        Tls::Passthrough => json!({ "mode": "Passthrough" }),
+        Tls::Edge { certificate, min_version, client_ca } => {
+            let version = match min_version {
+                TlsVersion::Tls12 => "1.2",
+                TlsVersion::Tls13 => "1.3",
+            };
+            let files = json!({ "certFile": certificate.cert_file, "keyFile": certificate.key_file });
+            let mut spec = object([("mode", json!("Edge")), ("certificate", files), ("minVersion", json!(version))]);
+            if let Some(file) = client_ca {
+                spec.insert("clientAuth".to_owned(), json!({ "caFile": file }));
+            }
+            Value::Object(spec)
+        }
+    }
+}
+
+fn backends(backends: &[Backend]) -> Value {
+    backends.iter().map(|it| json!({ "selector": selector(&it.selector), "port": it.port })).collect()
+}

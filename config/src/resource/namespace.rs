@@ -1,0 +1,28 @@
+//! `kind: Namespace`: a tenant's workloads, the network they are on, and what holds where no policy speaks.
+
+use crate::names::Name;
+use crate::resource::Labels;
+
+/// `kind: Namespace`: a tenant's group of workloads on one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name.
+    pub name: Name,
+    /// Labels, with `kubernetes.io/metadata.name` always there.
+    pub labels: Labels,
+    /// `spec.network`
+    pub network: Name,
+    /// What a workload may send where no policy isolates it.
+    pub egress_default: Default,
+    /// What may reach a workload where no policy isolates it.
+    pub ingress_default: Default,
+}
+
+/// `egressDefault`, `ingressDefault`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// Everything that no rule denies.
+    Allow,
+    /// Nothing but what a rule allows.
+    Deny,
+}

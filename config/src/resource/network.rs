@@ -1,0 +1,104 @@
+//! `kind: Network`: a tenant's layer-2 segment, its subnets, who routes and who resolves.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::names::{InterfaceName, Name, VlanId};
+
+/// `kind: Network`: a tenant's layer-2 segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its name; networks are node-wide.
+    pub name: Name,
+    /// `spec.vlan`; `None` is a node-local segment.
+    pub vlan: Option<Vlan>,
+    /// `spec.subnets`, at least one, at most one gateway each.
+    pub subnets: Vec<Subnet>,
+    /// Who routes.
+    pub gateway: Gateway,
+    /// `spec.egress.snat`
+    pub snat: Snat,
+    /// `spec.workloadTraffic`
+    pub workload_traffic: WorkloadTraffic,
+    /// `spec.dns`; `None` is the node's.
+    pub dns: Option<NetworkDns>,
+    /// `spec.mtu` in bytes, 1280–65535; `None` takes the parent's (1500 without one).
+    pub mtu: Option<u16>,
+}
+
+/// `spec.vlan`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// The trunk.
+    pub parent: InterfaceName,
+    /// The tag.
+    pub id: VlanId,
+    /// Its EtherType.
+    pub protocol: VlanProtocol,
+}
+
+/// The tag's EtherType.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VlanProtocol {
+    /// 0x8100
+    Dot1q,
+    /// 0x88a8
+    Dot1ad,
+}
+
+/// One of `spec.subnets`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// Network address and prefix length; host bits are zero.
+    pub cidr: IpNetwork,
+    /// Inside `cidr`, of its family.
+    pub gateway: Option<IpAddr>,
+    /// First and last address to hand out; default: all but network, broadcast and gateway.
+    pub range: Option<(IpAddr, IpAddr)>,
+}
+
+/// `spec.gateway`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// This node routes for the network.
+    Node,
+    /// A router on the VLAN does.
+    External,
+}
+
+/// `spec.egress.snat`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snat {
+    /// To the node's address.
+    Masquerade,
+    /// Addresses stay.
+    None,
+}
+
+/// `spec.workloadTraffic`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadTraffic {
+    /// Workloads of the network may open connections to each other (as far as their egress policies let them).
+    Open,
+    /// They may not.
+    Isolated,
+}
+
+/// `spec.dns`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkDns {
+    /// Servers, asked at port 53.
+    pub upstreams: Vec<IpAddr>,
+    /// The way to them.
+    pub via: DnsVia,
+}
+
+/// `spec.dns.via`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsVia {
+    /// By the node's own routes.
+    Node,
+    /// Through the tenant's segment.
+    Network,
+}

@@ -1,0 +1,281 @@
+//! The set of all resources.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::decode::Parsed;
+use crate::names::Name;
+use crate::resource::{EgressPolicy, ExposedApp, Kind, Labels, Namespace, Network, Resource, ResourceKey, selects};
+
+/// Where a resource stands in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, as it was given to [`parse`](crate::parse).
+    pub file: Arc<str>,
+    /// Line of each key by its path, from 1; the resource itself is the empty path.
+    pub lines: BTreeMap<String, u32>,
+}
+
+impl Origin {
+    /// Line of the key, or of what it stands in; the resource itself is the empty path.
+    pub(crate) fn line<'k>(&self, key: &'k str) -> Option<u32> {
+        let parent = |key: &&'k str| (!key.is_empty()).then_some(&key[..key.rfind(['.', '[']).unwrap_or(0)]);
+        std::iter::successors(Some(key), parent).find_map(|key| self.lines.get(key)).copied()
+    }
+}
+
+/// Resources by key, each valid in itself; [`check`](crate::check) tells whether they fit together. Sets are equal when
+/// their resources are, wherever these came from.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    entries: BTreeMap<ResourceKey, Member>,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    resource: Resource,
+    origin: Option<Origin>,
+}
+
+impl Resources {
+    /// An empty set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a resource, and returns the one of the same key that it replaces.
+    pub fn insert(&mut self, resource: impl Into<Resource>) -> Option<Resource> {
+        self.put(resource.into(), None)
+    }
+
+    /// Adds a resource of a file, and returns the one that it replaces. [`check`](crate::check) then names file and line.
+    pub fn insert_parsed(&mut self, parsed: Parsed) -> Option<Resource> {
+        self.put(parsed.resource, Some(parsed.origin))
+    }
+
+    fn put(&mut self, resource: Resource, origin: Option<Origin>) -> Option<Resource> {
+        self.entries.insert(resource.key(), Member { resource, origin }).map(|member| member.resource)
+    }
+
+    /// Takes a resource out.
+    pub fn remove(&mut self, key: &ResourceKey) -> Option<Resource> {
+        self.entries.remove(key).map(|member| member.resource)
+    }
+
+    /// The resource of that key.
+    pub fn get(&self, key: &ResourceKey) -> Option<&Resource> {
+        self.entries.get(key).map(|member| &member.resource)
+    }
+
+    /// Where the resource came from, if it came from a file.
+    pub fn origin(&self, key: &ResourceKey) -> Option<&Origin> {
+        self.entries.get(key)?.origin.as_ref()
+    }
+
+    /// Forgets files and lines: for a set that is kept when the apply is over.
+    pub fn forget_origins(&mut self) {
+        self.entries.values_mut().for_each(|member| member.origin = None);
+    }
+
+    /// How many resources there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Every resource, in the order in which they build on each other, then by namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = &Resource> {
+        self.entries.values().map(|member| &member.resource)
+    }
+
+    /// The resources of a kind, by namespace and name.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Resource> {
+        self.from(ResourceKey { kind, namespace: None, name: Name::first() }).take_while(move |it| it.kind() == kind)
+    }
+
+    /// Every network.
+    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.of_kind(Kind::Network).filter_map(network)
+    }
+
+    /// Every namespace.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.of_kind(Kind::Namespace).filter_map(namespace)
+    }
+
+    /// Every egress policy.
+    pub fn policies(&self) -> impl Iterator<Item = &EgressPolicy> {
+        self.of_kind(Kind::EgressPolicy).filter_map(policy)
+    }
+
+    /// Every exposed app.
+    pub fn apps(&self) -> impl Iterator<Item = &ExposedApp> {
+        self.of_kind(Kind::ExposedApp).filter_map(app)
+    }
+
+    /// The network of that name.
+    pub fn network(&self, name: &Name) -> Option<&Network> {
+        self.get(&ResourceKey::network(name.clone())).and_then(network)
+    }
+
+    /// The namespace of that name.
+    pub fn namespace(&self, name: &Name) -> Option<&Namespace> {
+        self.get(&ResourceKey::namespace(name.clone())).and_then(namespace)
+    }
+
+    /// The network of a namespace's workloads.
+    pub fn network_of(&self, namespace: &Name) -> Option<&Network> {
+        self.network(&self.namespace(namespace)?.network)
+    }
+
+    /// The policies of a namespace.
+    pub fn policies_of(&self, namespace: &Name) -> impl Iterator<Item = &EgressPolicy> {
+        self.within(Kind::EgressPolicy, namespace).filter_map(policy)
+    }
+
+    /// The policies of a namespace that select a workload with these labels.
+    pub fn policies_selecting(&self, namespace: &Name, labels: &Labels) -> impl Iterator<Item = &EgressPolicy> {
+        self.policies_of(namespace).filter(move |policy| selects(&policy.selector, labels))
+    }
+
+    /// The exposed apps of a namespace.
+    pub fn apps_of(&self, namespace: &Name) -> impl Iterator<Item = &ExposedApp> {
+        self.within(Kind::ExposedApp, namespace).filter_map(app)
+    }
+
+    fn within(&self, kind: Kind, namespace: &Name) -> impl Iterator<Item = &Resource> {
+        let first = ResourceKey { kind, namespace: Some(namespace.clone()), name: Name::first() };
+        let prefix = (kind, first.namespace.clone());
+        self.entries
+            .range(first..)
+            .take_while(move |(key, _)| (key.kind, &key.namespace) == (prefix.0, &prefix.1))
+            .map(|(_, member)| &member.resource)
+    }
+
+    fn from(&self, first: ResourceKey) -> impl Iterator<Item = &Resource> {
+        self.entries.range(first..).map(|(_, member)| &member.resource)
+    }
+}
+
+fn network(resource: &Resource) -> Option<&Network> {
+    if let Resource::Network(network) = resource { Some(network) } else { None }
+}
+
+fn namespace(resource: &Resource) -> Option<&Namespace> {
+    if let Resource::Namespace(namespace) = resource { Some(namespace) } else { None }
+}
+
+fn policy(resource: &Resource) -> Option<&EgressPolicy> {
+    if let Resource::EgressPolicy(policy) = resource { Some(policy) } else { None }
+}
+
+fn app(resource: &Resource) -> Option<&ExposedApp> {
+    if let Resource::ExposedApp(app) = resource { Some(app) } else { None }
+}
+
+impl PartialEq for Resources {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Resources {}
+
+impl<R: Into<Resource>> FromIterator<R> for Resources {
+    fn from_iter<I: IntoIterator<Item = R>>(resources: I) -> Self {
+        let mut set = Self::new();
+        set.extend(resources);
+        set
+    }
+}
+
+impl<R: Into<Resource>> Extend<R> for Resources {
+    fn extend<I: IntoIterator<Item = R>>(&mut self, resources: I) {
+        for resource in resources {
+            self.insert(resource);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+
+    fn set() -> Resources {
+        let text = "
+{ apiVersion: tidegate.dev/v1alpha1, kind: Network, metadata: { name: a }, spec: { gateway: External, subnets: [ { cidr: 10.0.0.0/24 } ] } }
+---
+{ apiVersion: tidegate.dev/v1alpha1, kind: Namespace, metadata: { name: shop }, spec: { network: a } }
+---
+{ apiVersion: tidegate.dev/v1alpha1, kind: EgressPolicy, metadata: { name: web, namespace: shop }, spec: { selector: { matchLabels: { app: web } } } }
+---
+{ apiVersion: tidegate.dev/v1alpha1, kind: EgressPolicy, metadata: { name: all, namespace: shop }, spec: { selector: {} } }
+---
+{ apiVersion: tidegate.dev/v1alpha1, kind: EgressPolicy, metadata: { name: all, namespace: shop2 }, spec: { selector: {} } }
+";
+        let mut set = Resources::new();
+        for parsed in parse("set.yaml", text).unwrap() {
+            assert_eq!(set.insert_parsed(parsed), None);
+        }
+        set
+    }
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn kinds_and_namespaces_are_kept_apart() {
+        let set = set();
+        assert_eq!(set.len(), 5);
+        assert_eq!(Kind::ALL.map(|kind| set.of_kind(kind).count()), [1, 1, 3, 0]);
+        assert_eq!(set.policies_of(&name("shop")).count(), 2);
+        assert_eq!(set.policies_of(&name("sho")).count(), 0);
+        assert_eq!(set.apps().count() + set.apps_of(&name("shop")).count(), 0);
+        assert_eq!(set.network_of(&name("shop")).map(|network| network.name.as_str()), Some("a"));
+        assert_eq!(set.network_of(&name("other")), None);
+        let keys: Vec<String> = set.iter().map(|resource| resource.key().to_string()).collect();
+        assert_eq!(
+            keys,
+            ["network/a", "namespace/shop", "egresspolicy/shop/all", "egresspolicy/shop/web", "egresspolicy/shop2/all"]
+        );
+    }
+
+    #[test]
+    fn policies_are_found_by_what_they_select() {
+        let set = set();
+        let found = |labels: &Labels| -> Vec<String> {
+            set.policies_selecting(&name("shop"), labels).map(|policy| policy.name.to_string()).collect()
+        };
+        assert_eq!(found(&Labels::new()), ["all"]);
+        assert_eq!(found(&Labels::from([("app".into(), "web".into())])), ["all", "web"]);
+    }
+
+    #[test]
+    fn a_resource_replaces_the_one_of_its_key_and_can_go() {
+        let mut set = set();
+        let key: ResourceKey = "egp/shop/web".parse().unwrap();
+        assert_eq!(set.origin(&key).and_then(|origin| origin.line("spec.selector.matchLabels.app")), Some(6));
+        assert_eq!(set.origin(&key).and_then(|origin| origin.line("spec.selector.absent[3].key")), Some(6));
+        let old = set.remove(&key).unwrap();
+        assert_eq!(set.get(&key), None);
+        assert_eq!(set.remove(&key), None);
+        assert_eq!(set.insert(old.clone()), None);
+        assert_eq!(set.insert(old.clone()), Some(old));
+        assert_eq!(set.origin(&key), None);
+    }
+
+    #[test]
+    fn sets_are_equal_wherever_their_resources_came_from() {
+        let mut other = set();
+        other.forget_origins();
+        assert_eq!(set(), other);
+        other.remove(&"ns/shop".parse().unwrap());
+        assert_ne!(set(), other);
+    }
+}

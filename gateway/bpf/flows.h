@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The flow table: allowed flows only, never evicted, a quota for each workload. The key is the workload's view, so that
+ * one lookup finds a flow from both directions. Every entry has an idle time: a packet that finds an entry past it
+ * finds nothing, and a timer of the kernel, which needs no daemon, takes such entries away.
+ */
+#pragma once
+
+#define SEEN_ANSWER 1    /* the side that did not open it has sent */
+#define SEEN_CONFIRMED 2 /* and the opener went on: a handshake, not a flood's half-open entry */
+#define SEEN_FIN_OPENER 4
+#define SEEN_FIN_ANSWERER 8
+#define SEEN_RST 16
+
+static __always_inline int is_closed(const struct flow *f)
+{
+	return f->tcp & SEEN_RST || (f->tcp & SEEN_FIN_OPENER && f->tcp & SEEN_FIN_ANSWERER);
+}
+
+static __always_inline int is_stale(const struct flow *f, const struct flow_key *k, const struct settings *s, __u64 now)
+{
+	__u64 idle = s->other_idle_ns;
+	if (k->protocol == IPPROTO_TCP && is_closed(f))
+		idle = s->closed_idle_ns;
+	else if (k->protocol == IPPROTO_TCP && f->tcp & SEEN_CONFIRMED)
+		idle = s->tcp_idle_ns;
+	return now > f->last_seen_ns && now - f->last_seen_ns > idle;
+}
+
+/* Whoever deletes the entry, and nobody else, gives its place back to the workload. */
+static __noinline int remove_flow(struct flow_key *k)
+{
+	__u32 id = k->workload;
+	if (bpf_map_delete_elem(&flows, k))
+		return 0;
+	struct usage *u = bpf_map_lookup_elem(&usage, &id);
+	if (u)
+		__sync_fetch_and_sub(&u->flows, 1);
+	return 1;
+}
+
+static __always_inline int is_from_opener(const struct flow *f, __u8 direction)
+{
+	return (f->origin == ORIGIN_EGRESS) == (direction == FROM_WORKLOAD);
+}
+
+static __always_inline void touch(struct flow *f, const struct packet *p)
+{
+	if (p->direction == FROM_WORKLOAD) {
+		__sync_fetch_and_add(&f->packets_out, 1);
+		__sync_fetch_and_add(&f->bytes_out, p->bytes);
+	} else {
+		__sync_fetch_and_add(&f->packets_in, 1);
+		__sync_fetch_and_add(&f->bytes_in, p->bytes);
+	}
+	f->last_seen_ns = p->now;
+	int opener = is_from_opener(f, p->direction);
+	__u8 tcp = p->tcp_flags & TCP_RST ? f->tcp | SEEN_RST : f->tcp & ~SEEN_RST;
+	if (!opener)
+		tcp |= SEEN_ANSWER;
+	else if (tcp & SEEN_ANSWER && !(p->tcp_flags & (TCP_SYN | TCP_RST)))
+		tcp |= SEEN_CONFIRMED;
+	if (p->tcp_flags & TCP_FIN)
+		tcp |= opener ? SEEN_FIN_OPENER : SEEN_FIN_ANSWERER;
+	if (tcp != f->tcp)
+		f->tcp = tcp;
+}
+
+/*
+ * A SYN asks for a new connection, whatever the table knows of the old one: an open flow does not keep its address
+ * open. Only a repeated SYN of the same handshake belongs to the entry that it made. 1: decide anew.
+ */
+static __always_inline int is_new_connection(struct flow *f, struct flow_key *k, const struct packet *p, __u64 patience)
+{
+	if ((p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+		return 0;
+	int opener = is_from_opener(f, p->direction);
+	int over = opener ? f->tcp != 0 || p->now - f->opened_ns > patience : is_closed(f);
+	if (over)
+		remove_flow(k);
+	return over || !opener;
+}
+
+/* KNOWN_FLOW, REVOKED, or UNKNOWN: to be decided. `counted` is 0 for an ICMP error, which keeps no flow alive. */
+CHECKED_ALONE __u8 known_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int counted)
+{
+	if (!w || !k || !p || !v)
+		return REASON_KERNEL_ERROR;
+	struct settings *s = node_settings();
+	struct flow_key key = *k;
+	struct flow *f = bpf_map_lookup_elem(&flows, &key);
+	if (!f || !s)
+		return REASON_UNKNOWN;
+	if (is_stale(f, &key, s, p->now)) {
+		remove_flow(&key);
+		return REASON_UNKNOWN;
+	}
+	if (counted && is_new_connection(f, &key, p, s->other_idle_ns))
+		return REASON_UNKNOWN;
+	v->rule = f->rule;
+	v->name = f->name;
+	if (f->epoch != w->epoch) {
+		__u8 reason = decide_again(w, k, f, v, p->now);
+		if (!passes(reason)) {
+			remove_flow(&key);
+			return REASON_REVOKED;
+		}
+		f->rule = v->rule;
+		f->name = v->name;
+		f->reason = reason;
+		f->epoch = w->epoch;
+	}
+	if (counted)
+		touch(f, p);
+	return REASON_KNOWN_FLOW;
+}
+
+/* Enters an allowed flow; answers the verdict's reason, or why it cannot be entered. */
+CHECKED_ALONE __u8 open_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int origin)
+{
+	if (!w || !k || !p || !v)
+		return REASON_KERNEL_ERROR;
+	__u32 id = w->id;
+	struct usage *u = bpf_map_lookup_elem(&usage, &id);
+	if (!u) {
+		struct usage none = {};
+		bpf_map_update_elem(&usage, &id, &none, BPF_NOEXIST);
+		u = bpf_map_lookup_elem(&usage, &id);
+		if (!u)
+			return REASON_TABLE_FULL;
+	}
+	if (__sync_fetch_and_add(&u->flows, 1) >= w->flow_quota) {
+		__sync_fetch_and_sub(&u->flows, 1);
+		return REASON_QUOTA_FULL;
+	}
+	struct flow f = {
+		.opened_ns = p->now,
+		.last_seen_ns = p->now,
+		.epoch = w->epoch,
+		.rule = v->rule,
+		.name = v->name,
+		.origin = origin,
+		.reason = v->reason,
+	};
+	if (p->direction == FROM_WORKLOAD) {
+		f.packets_out = 1;
+		f.bytes_out = p->bytes;
+	} else {
+		f.packets_in = 1;
+		f.bytes_in = p->bytes;
+	}
+	struct flow_key key = *k;
+	long error = bpf_map_update_elem(&flows, &key, &f, BPF_NOEXIST);
+	if (!error)
+		return v->reason;
+	__sync_fetch_and_sub(&u->flows, 1);
+	if (error == -17) /* EEXIST: another CPU was first, or a SYN against an open flow; both were decided */
+		return v->reason;
+	return error == -7 ? REASON_TABLE_FULL : REASON_KERNEL_ERROR; /* E2BIG */
+}
+
+static __always_inline void fragment_key_of(struct fragment_key *key, const struct workload *w, const struct packet *p)
+{
+	key->workload = w->id;
+	key->source = p->source;
+	key->destination = p->destination;
+	key->id = p->fragment_id;
+	key->protocol = p->protocol;
+}
+
+#define FRAGMENT_LIFE_NS 30000000000ull /* as long as Linux waits for the rest (ip_frag_time) */
+
+/* Only a first fragment that passed is entered; the later ones carry no ports. */
+CHECKED_ALONE __u8 remember_fragment(struct workload *w, struct packet *p, int reason)
+{
+	if (!w || !p)
+		return REASON_KERNEL_ERROR;
+	struct fragment_key key = {};
+	struct fragment value = { .seen_ns = p->now, .epoch = w->epoch };
+	fragment_key_of(&key, w, p);
+	return bpf_map_update_elem(&fragments, &key, &value, BPF_ANY) ? REASON_KERNEL_ERROR : reason;
+}
+
+CHECKED_ALONE __u8 later_fragment(struct workload *w, struct packet *p)
+{
+	if (!w || !p)
+		return REASON_KERNEL_ERROR;
+	struct fragment_key key = {};
+	fragment_key_of(&key, w, p);
+	struct fragment *f = bpf_map_lookup_elem(&fragments, &key);
+	if (!f || f->epoch != w->epoch || p->now - f->seen_ns > FRAGMENT_LIFE_NS)
+		return REASON_FRAGMENT_UNKNOWN;
+	return REASON_KNOWN_FLOW;
+}
+
+struct sweep {
+	struct settings *settings;
+	__u64 now;
+	__u64 reclaimed;
+};
+
+static long sweep_one(void *map, struct flow_key *k, struct flow *f, struct sweep *sweep)
+{
+	if (is_stale(f, k, sweep->settings, sweep->now)) {
+		struct flow_key key = *k;
+		sweep->reclaimed += remove_flow(&key);
+	}
+	return 0;
+}
+
+static int sweep_flows(void *map, __u32 *zero, struct sweeper *sweeper)
+{
+	struct settings *s = node_settings();
+	if (!s)
+		return 0;
+	struct sweep sweep = { .settings = s, .now = bpf_ktime_get_boot_ns() };
+	bpf_for_each_map_elem(&flows, sweep_one, &sweep, 0);
+	sweeper->runs++;
+	sweeper->reclaimed += sweep.reclaimed;
+	bpf_timer_start(&sweeper->timer, s->sweep_ns, 0);
+	return 0;
+}

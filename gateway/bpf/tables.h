@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The tables that the programs and the daemon share, mirrored in `src/egress/tables/`; a test compares the offsets.
+ * All are pinned by name. Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports are in network order,
+ * other numbers in the machine's. Times are nanoseconds of CLOCK_BOOTTIME.
+ *
+ * When full: `flows` refuses new flows (TABLE_FULL), a workload's quota its own only (QUOTA_FULL); `service_flows`,
+ * `fragments` and `budgets` lose their oldest; `events` loses new ones, counted in `losses`; in all other tables the
+ * daemon's write fails and the packet finds nothing, which denies.
+ */
+#pragma once
+
+/*
+ * A function that the verifier checks once and by itself, not again for each way to each of its calls: without these
+ * it walks some 200 000 instructions. It forgets what the caller knew, so that pointers are checked again inside, and
+ * a key behind a pointer is copied before it is looked up (6.1 takes none from there).
+ */
+#define CHECKED_ALONE __attribute__((noinline))
+
+#define MAP(name, kind, size, flags, key_type, value_type)                                                             \
+	struct {                                                                                                       \
+		__uint(type, kind);                                                                                    \
+		__uint(max_entries, size);                                                                             \
+		__uint(map_flags, flags);                                                                              \
+		__uint(pinning, LIBBPF_PIN_BY_NAME);                                                                   \
+		__type(key, key_type);                                                                                 \
+		__type(value, value_type);                                                                             \
+	} name SEC(".maps")
+#define HASH(name, size, key, value) MAP(name, BPF_MAP_TYPE_HASH, size, BPF_F_NO_PREALLOC, key, value)
+#define LRU(name, size, key, value) MAP(name, BPF_MAP_TYPE_LRU_HASH, size, 0, key, value)
+#define TRIE(name, size, key, value) MAP(name, BPF_MAP_TYPE_LPM_TRIE, size, BPF_F_NO_PREALLOC, key, value)
+
+struct address {
+	__u32 w[4];
+};
+
+/* Written by the daemon, whole, in one update: this is the switch from one policy to the next. */
+#define WORKLOAD_SEALED 1   /* nothing passes */
+#define WORKLOAD_EXTERNAL 2 /* a router on the VLAN routes, not this node */
+#define WORKLOAD_OPEN 4     /* workloadTraffic: Open */
+#define WORKLOAD_PROBES 8   /* the node itself may open connections */
+struct workload {
+	__u32 id; /* never used twice */
+	__u32 network;
+	__u32 epoch; /* goes up with each change that may end flows */
+	__u32 generation;
+	__u32 egress_policy;
+	__u32 ingress_policy;
+	__u32 flags;
+	__u32 flow_quota;
+	__u8 mac[6];
+	__u8 gateway_mac[6]; /* sender of frames from the service namespace */
+};
+HASH(workloads, 8192, __u32, struct workload); /* by ifindex of the host side */
+
+struct port_address {
+	__u32 ifindex;
+	struct address address;
+};
+HASH(addresses, 32768, struct port_address, struct address); /* the workload's own addresses -> their handles */
+
+struct handle {
+	__u32 ifindex;
+	__u32 workload;
+	struct address address;
+	__u8 mac[6];
+	__u8 gateway_mac[6];
+};
+HASH(handles, 32768, struct address, struct handle);
+
+/* A generation's 32 bits always match whole, so that the next one is loaded beside it. */
+struct class4_key {
+	__u32 prefix_length;
+	__u32 generation;
+	__be32 address;
+};
+TRIE(classes4, 2200000, struct class4_key, __u32);
+struct class6_key {
+	__u32 prefix_length;
+	__u32 generation;
+	struct address address;
+};
+TRIE(classes6, 2200000, struct class6_key, __u32);
+
+#define RULE_ANY_PROTOCOL 64 /* prefix lengths; 72 is any port of a protocol, 72 + n a block of ports */
+#define RULE_WHOLE 88
+struct rule_key {
+	__u32 prefix_length;
+	__u32 policy;
+	__u32 class;
+	__u8 protocol;
+	__be16 port;
+} __attribute__((packed));
+#define ACTION_UNDECIDED 0
+#define ACTION_ALLOW 1
+#define ACTION_DENY 2
+struct rule {
+	__u8 action;
+	__u8 pad[3];
+	__u32 rule; /* 0: the default */
+};
+TRIE(rules, 1048576, struct rule_key, struct rule);
+
+#define LEARNED_SLOTS 4
+struct learned_key {
+	__u32 workload;
+	struct address address;
+};
+struct learned_slot {
+	__u32 name; /* 0: free */
+	__u32 pad;
+	__u64 expires_ns;
+};
+struct learned {
+	struct learned_slot slots[LEARNED_SLOTS];
+};
+HASH(learned, 65536, struct learned_key, struct learned);
+struct name_class_key {
+	__u32 policy;
+	__u32 name;
+};
+HASH(name_classes, 262144, struct name_class_key, __u32);
+struct name_text {
+	char text[256];
+};
+HASH(names, 65536, __u32, struct name_text); /* for the daemon's restart; not read here */
+
+#define ORIGIN_EGRESS 1
+#define ORIGIN_INGRESS 2
+#define ORIGIN_SAME_NETWORK 3
+#define ORIGIN_PROBE 4
+struct flow_key {
+	__u32 workload;
+	struct address local;
+	struct address remote;
+	__be16 local_port; /* ICMP echo: the id, on the side that asks */
+	__be16 remote_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+struct flow {
+	__u64 opened_ns;
+	__u64 last_seen_ns;
+	__u64 packets_out; /* as the program saw them: a GSO frame counts once */
+	__u64 bytes_out;
+	__u64 packets_in;
+	__u64 bytes_in;
+	__u32 epoch;
+	__u32 rule;
+	__u32 name; /* 0: not decided by name */
+	__u8 origin;
+	__u8 tcp;
+	__u8 reason; /* why it was allowed */
+	__u8 pad;
+};
+HASH(flows, 262144, struct flow_key, struct flow);
+struct usage {
+	__u32 flows;
+};
+HASH(usage, 8192, __u32, struct usage); /* by workload id */
+
+/* The edge's connections, as flow_key: local is the workload, remote the address the edge came from. */
+LRU(service_flows, 65536, struct flow_key, __u64);
+struct port_key {
+	__u32 workload;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+HASH(exposed, 16384, struct port_key, __u32);
+
+HASH(node_addresses, 4096, struct address, __u32);
+struct listener_key {
+	struct address address; /* zero: every address of the node */
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+HASH(node_listeners, 1024, struct listener_key, __u32);
+struct segment {
+	__u32 network;
+};
+HASH(segments, 8192, __u32, struct segment); /* by ifindex of the VLAN sub-interface */
+struct subnet_key {
+	__u32 prefix_length;
+	__u32 network;
+	struct address address;
+};
+TRIE(subnets, 16384, struct subnet_key, __u32); /* what is on-link in a network */
+
+struct fragment_key {
+	__u32 workload;
+	struct address source;
+	struct address destination;
+	__u32 id;
+	__u8 protocol;
+	__u8 pad[3];
+};
+struct fragment {
+	__u64 seen_ns;
+	__u32 epoch;
+	__u32 pad;
+};
+LRU(fragments, 16384, struct fragment_key, struct fragment);
+
+#define EVENT_FLOW 1
+#define EVENT_DROP 2
+#define FROM_WORKLOAD 1
+#define TO_WORKLOAD 2
+#define FROM_SERVICE 3
+struct event {
+	__u64 time_ns;
+	__u32 workload; /* 0: none */
+	__u32 ifindex;
+	__u32 rule;
+	__u32 name;
+	struct address local;
+	struct address remote;
+	__be16 local_port;
+	__be16 remote_port;
+	__u8 protocol;
+	__u8 kind;
+	__u8 direction;
+	__u8 reason;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} events SEC(".maps");
+struct budget {
+	__u64 second;
+	__u32 flows;
+	__u32 drops;
+};
+LRU(budgets, 8192, __u32, struct budget); /* events of a workload in this second */
+
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, REASONS, 0, __u32, struct counter); /* by reason */
+#define LOST_RING_FULL 0
+#define LOST_OVER_BUDGET 1
+MAP(losses, BPF_MAP_TYPE_PERCPU_ARRAY, 2, 0, __u32, __u64); /* events that were not sent */
+
+struct settings {
+	__u64 tcp_idle_ns;
+	__u64 other_idle_ns;
+	__u64 closed_idle_ns;
+	__u64 sweep_ns;
+	__u32 tg0_ifindex; /* 0: no service namespace yet; DNS is dropped */
+	__u32 flow_events; /* a second and workload */
+	__u32 drop_events;
+	__u8 tg1_mac[6];
+	__u8 pad[6];
+};
+MAP(settings, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct settings);
+struct sweeper {
+	struct bpf_timer timer;
+	__u64 runs;
+	__u64 reclaimed;
+};
+MAP(sweeper, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct sweeper);
+
+static __always_inline struct settings *node_settings(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&settings, &zero);
+}

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The gate in the kernel. `from_workload` is at the tc ingress of a workload's host-side veth, `to_workload` at its tc
+ * egress, `from_service` at the tc ingress of tg0. Each asks its list, from the top; the first line that speaks decides,
+ * and each return carries the line's number.
+ *
+ * From a workload
+ *   0 unknown or sealed device                                                            drop
+ *   1 malformed, unsupported, tagged                                                      drop
+ *   2 not the workload's own MAC or address, a router advertisement, a DHCP server        drop
+ *   3 known flow of the current epoch; fragment, ICMP error of one; reply to the edge     pass
+ *   4 the segment's own control: ARP, ND, DHCP client, MLD                                pass
+ *   5 port 53, UDP or TCP, whatever the server                                            service namespace
+ *     other multicast; the node's own addresses, apart from the edge's listeners          drop
+ *   6 admin tier                                                                          (no such policies yet)
+ *   7 deny by CIDR                                                                        drop
+ *   8 allow by CIDR or learned name                                                       pass
+ *   9 the default
+ *
+ * To a workload
+ *   0 unknown or sealed device                                                            drop
+ *   1 malformed, unsupported, tagged, not the workload's own MAC or address               drop
+ *   2 reply of a known flow; fragment, ICMP error of one                                  pass
+ *   3 from tg0 to an exposed port: `from_service` does it, as redirect_peer skips this;
+ *     the node's own connections, if it probes                                            pass, else drop
+ *   4 ARP, ND; RA and DHCP from the router's side of an External network                  pass
+ *     other multicast                                                                     drop
+ *   5 admin tier                                                                          (no such policies yet)
+ *   6 ingress policies
+ *   7 same network, if workloadTraffic: Open                                              pass
+ *   8 ingressDefault
+ *
+ * What passes returns TC_ACT_UNSPEC: the filters of others after this one still run, and the packet goes on into the
+ * node's stack. A drop is final.
+ */
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "reasons.h"
+#include "tables.h"
+#include "parse.h"
+#include "spoof.h"
+#include "verdict.h"
+#include "flows.h"
+#include "icmp.h"
+#include "service.h"
+#include "events.h"
+
+/* The flow that a packet belongs to, from the workload's view. */
+static __always_inline void key_of(struct flow_key *k, const struct workload *w, const struct packet *p)
+{
+	int out = p->direction == FROM_WORKLOAD;
+	k->workload = w->id;
+	k->protocol = p->protocol;
+	k->local = out ? p->source : p->destination;
+	k->remote = out ? p->destination : p->source;
+	k->local_port = out ? p->source_port : p->destination_port;
+	k->remote_port = out ? p->destination_port : p->source_port;
+	if (p->icmp_kind == ICMP_ASKS || p->icmp_kind == ICMP_ANSWERS) {
+		int asked_here = (p->icmp_kind == ICMP_ASKS) == out;
+		k->local_port = asked_here ? p->echo_id : 0;
+		k->remote_port = asked_here ? 0 : p->echo_id;
+	}
+}
+
+static __always_inline int is_dns(const struct packet *p)
+{
+	return (p->protocol == IPPROTO_UDP || p->protocol == IPPROTO_TCP) && p->fragment != FRAGMENT_LATER &&
+	       p->destination_port == bpf_htons(53);
+}
+
+/* Whether an ICMP message is of a kind that a policy can speak of: echo. */
+static __always_inline int is_foreign_icmp(const struct packet *p)
+{
+	return p->icmp_kind != ICMP_NONE && p->icmp_kind != ICMP_ASKS && p->icmp_kind != ICMP_ANSWERS;
+}
+
+static __always_inline __u8 judge_from_workload(struct __sk_buff *skb, struct workload *w, struct packet *p,
+					   struct flow_key *k, struct verdict *v)
+{
+	__u8 reason = parse(skb, p);
+	k->workload = w->id;
+	if (w->flags & WORKLOAD_SEALED)
+		return REASON_SEALED; /* 0 */
+	if (reason)
+		return reason; /* 1 */
+	if (!same_mac(p->mac_source, w->mac))
+		return REASON_SPOOFED_MAC; /* 2 */
+	if (p->family == FAMILY_ARP)
+		return arp_from_workload(skb, p, w); /* 2, 4 */
+	key_of(k, w, p);
+	if (!handle_of(p->ifindex, &p->source) && !(is_unspecified(&p->source) && may_be_unspecified(p)))
+		return REASON_SPOOFED_ADDRESS; /* 2 */
+	if (is_dhcp_server(p) || p->icmp_kind == ICMP_REDIRECTS)
+		return REASON_ROGUE_SERVER; /* 2 */
+
+	if (p->icmp_kind == ICMP_ND)
+		return nd_from_workload(skb, p, w); /* 2, 4 */
+	if (p->icmp_kind == ICMP_MLD)
+		return mld_from_workload(p); /* 2, 4 */
+	if (is_dhcp_client(p))
+		return REASON_SEGMENT_CONTROL; /* 4 */
+	if (p->multicast)
+		return REASON_MULTICAST;
+	if (p->fragment == FRAGMENT_LATER)
+		return later_fragment(w, p); /* 3 */
+	if (p->icmp_kind == ICMP_ERROR)
+		return icmp_error(skb, w, p, k, v); /* 3 */
+	if (is_foreign_icmp(p))
+		return REASON_UNSUPPORTED; /* 1 */
+
+	reason = known_flow(w, k, p, v, 1);
+	if (reason)
+		return reason; /* 3 */
+	if (bpf_map_lookup_elem(&service_flows, k))
+		return p->fragment ? REASON_UNSUPPORTED : REASON_EDGE; /* 3 */
+	if (is_dns(p))
+		return p->fragment ? REASON_UNSUPPORTED : REASON_DNS; /* 5 */
+	reason = v->reason = decide_egress(w, k, v, p->now); /* 7, 8, 9 */
+	return passes(reason) ? open_flow(w, k, p, v, ORIGIN_EGRESS) : reason;
+}
+
+/* Where a packet to a workload came from: 0 the node itself, else the port it entered by. */
+static __always_inline int origin_of(struct __sk_buff *skb, struct workload *w, struct packet *p)
+{
+	__u32 in = skb->ingress_ifindex;
+	if (!in)
+		return ORIGIN_PROBE;
+	struct workload *other = bpf_map_lookup_elem(&workloads, &in);
+	if (other)
+		return other->network == w->network ? ORIGIN_SAME_NETWORK : ORIGIN_INGRESS;
+	/* what an External router sends on comes by the segment too, but not from an address of it */
+	struct segment *s = bpf_map_lookup_elem(&segments, &in);
+	return s && s->network == w->network && is_on_link(w->network, &p->source) ? ORIGIN_SAME_NETWORK : ORIGIN_INGRESS;
+}
+
+static __always_inline int is_from_router_side(struct __sk_buff *skb, struct workload *w)
+{
+	__u32 in = skb->ingress_ifindex;
+	struct segment *s = bpf_map_lookup_elem(&segments, &in);
+	return s && s->network == w->network && w->flags & WORKLOAD_EXTERNAL;
+}
+
+static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct workload *w, struct packet *p,
+					 struct flow_key *k, struct verdict *v)
+{
+	__u8 reason = parse(skb, p);
+	k->workload = w->id;
+	if (w->flags & WORKLOAD_SEALED)
+		return REASON_SEALED; /* 0 */
+	if (reason)
+		return reason; /* 1 */
+	if (!(p->mac_destination[0] & 1) && !same_mac(p->mac_destination, w->mac))
+		return REASON_MISDIRECTED; /* 1 */
+	if (p->family == FAMILY_ARP)
+		return arp_to_workload(skb, p); /* 4 */
+	key_of(k, w, p);
+	if (p->icmp_kind == ICMP_ND)
+		return nd_to_workload(skb, p, is_from_router_side(skb, w)); /* 4 */
+	if (is_dhcp_server(p)) /* 4 */
+		return is_from_router_side(skb, w) ? REASON_SEGMENT_CONTROL : REASON_ROGUE_SERVER;
+	if (p->icmp_kind == ICMP_MLD) /* 4 */
+		return p->icmp_type == 130 && p->hop_limit == 1 ? REASON_SEGMENT_CONTROL : REASON_MULTICAST;
+	if (p->multicast)
+		return REASON_MULTICAST;
+	if (!handle_of(p->ifindex, &p->destination))
+		return REASON_MISDIRECTED; /* 1 */
+	if (is_unspecified(&p->source) || handle_of(p->ifindex, &p->source))
+		return REASON_SPOOFED_ADDRESS; /* 1 */
+	if (p->icmp_kind == ICMP_REDIRECTS)
+		return REASON_ROGUE_SERVER;
+	if (p->fragment == FRAGMENT_LATER)
+		return later_fragment(w, p); /* 2 */
+	if (p->icmp_kind == ICMP_ERROR)
+		return icmp_error(skb, w, p, k, v); /* 2 */
+	if (is_foreign_icmp(p))
+		return REASON_UNSUPPORTED; /* 1 */
+
+	reason = known_flow(w, k, p, v, 1);
+	if (reason)
+		return reason; /* 2 */
+	int origin = origin_of(skb, w, p);
+	reason = v->reason = decide_ingress(w, k, v, origin); /* 3, 6, 7, 8 */
+	return passes(reason) ? open_flow(w, k, p, v, origin) : reason;
+}
+
+/* The verdict becomes an action, is counted and told. */
+static __always_inline int conclude(struct packet *p, struct flow_key *k, struct verdict *v)
+{
+	count(p, v->reason);
+	switch (v->reason) {
+	case REASON_ALLOWED_BY_CIDR:
+	case REASON_ALLOWED_BY_NAME:
+	case REASON_ALLOWED_BY_DEFAULT:
+	case REASON_SAME_NETWORK:
+	case REASON_PROBE:
+		tell(p, k, v, EVENT_FLOW);
+		return TC_ACT_UNSPEC;
+	case REASON_KNOWN_FLOW:
+	case REASON_SEGMENT_CONTROL:
+	case REASON_DNS:
+	case REASON_EDGE:
+	case REASON_ICMP_ERROR_OF_FLOW:
+		return TC_ACT_UNSPEC;
+	default:
+		if (!k->local.w[3] && !k->remote.w[3]) { /* no flow key was made: say what the frame had */
+			k->local = p->direction == FROM_WORKLOAD ? p->source : p->destination;
+			k->remote = p->direction == FROM_WORKLOAD ? p->destination : p->source;
+			k->protocol = p->protocol;
+		}
+		tell(p, k, v, EVENT_DROP);
+		return TC_ACT_SHOT;
+	}
+}
+
+SEC("classifier")
+int from_workload(struct __sk_buff *skb)
+{
+	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = FROM_WORKLOAD };
+	struct flow_key k = {};
+	struct verdict v = { .reason = REASON_UNKNOWN_DEVICE };
+	__u32 ifindex = skb->ifindex;
+	int action = TC_ACT_UNSPEC;
+
+	p.bytes = skb->len;
+	p.ifindex = ifindex;
+	struct workload *w = bpf_map_lookup_elem(&workloads, &ifindex);
+	if (!w)
+		return conclude(&p, &k, &v); /* 0 */
+	v.reason = judge_from_workload(skb, w, &p, &k, &v);
+	if (passes(v.reason) && p.fragment == FRAGMENT_FIRST)
+		v.reason = remember_fragment(w, &p, v.reason);
+
+	if (v.reason == REASON_DNS || v.reason == REASON_EDGE)
+		action = into_service(skb, &p, handle_of(ifindex, &p.source));
+	else if (v.reason == REASON_SEGMENT_CONTROL && p.answer)
+		action = p.family == FAMILY_ARP ? answer_arp(skb, w) : answer_nd(skb, &p, w);
+	if (action == TC_ACT_SHOT)
+		v.reason = REASON_KERNEL_ERROR;
+	int verdict = conclude(&p, &k, &v);
+	return verdict == TC_ACT_UNSPEC ? action : verdict;
+}
+
+SEC("classifier")
+int to_workload(struct __sk_buff *skb)
+{
+	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = TO_WORKLOAD };
+	struct flow_key k = {};
+	struct verdict v = { .reason = REASON_UNKNOWN_DEVICE };
+	__u32 ifindex = skb->ifindex;
+
+	p.bytes = skb->len;
+	p.ifindex = ifindex;
+	struct workload *w = bpf_map_lookup_elem(&workloads, &ifindex);
+	if (!w)
+		return conclude(&p, &k, &v); /* 0 */
+	v.reason = judge_to_workload(skb, w, &p, &k, &v);
+	if (passes(v.reason) && p.fragment == FRAGMENT_FIRST)
+		v.reason = remember_fragment(w, &p, v.reason);
+	return conclude(&p, &k, &v);
+}
+
+static __always_inline __u8 judge_from_service(struct __sk_buff *skb, struct handle *h, struct packet *p, struct flow_key *k)
+{
+	__u32 ifindex = h->ifindex;
+	struct workload *w = bpf_map_lookup_elem(&workloads, &ifindex);
+	if (!w || w->id != h->workload)
+		return REASON_UNKNOWN_DEVICE; /* 0 */
+	k->workload = w->id;
+	k->local = h->address;
+	if (w->flags & WORKLOAD_SEALED)
+		return REASON_SEALED; /* 0 */
+	if (p->source_port == bpf_htons(53))
+		return REASON_DNS;
+	struct port_key port = { .workload = w->id, .port = p->destination_port, .protocol = p->protocol };
+	if (!bpf_map_lookup_elem(&exposed, &port))
+		return REASON_NOT_EXPOSED; /* 3 */
+	return bpf_map_update_elem(&service_flows, k, &p->now, BPF_ANY) ? REASON_KERNEL_ERROR : REASON_EDGE; /* 3 */
+}
+
+/* Only DNS answers and the edge's connections leave the service namespace, and only to a handle. */
+SEC("classifier")
+int from_service(struct __sk_buff *skb)
+{
+	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = FROM_SERVICE };
+	struct flow_key k = {};
+	struct verdict v = {};
+	struct handle *h = 0;
+	int action = TC_ACT_SHOT;
+
+	v.reason = parse(skb, &p);
+	k.protocol = p.protocol;
+	k.local = p.destination;
+	k.remote = p.source;
+	k.local_port = p.destination_port;
+	k.remote_port = p.source_port;
+	if (!v.reason && (p.fragment || (p.protocol != IPPROTO_TCP && p.protocol != IPPROTO_UDP)))
+		v.reason = REASON_UNSUPPORTED;
+	if (!v.reason)
+		h = bpf_map_lookup_elem(&handles, &p.destination);
+	if (h)
+		v.reason = judge_from_service(skb, h, &p, &k);
+	else if (!v.reason)
+		v.reason = REASON_UNKNOWN_DEVICE;
+	if (h && passes(v.reason)) {
+		action = out_of_service(skb, &p, h);
+		if (action == TC_ACT_SHOT)
+			v.reason = REASON_KERNEL_ERROR;
+	}
+	int verdict = conclude(&p, &k, &v);
+	return verdict == TC_ACT_UNSPEC ? action : verdict;
+}
+
+/* Run once by the daemon at its start: from then on the timer re-arms itself, with the daemon or without. */
+SEC("classifier")
+int start_sweeper(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct sweeper *s = bpf_map_lookup_elem(&sweeper, &zero);
+	if (!s)
+		return -1;
+	bpf_timer_init(&s->timer, &sweeper, 1 /* CLOCK_MONOTONIC */); /* refused if it runs already: fine */
+	if (bpf_timer_set_callback(&s->timer, sweep_flows))
+		return -2;
+	return bpf_timer_start(&s->timer, 0, 0);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

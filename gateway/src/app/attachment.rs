@@ -1,0 +1,118 @@
+//! Workloads come and go.
+//!
+//! 1. A workload gets its number, MAC, addresses and handles ([`crate::segmentation::attachment`]).
+//! 2. Segmentation connects it; on the way [`super::seal`] closes its host side before the link comes up.
+//! 3. Its policies are put in force, the store commits, the edge learns of its endpoints.
+//!
+//! What fails takes back what was done before it. Detaching is the same backwards.
+
+use std::sync::Arc;
+
+use config::api::{AttachRequest, DetachRequest, WorkloadName};
+use config::resource::check_label;
+
+use super::desired::Desired;
+use super::gate::Gate;
+use super::reload::{in_place, not_stored, refresh_edge, refused_by_segmentation};
+use crate::admin::ControlError;
+use crate::segmentation::attachment::{Request, prepare};
+use crate::store::Change;
+use crate::workload::Workload;
+
+/// Attaches; the same request again is answered with what is there.
+pub(crate) async fn attach(gate: &Gate, request: AttachRequest) -> Result<Workload, ControlError> {
+    let before = gate.now();
+    let name = WorkloadName { namespace: request.namespace.clone(), name: request.name.clone() };
+    if let Some(there) = before.workloads.get(&name) {
+        return same(there, &request);
+    }
+    let workload = prepared(gate, &before, request)?;
+    gate.segmentation.attach(&workload).await.map_err(refused_by_segmentation)?;
+    let mut next = Desired::clone(&before);
+    next.workloads.insert(name, workload.clone());
+    let enforced = in_place(|| {
+        gate.enforcement.install(&next).map_err(|error| {
+            ControlError::failed(format!("the kernel's tables were not written: {error}"), "the workload was not attached")
+        })?;
+        gate.store.commit(&[Change::Attach(Box::new(workload.clone()))]).map_err(|error| not_stored(&error))
+    });
+    if let Err(error) = enforced {
+        take_back(gate, &before, &workload).await;
+        return Err(error);
+    }
+    refresh_edge(gate, &next);
+    gate.desired.send_replace(Arc::new(next));
+    tracing::info!(workload = %workload.id.0, namespace = %workload.namespace, name = %workload.name, "attached");
+    Ok(workload)
+}
+
+/// Detaches, whether its namespace still is there or not.
+pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<(), ControlError> {
+    let before = gate.now();
+    let name = WorkloadName { namespace: request.namespace.clone(), name: request.name.clone() };
+    let Some(workload) = before.workloads.get(&name) else {
+        let mend = "`netctl get workloads -A` lists what is attached";
+        return Err(ControlError::not_found(format!("there is no workload {name}"), mend));
+    };
+    let mut next = Desired::clone(&before);
+    next.workloads.remove(&name);
+    in_place(|| gate.store.commit(&[Change::Detach(workload.id)])).map_err(|error| not_stored(&error))?;
+    gate.desired.send_replace(Arc::new(next.clone()));
+    gate.segmentation.detach(workload.id).await.map_err(refused_by_segmentation)?;
+    in_place(|| forget(gate, &next, workload));
+    refresh_edge(gate, &next);
+    tracing::info!(workload = %workload.id.0, namespace = %workload.namespace, name = %workload.name, "detached");
+    Ok(())
+}
+
+fn prepared(gate: &Gate, before: &Desired, request: AttachRequest) -> Result<Workload, ControlError> {
+    for (key, value) in &request.labels {
+        check_label(key, value).map_err(|error| ControlError::bad_request(error.problem, error.mend))?;
+    }
+    let Some(network) = before.resources.network_of(&request.namespace) else {
+        let mend = "`netctl apply` the Namespace and its Network first";
+        return Err(ControlError::not_found(format!("there is no namespace {} with a network", request.namespace), mend));
+    };
+    gate.enforcement.top_up(&gate.store).map_err(|error| not_stored(&error))?;
+    let request = Request {
+        id: gate.enforcement.next_workload(),
+        namespace: request.namespace,
+        name: request.name,
+        labels: request.labels,
+        netns: request.netns,
+        guest_interface: request.interface,
+    };
+    let handles = (gate.settings.node.handles_v4, gate.settings.node.handles_v6);
+    let mut cursor = gate.cursor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let seed = &gate.segmentation_node.seed;
+    prepare(request, network, before.workloads.values(), seed, handles, &mut cursor)
+        .map_err(|error| ControlError::refused(error.to_string(), "widen the subnet's `range`, or detach workloads"))
+}
+
+fn same(there: &Workload, request: &AttachRequest) -> Result<Workload, ControlError> {
+    let interface = request.interface.as_ref();
+    if there.netns == request.netns
+        && there.labels == request.labels
+        && interface.is_none_or(|interface| *interface == there.guest_interface)
+    {
+        return Ok(there.clone());
+    }
+    Err(ControlError::conflict(
+        format!("workload {}/{} is attached already, with another namespace, labels or interface", there.namespace, there.name),
+        format!("first `netctl detach {} -n {}`", there.name, there.namespace),
+    ))
+}
+
+async fn take_back(gate: &Gate, before: &Desired, workload: &Workload) {
+    if let Err(error) = gate.segmentation.detach(workload.id).await {
+        tracing::error!(%error, "a workload that could not be attached is still connected; it is sealed");
+    }
+    in_place(|| forget(gate, before, workload));
+}
+
+fn forget(gate: &Gate, next: &Desired, workload: &Workload) {
+    let forgotten = gate.enforcement.install(next).and_then(|()| gate.enforcement.forget(workload));
+    if let Err(error) = forgotten {
+        tracing::warn!(%error, workload = %workload.id.0, "kernel entries of a detached workload stay until the next change");
+    }
+}

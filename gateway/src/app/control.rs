@@ -1,0 +1,225 @@
+//! The admin socket's verbs, each in a few lines: the work is in the files beside this one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use config::api::{
+    ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
+    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PlanResponse, ResourceList, ResourceName, ResourceQuery,
+    Status, WatchEvent, Workload,
+};
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc};
+
+use super::explain::{self, Question};
+use super::gate::Gate;
+use super::history::meant;
+use super::manifests::{self, Merged, told};
+use super::views::View;
+use super::{attachment, reload, report};
+use crate::admin::{Control, ControlError, Reply};
+
+/// Lines that a follower of flows, or of resources, may lag behind before the stream waits for it.
+const STREAM: usize = 256;
+
+/// Flows shown where the query has no limit.
+const FLOWS: usize = 1_000;
+
+/// The daemon behind its socket.
+pub(crate) struct Admin(pub(crate) Arc<Gate>);
+
+impl Control for Admin {
+    fn apply(&self, request: ApplyRequest) -> Reply<'_, ApplyResponse> {
+        Box::pin(async move {
+            let turn = self.0.changing.lock().await;
+            match manifests::merge(&self.0.now(), &request.files, request.prune) {
+                Ok(merged) => self.change(&turn, merged, request.dry_run).await,
+                Err(problems) => Ok(ApplyResponse { problems: told(problems), ..ApplyResponse::default() }),
+            }
+        })
+    }
+
+    fn delete(&self, request: DeleteRequest) -> Reply<'_, ApplyResponse> {
+        Box::pin(async move {
+            let turn = self.0.changing.lock().await;
+            match manifests::without(&self.0.now(), &request.names, &request.files) {
+                Ok(merged) => self.change(&turn, merged, request.dry_run).await,
+                Err(problems) => Ok(ApplyResponse { problems: told(problems), ..ApplyResponse::default() }),
+            }
+        })
+    }
+
+    fn diff(&self, request: FilesRequest) -> Reply<'_, DiffResponse> {
+        Box::pin(async move {
+            Ok(match manifests::merge(&self.0.now(), &request.files, false) {
+                Ok(merged) => DiffResponse { differences: merged.differences, problems: Vec::new() },
+                Err(problems) => DiffResponse { differences: Vec::new(), problems: told(problems) },
+            })
+        })
+    }
+
+    fn plan(&self, request: FilesRequest) -> Reply<'_, PlanResponse> {
+        Box::pin(async move {
+            match manifests::merge(&self.0.now(), &request.files, false) {
+                Ok(merged) => {
+                    let steps = reload::plan(&self.0, &merged.next).await?;
+                    Ok(PlanResponse { steps, problems: Vec::new() })
+                }
+                Err(problems) => Ok(PlanResponse { steps: Vec::new(), problems: told(problems) }),
+            }
+        })
+    }
+
+    fn list(&self, query: ResourceQuery) -> Reply<'_, ResourceList> {
+        Box::pin(async move { Ok(ResourceList { items: self.resources(&query).into_values().collect() }) })
+    }
+
+    fn watch(&self, query: ResourceQuery) -> Reply<'_, mpsc::Receiver<WatchEvent>> {
+        Box::pin(async move {
+            let (sender, receiver) = mpsc::channel(STREAM);
+            let admin = Self(Arc::clone(&self.0));
+            tokio::spawn(async move { admin.send_changes(&query, &sender).await });
+            Ok(receiver)
+        })
+    }
+
+    fn attach(&self, request: AttachRequest) -> Reply<'_, Workload> {
+        Box::pin(async move {
+            let _turn = self.0.changing.lock().await;
+            let workload = attachment::attach(&self.0, request).await?;
+            Ok(self.view(|view| view.attached(&workload)))
+        })
+    }
+
+    fn detach(&self, request: DetachRequest) -> Reply<'_, ()> {
+        Box::pin(async move {
+            let _turn = self.0.changing.lock().await;
+            attachment::detach(&self.0, &request).await
+        })
+    }
+
+    fn explain(&self, request: ExplainRequest) -> Reply<'_, Explanation> {
+        Box::pin(async move {
+            let desired = self.0.now();
+            let from = desired.workloads.get(&request.from).ok_or_else(|| {
+                ControlError::not_found(
+                    format!("there is no workload {}", request.from),
+                    "`netctl get workloads -A` lists what is attached",
+                )
+            })?;
+            let node = self.0.enforcement.node();
+            Ok(explain::explain(&Question {
+                desired: &desired,
+                model: &desired.model(&node),
+                from,
+                host: &request.to.host,
+                port: request.to.port,
+                protocol: request.protocol,
+                memory: &self.0.enforcement.memory_of(from.id),
+                now: super::enforcement::now(),
+            }))
+        })
+    }
+
+    fn flows(&self, query: FlowQuery) -> Reply<'_, FlowList> {
+        Box::pin(async move {
+            let mut flows = self.0.history.recent(&query);
+            flows.extend(report::open_flows(&self.0)?.into_iter().filter(|flow| meant(&query, flow)));
+            flows.sort_by_key(|flow| flow.time);
+            let most = query.limit.map_or(FLOWS, |limit| limit as usize);
+            let flows = flows.split_off(flows.len().saturating_sub(most));
+            Ok(FlowList { flows, lost: self.0.enforcement.lost_events() })
+        })
+    }
+
+    fn follow_flows(&self, query: FlowQuery) -> Reply<'_, mpsc::Receiver<Flow>> {
+        Box::pin(async move {
+            let (sender, receiver) = mpsc::channel(STREAM);
+            let mut events = self.0.history.follow();
+            tokio::spawn(async move {
+                loop {
+                    match events.recv().await {
+                        Ok(flow) if meant(&query, &flow) => {
+                            if sender.send(flow).await.is_err() {
+                                return;
+                            }
+                        }
+                        Ok(_) => {}
+                        Err(broadcast::error::RecvError::Lagged(lines)) => {
+                            tracing::warn!(lines, "a follower of flows was too slow and missed lines");
+                        }
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    }
+                }
+            });
+            Ok(receiver)
+        })
+    }
+
+    fn status(&self) -> Reply<'_, Status> {
+        Box::pin(async move { report::status(&self.0) })
+    }
+
+    fn doctor(&self) -> Reply<'_, Doctor> {
+        Box::pin(async move { Ok(report::doctor(&self.0)) })
+    }
+}
+
+impl Admin {
+    /// `_turn` is the proof that no other change is under way.
+    async fn change(
+        &self,
+        _turn: &tokio::sync::MutexGuard<'_, ()>,
+        merged: Merged,
+        dry_run: bool,
+    ) -> Result<ApplyResponse, ControlError> {
+        let steps = match dry_run {
+            true => reload::plan(&self.0, &merged.next).await?,
+            false => reload::carry(&self.0, merged.next, &merged.commit).await?,
+        };
+        Ok(ApplyResponse { changes: merged.changes, problems: Vec::new(), steps })
+    }
+
+    fn view<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
+        let (desired, contents) = (self.0.now(), self.0.store.contents());
+        let (broken, edge) = (self.0.broken(), self.0.edge.status());
+        let flows = |workload| self.0.enforcement.tables.open_flows(workload).unwrap_or(0).into();
+        look(&View { desired: &desired, contents: &contents, broken: &broken, apps: &edge.apps, flows: &flows })
+    }
+
+    fn resources(&self, query: &ResourceQuery) -> BTreeMap<ResourceName, Value> {
+        self.view(|view| view.list(query).into_iter().collect())
+    }
+
+    async fn send_changes(&self, query: &ResourceQuery, sender: &mpsc::Sender<WatchEvent>) {
+        let mut changed = self.0.desired.subscribe();
+        let mut shown = BTreeMap::new();
+        let mut synced = false;
+        loop {
+            let present = self.resources(query);
+            for event in differences(&shown, &present) {
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+            }
+            shown = present;
+            if !std::mem::replace(&mut synced, true) && sender.send(WatchEvent::Synced).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = sender.closed() => return,
+                next = changed.changed() => if next.is_err() { return },
+            }
+        }
+    }
+}
+
+fn differences(before: &BTreeMap<ResourceName, Value>, now: &BTreeMap<ResourceName, Value>) -> Vec<WatchEvent> {
+    let there = now.iter().filter_map(|(name, value)| match before.get(name) {
+        None => Some(WatchEvent::Added(value.clone())),
+        Some(known) if known == value => None,
+        Some(_) => Some(WatchEvent::Modified(value.clone())),
+    });
+    let gone = before.iter().filter(|(name, _)| !now.contains_key(name));
+    there.chain(gone.map(|(_, value)| WatchEvent::Deleted(value.clone()))).collect()
+}

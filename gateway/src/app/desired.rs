@@ -1,0 +1,66 @@
+//! What the node should be: resources and attached workloads. A value; a change makes the next one.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use config::Resources;
+use config::api::WorkloadName;
+use config::names::Name;
+use config::resource::{Gateway, Network, Subnet};
+use policy::{Model, Node};
+
+use crate::service::{EDGE_V4, EDGE_V6};
+use crate::workload::{Address, Workload};
+
+/// What the node should be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Desired {
+    /// What was applied.
+    pub(crate) resources: Resources,
+    /// What was attached.
+    pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
+}
+
+impl Desired {
+    /// The policy crate's view.
+    pub(crate) fn model<'a>(&'a self, node: &'a Node) -> Model<'a> {
+        let resources = &self.resources;
+        Model::new(resources.namespaces(), resources.networks(), resources.policies(), resources.apps(), node)
+    }
+
+    /// Workloads of a network.
+    pub(crate) fn workloads_on<'a>(&'a self, network: &'a Name) -> impl Iterator<Item = &'a Workload> {
+        self.workloads.values().filter(move |workload| workload.network == *network)
+    }
+
+    /// The workload that a packet of `from` to this address reaches on this node: one of its own network, or one of any
+    /// network that this node routes for (their subnets do not overlap).
+    pub(crate) fn workload_at<'a>(&'a self, from: &'a Workload, address: IpAddr) -> Option<&'a Workload> {
+        let has = |workload: &&Workload| workload.addresses.iter().any(|own| own.address == address);
+        let own = self.workloads_on(&from.network).find(has);
+        let routed = |name: &Name| self.resources.network(name).is_some_and(|n| n.gateway == Gateway::Node);
+        own.or_else(|| self.workloads.values().filter(|w| routed(&from.network) && routed(&w.network)).find(has))
+    }
+
+    /// Where the edge reaches a workload, and from which address: IPv4 where it has one. `None` without a network.
+    pub(crate) fn way_to(&self, workload: &Workload) -> Option<(IpAddr, IpAddr)> {
+        let network = self.resources.network(&workload.network)?;
+        let routable = |a: &&Address| !matches!(a.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let address = workload.addresses.iter().filter(routable).min_by_key(|a| a.address.is_ipv6())?;
+        Some((edge_source(network, address.address)?, address.handle))
+    }
+}
+
+/// What a workload sees edge connections come from: its gateway, or the fixed address where a router of the VLAN has
+/// the gateway's.
+fn edge_source(network: &Network, address: IpAddr) -> Option<IpAddr> {
+    match network.gateway {
+        Gateway::External if address.is_ipv4() => Some(EDGE_V4.into()),
+        Gateway::External => Some(EDGE_V6.into()),
+        Gateway::Node => subnet_of(network, address)?.gateway,
+    }
+}
+
+fn subnet_of(network: &Network, address: IpAddr) -> Option<&Subnet> {
+    network.subnets.iter().find(|subnet| subnet.cidr.contains(address))
+}

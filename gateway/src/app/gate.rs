@@ -1,0 +1,116 @@
+//! The running daemon as one value: what the flows have in common, and who may touch it.
+//!
+//! | lock or channel | guards | held |
+//! |---|---|---|
+//! | `changing` | one change of desired state at a time | for a whole change, across awaits |
+//! | `desired` (watch) | the state in force; readers take a snapshot | for a pointer's copy |
+//! | `conditions` | what `status` names | for one insert or removal |
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use config::api::{Condition, ConditionState, Timestamp};
+use tokio::sync::watch;
+
+use super::desired::Desired;
+use super::enforcement::Enforcement;
+use super::history::History;
+use crate::edge::Edge;
+use crate::segmentation::ipam::Cursor;
+use crate::segmentation::{self, Segmentation};
+use crate::service::Service;
+use crate::settings::Settings;
+use crate::store::Store;
+
+/// The running daemon.
+pub(crate) struct Gate {
+    pub(crate) settings: Settings,
+    pub(crate) started: Timestamp,
+    pub(crate) store: Store,
+    pub(crate) enforcement: Arc<Enforcement>,
+    pub(crate) segmentation: Segmentation,
+    pub(crate) edge: Edge,
+    pub(crate) service: Arc<Service>,
+    pub(crate) history: History,
+    /// The node's own DNS servers.
+    pub(crate) upstreams: Arc<[SocketAddr]>,
+    pub(crate) segmentation_node: segmentation::Node,
+    /// Whether the kernel makes VLAN interfaces.
+    pub(crate) vlan: bool,
+    /// Where the next free address is looked for.
+    pub(crate) cursor: Mutex<Cursor>,
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    pub(crate) desired: watch::Sender<Arc<Desired>>,
+    conditions: Mutex<BTreeMap<String, Condition>>,
+}
+
+/// Parts of a [`Gate`], made by `start`.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) enforcement: Arc<Enforcement>,
+    pub(crate) segmentation: Segmentation,
+    pub(crate) edge: Edge,
+    pub(crate) service: Arc<Service>,
+    pub(crate) segmentation_node: segmentation::Node,
+    pub(crate) upstreams: Arc<[SocketAddr]>,
+    pub(crate) vlan: bool,
+}
+
+impl Gate {
+    /// Nothing is desired yet.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { settings, store, enforcement, segmentation, segmentation_node, edge, service, upstreams, vlan } = parts;
+        Self {
+            settings,
+            started: SystemTime::now().into(),
+            store,
+            enforcement,
+            segmentation,
+            edge,
+            service,
+            history: History::new(),
+            upstreams,
+            segmentation_node,
+            vlan,
+            cursor: Mutex::default(),
+            changing: tokio::sync::Mutex::new(()),
+            desired: watch::Sender::new(Arc::new(Desired::default())),
+            conditions: Mutex::default(),
+        }
+    }
+
+    /// The state in force.
+    pub(crate) fn now(&self) -> Arc<Desired> {
+        Arc::clone(&self.desired.borrow())
+    }
+
+    /// Somebody should know. The same text again keeps its time.
+    pub(crate) fn raise(&self, what: &str, state: ConditionState, text: String, mend: &str) {
+        let mut conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        if conditions.get(what).is_some_and(|known| known.text == text && known.state == state) {
+            return;
+        }
+        tracing::warn!(what, %state, "{text}; {mend}");
+        let since = SystemTime::now().into();
+        let condition = Condition { what: what.to_owned(), state, since, text, mend: mend.to_owned() };
+        conditions.insert(what.to_owned(), condition);
+    }
+
+    /// It is well again.
+    pub(crate) fn clear(&self, what: &str) {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+    }
+
+    /// What falls short now.
+    pub(crate) fn conditions(&self) -> Vec<Condition> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Network and workload conditions by name, for their `status`.
+    pub(crate) fn broken(&self) -> BTreeMap<String, String> {
+        self.conditions().into_iter().map(|condition| (condition.what, condition.text)).collect()
+    }
+}

@@ -1,0 +1,173 @@
+//! Files into the next desired state: parsed, merged, and checked as a whole before anything is touched.
+
+use std::collections::BTreeSet;
+
+use config::api::{self, Action, Difference, File, ResourceName};
+use config::resource::{Kind, ResourceKey};
+use config::{Parsed, Problem};
+
+use super::desired::Desired;
+use crate::store;
+
+/// The next state, and what is different in it.
+pub(crate) struct Merged {
+    pub(crate) next: Desired,
+    pub(crate) changes: Vec<api::Change>,
+    pub(crate) differences: Vec<Difference>,
+    /// The same for the store.
+    pub(crate) commit: Vec<store::Change>,
+}
+
+/// The state after applying these files. With `prune`, what they do not hold is deleted.
+pub(crate) fn merge(now: &Desired, files: &[File], prune: bool) -> Result<Merged, Vec<Problem>> {
+    let parsed = parse(files)?;
+    let mut merged = Merged::from(now);
+    let named: BTreeSet<ResourceKey> = parsed.iter().map(|document| document.resource.key()).collect();
+    for document in parsed {
+        merged.put(document);
+    }
+    if prune {
+        let others: Vec<ResourceKey> =
+            now.resources.iter().map(|resource| resource.key()).filter(|key| !named.contains(key)).collect();
+        // In reverse of the order in which they build on each other.
+        others.iter().rev().for_each(|key| merged.remove(key));
+    }
+    merged.checked()
+}
+
+/// The state without the named resources and those that the files hold.
+pub(crate) fn without(now: &Desired, names: &[ResourceName], files: &[File]) -> Result<Merged, Vec<Problem>> {
+    let mut keys: BTreeSet<ResourceKey> = parse(files)?.iter().map(|document| document.resource.key()).collect();
+    let mut problems = Vec::new();
+    for name in names {
+        match key_of(name).filter(|key| now.resources.get(key).is_some()) {
+            Some(key) => drop(keys.insert(key)),
+            None => problems.push(missing(name)),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut merged = Merged::from(now);
+    keys.iter().rev().filter(|key| now.resources.get(key).is_some()).for_each(|key| merged.remove(key));
+    merged.checked()
+}
+
+fn parse(files: &[File]) -> Result<Vec<Parsed>, Vec<Problem>> {
+    config::parse_all(files.iter().map(|file| (file.name.as_str(), file.text.as_str())))
+}
+
+impl From<&Desired> for Merged {
+    fn from(now: &Desired) -> Self {
+        Self { next: now.clone(), changes: Vec::new(), differences: Vec::new(), commit: Vec::new() }
+    }
+}
+
+impl Merged {
+    fn put(&mut self, document: Parsed) {
+        let resource = document.resource.clone();
+        let name = name_of(&resource.key());
+        let json = resource.to_json();
+        let before = self.next.resources.insert_parsed(document);
+        let action = match &before {
+            None => Action::Created,
+            Some(before) if *before == resource => Action::Unchanged,
+            Some(_) => Action::Configured,
+        };
+        self.note(&name, action);
+        if action != Action::Unchanged {
+            self.commit.push(store::Change::Put(name.clone(), json.clone()));
+            let current = before.map(|before| before.to_json());
+            self.differences.push(Difference { resource: name, current, new: Some(json) });
+        }
+    }
+
+    fn remove(&mut self, key: &ResourceKey) {
+        let name = name_of(key);
+        let before = self.next.resources.remove(key).map(|before| before.to_json());
+        self.note(&name, Action::Deleted);
+        self.commit.push(store::Change::Remove(name.clone()));
+        self.differences.push(Difference { resource: name, current: before, new: None });
+    }
+
+    fn note(&mut self, name: &ResourceName, action: Action) {
+        let ResourceName { kind, namespace, name } = name.clone();
+        self.changes.push(api::Change { kind, namespace, name, action });
+    }
+
+    fn checked(mut self) -> Result<Self, Vec<Problem>> {
+        let mut problems = config::check(&self.next.resources);
+        problems.extend(attached(&self.next));
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        self.next.resources.forget_origins();
+        Ok(self)
+    }
+}
+
+/// Attached workloads keep their network and addresses: a change that takes one away is refused.
+fn attached(next: &Desired) -> Vec<Problem> {
+    let problem = |workload: &crate::workload::Workload, what: String| Problem {
+        file: format!("namespace/{}", workload.namespace),
+        line: None,
+        key: String::new(),
+        what,
+        mend: format!("first `netctl detach {} -n {}`", workload.name, workload.namespace),
+    };
+    let mut problems = Vec::new();
+    for workload in next.workloads.values() {
+        let named = format!("workload {}/{} is attached", workload.namespace, workload.name);
+        match next.resources.network_of(&workload.namespace) {
+            None => problems.push(problem(workload, format!("{named}, and its namespace or network would be gone"))),
+            Some(network) if network.name != workload.network => {
+                problems.push(problem(workload, format!("{named} to network {}, not {}", workload.network, network.name)));
+            }
+            Some(network) => {
+                let within = |address: std::net::IpAddr| network.subnets.iter().any(|s| s.cidr.contains(address));
+                let stray = workload.addresses.iter().map(|own| own.address).filter(|a| !crate::workload::is_link_local(*a));
+                for address in stray.filter(|address| !within(*address)) {
+                    problems.push(problem(workload, format!("{named} with {address}, which no subnet of {} would hold", network.name)));
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn missing(name: &ResourceName) -> Problem {
+    let mend = match name.kind {
+        api::Kind::Workload => "workloads end by `netctl detach`".to_owned(),
+        kind => format!("`netctl get {} -A` lists what is there", kind.plural()),
+    };
+    Problem { file: name.to_string(), line: None, key: String::new(), what: "there is none of that name".to_owned(), mend }
+}
+
+/// The key of a resource that can be applied.
+pub(crate) fn key_of(name: &ResourceName) -> Option<ResourceKey> {
+    let kind = match name.kind {
+        api::Kind::Network => Kind::Network,
+        api::Kind::Namespace => Kind::Namespace,
+        api::Kind::EgressPolicy => Kind::EgressPolicy,
+        api::Kind::ExposedApp => Kind::ExposedApp,
+        api::Kind::Workload => return None,
+    };
+    Some(ResourceKey { kind, namespace: name.namespace.clone(), name: name.name.clone() })
+}
+
+/// The other way round.
+pub(crate) fn name_of(key: &ResourceKey) -> ResourceName {
+    let kind = match key.kind {
+        Kind::Network => api::Kind::Network,
+        Kind::Namespace => api::Kind::Namespace,
+        Kind::EgressPolicy => api::Kind::EgressPolicy,
+        Kind::ExposedApp => api::Kind::ExposedApp,
+    };
+    ResourceName { kind, namespace: key.namespace.clone(), name: key.name.clone() }
+}
+
+/// For the API.
+pub(crate) fn told(problems: Vec<Problem>) -> Vec<api::Problem> {
+    let tell = |p: Problem| api::Problem { file: p.file, line: p.line.unwrap_or(0), key: p.key, what: p.what, mend: p.mend };
+    problems.into_iter().map(tell).collect()
+}

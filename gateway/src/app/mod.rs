@@ -1,0 +1,38 @@
+//! Where the flows meet: the daemon from its start to its end.
+//!
+//! Files: [`desired`] is what the node should be; [`manifests`] make the next of it; [`reload`] carries one change through
+//! all flows; [`attachment`] does that for a workload that comes or goes; [`enforcement`] is policy in the kernel's
+//! tables, [`names`] is what DNS adds to it, [`seal`] and [`ports`] close a
+//! new workload's host side; [`numbers`] are never used twice; [`endpoints`] is the edge's side;
+//! [`watching`] keeps it all as it should be; [`control`] answers the admin socket with [`views`], [`report`],
+//! [`explain`] and [`history`]; [`gate`] holds it together.
+//!
+//! The start, in the order in which rights are given up:
+//! 1. `start::prepare`, one thread, all rights: settings, the kernel's features, the bpf file system, the service namespace,
+//!    the namespace helper. Then every capability goes that is not named in [`crate::sys::caps::DAEMON`].
+//! 2. `start::serve`, on the runtime: the admin socket's lock, the store, the kernel's tables with what they held.
+//! 3. The stored state is put in force: links, then policies, then certificates. What cannot be done is a condition in
+//!    `status` and is tried again; the rest runs.
+//! 4. DNS, metrics and the admin socket answer. Ready.
+//! 5. SIGTERM or SIGINT: the edge drains, and the programs, tables and links stay as they are.
+
+mod attachment;
+mod control;
+mod desired;
+mod endpoints;
+mod enforcement;
+mod explain;
+mod gate;
+mod history;
+mod manifests;
+mod names;
+mod numbers;
+mod ports;
+mod reload;
+mod report;
+mod seal;
+mod start;
+mod views;
+mod watching;
+
+pub use start::{StartError, check, run};

@@ -1,0 +1,139 @@
+//! DNS meets policy: who may look up what, and an answer in the kernel before it leaves.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use config::names::DnsName;
+use policy::ledger::LearnError;
+use policy::{Resolve, Resolved};
+
+use super::enforcement::{Asker, Enforcement, State, now};
+use super::explain::Memory;
+use crate::egress::dns::{Permit, Resolution};
+use crate::egress::tables::TableError;
+use crate::workload::WorkloadId;
+
+/// What the DNS server asks.
+pub(crate) struct Names {
+    pub(crate) enforcement: Arc<Enforcement>,
+    /// The node's own servers.
+    pub(crate) upstreams: Arc<[SocketAddr]>,
+}
+
+impl Names {
+    fn ask(&self, asker: &Asker) -> Permit {
+        match &asker.dns {
+            Some((upstreams, device)) => Permit::Allowed { upstreams: Arc::clone(upstreams), device: device.clone() },
+            None => Permit::Allowed { upstreams: Arc::clone(&self.upstreams), device: None },
+        }
+    }
+}
+
+impl Resolution for Names {
+    fn permit(&self, asker: IpAddr, name: &DnsName, _qtype: u16) -> Permit {
+        let state = self.enforcement.state();
+        let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
+        match state.compiled.may_resolve(asker.policy, name) {
+            Resolve::Allowed { .. } => self.ask(asker),
+            Resolve::Refused => Permit::Refused { why: format!("no EgressPolicy lets this workload look up {name}") },
+        }
+    }
+
+    fn permit_unnamed(&self, asker: IpAddr, _qtype: u16) -> Permit {
+        let state = self.enforcement.state();
+        let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
+        match state.compiled.is_isolated(asker.policy) {
+            false => self.ask(asker),
+            true => Permit::Refused { why: "no EgressPolicy can name this".to_owned() },
+        }
+    }
+
+    fn learn(&self, asker: IpAddr, name: &DnsName, answers: &[(IpAddr, u32)]) -> Result<(), String> {
+        self.enforcement.learn(asker, name, answers)
+    }
+}
+
+impl Enforcement {
+    /// The kernel knows the addresses when this returns, or the answer must not leave.
+    fn learn(&self, asker: IpAddr, name: &DnsName, answers: &[(IpAddr, u32)]) -> Result<(), String> {
+        let state = &mut *self.state();
+        let asker = state.askers.get(&asker).cloned().ok_or("the workload is gone")?;
+        let present = now();
+        let changes = match self.learn_as(state, &asker, present, name, answers) {
+            Err(LearnError::Names(_)) => {
+                self.release_names(state).map_err(|error| error.to_string())?;
+                self.learn_as(state, &asker, present, name, answers)
+            }
+            other => other,
+        };
+        let changes = changes.map_err(|error| error.to_string())?;
+        self.write(state, &changes).map_err(|error| error.to_string())
+    }
+
+    fn learn_as(
+        &self,
+        state: &mut State,
+        asker: &Asker,
+        now: u64,
+        name: &DnsName,
+        answers: &[(IpAddr, u32)],
+    ) -> Result<policy::ledger::Changes, LearnError> {
+        let State { compiled, ledger, .. } = state;
+        let policy = asker.policy;
+        let mut handed_out = Vec::new();
+        let changes = ledger.learn(now, asker.workload.0, name, answers, |name| {
+            let class = compiled.name_class(policy, name)?;
+            if !class.new_rules.is_empty() {
+                handed_out.push(class.class);
+            }
+            Some(class.class)
+        });
+        // They were asked for to compare classes; they are written with the name's class, and handed out again there.
+        handed_out.into_iter().for_each(|class| compiled.name_rules_lost(policy, class));
+        changes
+    }
+
+    /// Forgets what has long expired. Called once a second.
+    pub(crate) fn sweep(&self) -> Result<(), TableError> {
+        let state = &mut *self.state();
+        let changes = state.ledger.sweep(now());
+        self.write(state, &changes)?;
+        self.release_names(state)
+    }
+
+    /// Frees the numbers of names that neither an address nor a flow has.
+    fn release_names(&self, state: &mut State) -> Result<(), TableError> {
+        let idle = state.ledger.idle_names();
+        if idle.is_empty() {
+            return Ok(());
+        }
+        let used: BTreeSet<_> = self.tables.flows()?.into_iter().filter_map(|flow| flow.name).collect();
+        let free = state.ledger.release(idle.into_iter().filter(|name| !used.contains(name)));
+        for name in free {
+            self.tables.remove_name(name)?;
+        }
+        Ok(())
+    }
+
+    /// What a workload resolved, for `explain`.
+    pub(crate) fn memory_of(&self, workload: WorkloadId) -> WorkloadMemory<'_> {
+        WorkloadMemory { enforcement: self, workload }
+    }
+}
+
+/// One workload's lookups.
+pub(crate) struct WorkloadMemory<'a> {
+    enforcement: &'a Enforcement,
+    workload: WorkloadId,
+}
+
+impl Memory for WorkloadMemory<'_> {
+    fn names(&self, address: IpAddr) -> Vec<Resolved> {
+        self.enforcement.state().ledger.resolved(self.workload.0, address)
+    }
+
+    fn addresses(&self, name: &DnsName) -> Vec<(IpAddr, u64)> {
+        self.enforcement.state().ledger.addresses_of(self.workload.0, name)
+    }
+}

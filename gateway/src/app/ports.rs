@@ -1,0 +1,142 @@
+//! Workloads' host sides in the kernel: closed before they come up, taken over after a restart, looked after.
+
+use std::collections::BTreeMap;
+
+use policy::Node;
+use policy::tables::{NameId, RuleId};
+
+use super::desired::Desired;
+use super::enforcement::{Enforcement, Port, network_number};
+use crate::egress::attach::AttachError;
+use crate::egress::tables::TableError;
+use crate::egress::tables::node::Listener;
+use crate::segmentation::Status;
+use crate::workload::{Mac, Workload};
+
+/// Why a host side is not closed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SealError {
+    /// Its entry.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The programs.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+impl Enforcement {
+    /// The entry first, then the programs: what is not decided yet is dropped.
+    pub(crate) fn seal(&self, ifindex: u32, workload: &Workload, bridge_mac: Mac) -> Result<(), SealError> {
+        let port = Port { ifindex, bridge_mac };
+        let state = &mut *self.state();
+        if let Some(old) = state.ports.insert(workload.id, port).filter(|old| old.ifindex != ifindex) {
+            tracing::debug!(old = old.ifindex, ifindex, "a workload has a new host side");
+        }
+        self.switch(workload, port, &state.desired, &state.compiled)?;
+        Ok(self.tables.attach(ifindex)?)
+    }
+
+    /// The link is gone; what the tables hold of it goes with the workload.
+    pub(crate) fn unseal(&self, ifindex: u32) -> Result<(), AttachError> {
+        self.tables.detach(ifindex)
+    }
+
+    /// After a restart: the host sides that segmentation found.
+    pub(crate) fn adopt(&self, desired: &Desired, status: &Status) -> Result<(), SealError> {
+        for port in &status.ports {
+            if let Some(workload) = desired.workloads.values().find(|workload| workload.id == port.workload) {
+                let known = self.tables.workload(port.ifindex)?.is_some_and(|entry| entry.id == workload.id);
+                self.state().ports.insert(workload.id, Port { ifindex: port.ifindex, bridge_mac: port.bridge_mac });
+                // One that the tables know keeps its entry, and its flows go on, until the policies are in force again.
+                match known {
+                    true => self.tables.attach(port.ifindex)?,
+                    false => self.seal(port.ifindex, workload, port.bridge_mac)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Workloads of an earlier daemon that are not there any more leave nothing in the tables.
+    pub(crate) fn forget_strangers(&self, desired: &Desired) -> Result<(), TableError> {
+        let known = |id| desired.workloads.values().any(|workload| workload.id == id);
+        for (_, entry) in self.tables.workloads()? {
+            if !known(entry.id) {
+                self.tables.forget_workload(entry.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// DNS and the edge's replies go there.
+    pub(crate) fn serve_namespace(&self, tg0: u32, tg1_mac: Mac) -> Result<(), SealError> {
+        self.tables.set_service(tg0, tg1_mac)?;
+        Ok(self.tables.attach_service(tg0)?)
+    }
+
+    /// VLAN sides of the networks.
+    pub(crate) fn note_segments(&self, status: &Status) -> Result<(), TableError> {
+        let segments: BTreeMap<u32, u32> =
+            status.segments.iter().map(|segment| (segment.ifindex, network_number(&segment.network))).collect();
+        self.tables.set_segments(&segments)
+    }
+
+    /// Puts back programs that somebody removed; answers how many devices that were.
+    pub(crate) fn ensure_attached(&self, tg0: u32) -> Result<u64, AttachError> {
+        let ports: Vec<u32> = self.state().ports.values().map(|port| port.ifindex).collect();
+        let mut repaired = u64::from(self.tables.ensure_service_attached(tg0)?);
+        for ifindex in ports {
+            match self.tables.ensure_attached(ifindex) {
+                Ok(put_back) => repaired += u64::from(put_back),
+                // Segmentation sees that too, and makes the link anew.
+                Err(AttachError::Device { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.repairs.fetch_add(repaired, std::sync::atomic::Ordering::Relaxed);
+        Ok(repaired)
+    }
+
+    /// Since the daemon started.
+    pub(crate) fn repairs(&self) -> u64 {
+        self.repairs.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// What is known of the node.
+    pub(crate) fn node(&self) -> Node {
+        self.state().node.clone()
+    }
+
+    /// The node has these addresses and listeners now. True if that is news; flows are decided again at the next change.
+    pub(crate) fn set_node(&self, node: Node) -> Result<bool, TableError> {
+        let mut state = self.state();
+        if state.node == node {
+            return Ok(false);
+        }
+        self.tables.set_node_addresses(&node.addresses)?;
+        let listener = |l: &policy::Listener| Listener { address: l.address, port: l.port, protocol: l.protocol.number() };
+        self.tables.set_node_listeners(&node.listeners.iter().map(listener).collect())?;
+        state.node = node;
+        Ok(true)
+    }
+
+    /// How a rule is called: `egresspolicy/shop/shop-egress allow[2]`.
+    pub(crate) fn rule(&self, id: RuleId) -> Option<String> {
+        self.state().compiled.rule_name(id).map(|name| format!("egresspolicy/{name}"))
+    }
+
+    /// A learned name.
+    pub(crate) fn name(&self, id: Option<NameId>) -> Option<String> {
+        self.state().ledger.name(id?).map(ToString::to_string)
+    }
+
+    /// Learned (workload, address) pairs.
+    pub(crate) fn learned(&self) -> usize {
+        self.state().ledger.fill().addresses
+    }
+
+    /// Events that found the ring full, since the tables were made.
+    pub(crate) fn lost_events(&self) -> u64 {
+        self.tables.losses().map_or(0, |losses| losses.ring_full)
+    }
+}

@@ -1,0 +1,198 @@
+//! `netctl status`, `doctor` and the open flows of `flows`: what is, read where it is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use config::api::{
+    Check, Direction, DnsStatus, Doctor, EdgeApp, EdgeStatus, Endpoint, Flow, FlowEvent, MapFill, NetworkStatus, Status,
+    Timestamp, Verdict,
+};
+use config::names::Name;
+use config::resource::Tls;
+use policy::reason::Reason;
+
+use super::desired::Desired;
+use super::gate::Gate;
+use super::views::{timestamp, usage};
+use crate::admin::ControlError;
+use crate::egress::dns;
+use crate::egress::events::{self, Event};
+use crate::egress::tables::TableError;
+use crate::egress::tables::flows::{self, Origin};
+use crate::features;
+use crate::workload::WorkloadId;
+
+/// How the node is.
+pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
+    let desired = gate.now();
+    let broken = gate.broken();
+    let conditions = gate.conditions();
+    let networks = desired.resources.networks().map(|network| {
+        let (used, total) = usage(&desired, network);
+        NetworkStatus {
+            name: network.name.clone(),
+            vlan: network.vlan.as_ref().map(|vlan| format!("{}.{}", vlan.parent, vlan.id)),
+            used,
+            total,
+            workloads: desired.workloads_on(&network.name).count() as u64,
+            ready: !broken.contains_key(&format!("network/{}", network.name)),
+        }
+    });
+    let fill = gate.enforcement.tables.fill().map_err(|error| unread(&error))?;
+    let drops = gate.enforcement.tables.counters().map_err(|error| unread(&error))?;
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        started: gate.started,
+        ready: conditions.is_empty(),
+        generation: gate.store.contents().generation,
+        conditions,
+        networks: networks.collect(),
+        workloads: desired.workloads.len() as u64,
+        maps: fill.into_iter().map(|f| MapFill { name: f.table.to_owned(), entries: f.entries, max: f.max }).collect(),
+        dns: DnsStatus {
+            upstreams: gate.upstreams.to_vec(),
+            learned: gate.enforcement.learned() as u64,
+            queries: dns::outcomes().map(|(outcome, count)| (outcome.word().to_owned(), count)).collect(),
+        },
+        edge: edge(gate, &desired),
+        repairs: gate.segmentation.status().repairs + gate.enforcement.repairs(),
+        drops: drops
+            .into_iter()
+            .filter(|count| !count.reason.passes() && count.packets > 0)
+            .map(|count| (count.reason.word().to_owned(), count.packets))
+            .collect(),
+    })
+}
+
+fn edge(gate: &Gate, desired: &Desired) -> EdgeStatus {
+    let status = gate.edge.status();
+    let apps = desired.resources.apps().map(|app| {
+        let served = status.apps.iter().find(|served| served.app == format!("{}/{}", app.namespace, app.name));
+        let endpoints = served.map_or(&[][..], |served| &served.endpoints);
+        let certificate = served.and_then(|served| served.certificate.as_ref());
+        EdgeApp {
+            namespace: app.namespace.clone(),
+            name: app.name.clone(),
+            hosts: app.hosts.iter().map(ToString::to_string).collect(),
+            tls: match app.tls {
+                Tls::Edge { .. } => "Edge".to_owned(),
+                Tls::Passthrough => "Passthrough".to_owned(),
+            },
+            backends: endpoints.len() as u64,
+            ready_backends: endpoints.iter().filter(|endpoint| !endpoint.set_aside).count() as u64,
+            certificate_expires: certificate.map(|certificate| timestamp(certificate.not_after)),
+        }
+    });
+    EdgeStatus { listeners: gate.edge.addresses().to_vec(), apps: apps.collect() }
+}
+
+/// What this kernel and node offer, and what falls short now.
+pub(crate) fn doctor(gate: &Gate) -> Doctor {
+    let features = features::checks(&gate.settings, gate.vlan).into_iter();
+    let mut checks: Vec<Check> = features
+        // The daemon has given up what it needed for its start only.
+        .filter(|check| check.name != features::PRIVILEGES)
+        .map(|check| Check { name: check.name.to_owned(), ok: check.ok, found: check.found, mend: check.mend })
+        .collect();
+    checks.extend(gate.conditions().into_iter().map(|condition| Check {
+        name: condition.what,
+        ok: false,
+        found: condition.text,
+        mend: condition.mend,
+    }));
+    Doctor { checks }
+}
+
+/// The entries of the flow table.
+pub(crate) fn open_flows(gate: &Gate) -> Result<Vec<Flow>, ControlError> {
+    let names = Names::of(&gate.now());
+    let flows = gate.enforcement.tables.flows().map_err(|error| unread(&error))?;
+    Ok(flows.into_iter().map(|flow| open(gate, &names, &flow)).collect())
+}
+
+/// Workloads by number, for events that carry only the number.
+pub(crate) struct Names(BTreeMap<WorkloadId, (Name, Name)>);
+
+impl Names {
+    pub(crate) fn of(desired: &Desired) -> Self {
+        Self(desired.workloads.values().map(|w| (w.id, (w.namespace.clone(), w.name.clone()))).collect())
+    }
+}
+
+fn open(gate: &Gate, names: &Names, entry: &flows::Flow) -> Flow {
+    let workload = names.0.get(&entry.workload).cloned().unzip();
+    Flow {
+        time: at(entry.last_seen),
+        event: FlowEvent::Open,
+        verdict: Verdict::Allowed,
+        reason: entry.reason.word().to_owned(),
+        rule: gate.enforcement.rule(entry.rule),
+        namespace: workload.0,
+        workload: workload.1,
+        direction: match entry.origin {
+            Origin::Egress => Direction::Egress,
+            Origin::Ingress | Origin::SameNetwork | Origin::Probe => Direction::Ingress,
+        },
+        protocol: protocol(entry.protocol),
+        local: endpoint(entry.local, entry.local_port, entry.protocol),
+        remote: endpoint(entry.remote, entry.remote_port, entry.protocol),
+        name: gate.enforcement.name(entry.name),
+        bytes: entry.sent.1 + entry.received.1,
+        packets: entry.sent.0 + entry.received.0,
+    }
+}
+
+/// One event of the kernel as `flows` shows it.
+pub(crate) fn event(gate: &Gate, names: &Names, event: &Event) -> Flow {
+    let workload = event.workload.and_then(|id| names.0.get(&id)).cloned().unzip();
+    Flow {
+        time: at(event.time),
+        event: match event.reason {
+            Reason::Revoked => FlowEvent::Revoked,
+            reason if reason.passes() => FlowEvent::Opened,
+            _ => FlowEvent::Dropped,
+        },
+        verdict: if event.reason.passes() { Verdict::Allowed } else { Verdict::Denied },
+        reason: event.reason.word().to_owned(),
+        rule: gate.enforcement.rule(event.rule),
+        namespace: workload.0,
+        workload: workload.1,
+        direction: match event.direction {
+            events::Direction::FromWorkload => Direction::Egress,
+            events::Direction::ToWorkload | events::Direction::FromService => Direction::Ingress,
+        },
+        protocol: protocol(event.protocol),
+        local: endpoint(event.local, event.local_port, event.protocol),
+        remote: endpoint(event.remote, event.remote_port, event.protocol),
+        name: gate.enforcement.name(event.name),
+        bytes: 0,
+        packets: 0,
+    }
+}
+
+fn protocol(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn endpoint(address: IpAddr, port: u16, protocol: u8) -> Endpoint {
+    Endpoint { address, port: matches!(protocol, 6 | 17).then_some(port) }
+}
+
+/// A time since boot on the wall clock.
+fn at(since_boot: Duration) -> Timestamp {
+    let ago = crate::sys::bpf::boot_time().saturating_sub(since_boot);
+    SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH).into()
+}
+
+fn unread(error: &TableError) -> ControlError {
+    ControlError::failed(error.to_string(), "`netctl doctor` shows what the kernel offers")
+}

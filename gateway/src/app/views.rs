@@ -1,0 +1,173 @@
+//! Desired state as `netctl get` shows it: Kubernetes-shaped JSON, each resource with its `status`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use config::api::{self, Kind, ResourceName, ResourceQuery, Timestamp};
+use config::resource::{self, ExposedApp, Network, Resource, selects};
+use serde_json::{Value, json};
+
+use super::desired::Desired;
+use super::manifests::name_of;
+use crate::edge::AppStatus;
+use crate::store::Contents;
+use crate::workload::{Workload, WorkloadId};
+
+/// What resources are shown with.
+pub(crate) struct View<'a> {
+    pub(crate) desired: &'a Desired,
+    pub(crate) contents: &'a Contents,
+    /// Links that are not as they should be, by `network/NAME` or `workload/NAMESPACE/NAME`, with the reason.
+    pub(crate) broken: &'a BTreeMap<String, String>,
+    pub(crate) apps: &'a [AppStatus],
+    /// Open flows of a workload.
+    pub(crate) flows: &'a dyn Fn(WorkloadId) -> u64,
+}
+
+impl View<'_> {
+    /// The resources that the query means, ordered by namespace and name.
+    pub(crate) fn list(&self, query: &ResourceQuery) -> Vec<(ResourceName, Value)> {
+        let meant = |name: &ResourceName| {
+            name.kind == query.kind
+                && query.namespace.as_ref().is_none_or(|ns| name.namespace.as_ref() == Some(ns))
+                && query.name.as_ref().is_none_or(|own| name.name == *own)
+        };
+        let resources = self.desired.resources.iter().map(|r| (name_of(&r.key()), self.resource(r)));
+        let workloads = self.desired.workloads.values().map(|w| (workload_name(w), self.workload(w)));
+        resources.chain(workloads).filter(|(name, _)| meant(name)).collect()
+    }
+
+    fn resource(&self, resource: &Resource) -> Value {
+        let name = name_of(&resource.key());
+        let mut shown = resource.to_json();
+        if let Some(kept) = self.contents.resources.get(&name) {
+            shown["metadata"]["creationTimestamp"] = json!(kept.created);
+        }
+        shown["status"] = match resource {
+            Resource::Network(network) => self.network(network),
+            Resource::Namespace(namespace) => {
+                let workloads = self.desired.workloads.values().filter(|w| w.namespace == namespace.name).count();
+                json!({ "workloads": workloads, "ready": true })
+            }
+            Resource::EgressPolicy(policy) => {
+                let own = self.desired.workloads.values().filter(|w| w.namespace == policy.namespace);
+                json!({ "workloads": own.filter(|w| selects(&policy.selector, &w.labels)).count(), "ready": true })
+            }
+            Resource::ExposedApp(app) => self.app(app),
+        };
+        shown
+    }
+
+    fn network(&self, network: &Network) -> Value {
+        let (used, total) = usage(self.desired, network);
+        let broken = self.broken.get(&format!("network/{}", network.name));
+        with_message(
+            json!({
+                "bridge": crate::segmentation::names::bridge(&network.name),
+                "used": used,
+                "total": total,
+                "workloads": self.desired.workloads_on(&network.name).count(),
+                "ready": broken.is_none(),
+            }),
+            broken,
+        )
+    }
+
+    fn app(&self, app: &ExposedApp) -> Value {
+        let label = format!("{}/{}", app.namespace, app.name);
+        let Some(status) = self.apps.iter().find(|status| status.app == label) else {
+            return json!({ "backends": 0, "readyBackends": 0, "ready": false, "message": "not served yet" });
+        };
+        let problem = status.problems.first();
+        let mut shown = json!({
+            "backends": status.endpoints.len(),
+            "readyBackends": status.endpoints.iter().filter(|endpoint| !endpoint.set_aside).count(),
+            "ready": problem.is_none(),
+        });
+        if let Some(certificate) = &status.certificate {
+            shown["certificateExpires"] = json!(timestamp(certificate.not_after));
+        }
+        with_message(shown, problem)
+    }
+
+    /// An attached workload.
+    pub(crate) fn workload(&self, workload: &Workload) -> Value {
+        serde_json::to_value(self.attached(workload)).unwrap_or_default()
+    }
+
+    /// The same, as the API's own type.
+    pub(crate) fn attached(&self, workload: &Workload) -> api::Workload {
+        let broken = self.broken.get(&format!("workload/{}/{}", workload.namespace, workload.name));
+        let selecting = self.desired.resources.policies_selecting(&workload.namespace, &workload.labels);
+        api::Workload {
+            api_version: resource::API_VERSION.to_owned(),
+            kind: Kind::Workload,
+            metadata: api::WorkloadMetadata {
+                namespace: workload.namespace.clone(),
+                name: workload.name.clone(),
+                labels: workload.labels.clone(),
+                creation_timestamp: self.contents.workloads.get(&workload.id).map(|kept| kept.created),
+            },
+            spec: api::WorkloadSpec { netns: workload.netns.clone(), interface: workload.guest_interface.clone() },
+            status: api::WorkloadStatus {
+                id: workload.id.0,
+                network: workload.network.clone(),
+                addresses: routable(workload).collect(),
+                mac: workload.mac.to_string(),
+                host_interface: workload.host_interface.clone(),
+                ready: broken.is_none(),
+                message: broken.cloned().unwrap_or_default(),
+                policies: selecting.map(|policy| policy.name.clone()).collect(),
+                flows: (self.flows)(workload.id),
+            },
+        }
+    }
+}
+
+/// Addresses leased and addresses there are: of the IPv4 ranges, or of the IPv6 ones where there is no IPv4.
+pub(crate) fn usage(desired: &Desired, network: &Network) -> (u64, u64) {
+    let v4 = network.subnets.iter().any(|subnet| subnet.cidr.is_ipv4());
+    let subnets: Vec<_> = network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == v4).collect();
+    let total = subnets.iter().map(|subnet| capacity(subnet)).fold(0, u64::saturating_add);
+    let within = |address: &IpAddr| subnets.iter().any(|subnet| subnet.cidr.contains(*address));
+    let used = desired.workloads_on(&network.name).flat_map(routable).filter(within).count();
+    (used as u64, total)
+}
+
+/// Addresses that a subnet has for workloads: its range, or all but network, broadcast and gateway.
+fn capacity(subnet: &resource::Subnet) -> u64 {
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let count = match subnet.range {
+        Some((first, last)) => number(last) - number(first) + 1,
+        None => {
+            let bits = if subnet.cidr.is_ipv4() { 32 } else { 128 } - u32::from(subnet.cidr.prefix());
+            1u128.checked_shl(bits).unwrap_or(u128::MAX).saturating_sub(2)
+        }
+    };
+    let inside = |gateway: IpAddr| subnet.range.is_none_or(|(first, last)| (first..=last).contains(&gateway));
+    let taken = u128::from(subnet.gateway.is_some_and(inside));
+    u64::try_from(count.saturating_sub(taken)).unwrap_or(u64::MAX)
+}
+
+fn routable(workload: &Workload) -> impl Iterator<Item = IpAddr> {
+    workload.addresses.iter().map(|own| own.address).filter(|address| !crate::workload::is_link_local(*address))
+}
+
+fn workload_name(workload: &Workload) -> ResourceName {
+    ResourceName { kind: Kind::Workload, namespace: Some(workload.namespace.clone()), name: workload.name.clone() }
+}
+
+fn with_message(mut status: Value, message: Option<&String>) -> Value {
+    if let Some(message) = message {
+        status["message"] = json!(message);
+    }
+    status
+}
+
+/// Of seconds since 1970.
+pub(crate) fn timestamp(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000))
+}

@@ -1,0 +1,220 @@
+//! What runs beside the changes and keeps everything as it should be. Each is one task; none queues anything.
+//!
+//! | task | woken by | does |
+//! |---|---|---|
+//! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
+//! | `upkeep` | every second | programs and tg0 put back, learned names swept, node's addresses, metrics |
+//! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
+//! | `node` | netlink notices | the node's addresses in the kernel |
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::api::{ConditionState, DetachRequest, Verdict};
+use config::resource::Protocol;
+use policy::{Listener, Node};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::gate::Gate;
+use super::report::{self, Names};
+use super::{attachment, reload};
+use crate::segmentation::Status;
+use crate::sys::netlink::Netlink;
+use crate::sys::netlink::watch::{Notice, Watch};
+use crate::telemetry::metrics;
+
+/// Others' deletions are put back within this.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// Starts the tasks; they end with the runtime.
+pub(crate) fn start(gate: &Arc<Gate>) {
+    tokio::spawn(events(Arc::clone(gate)));
+    tokio::spawn(upkeep(Arc::clone(gate)));
+    tokio::spawn(segmentation(Arc::clone(gate)));
+    tokio::spawn(node(Arc::clone(gate)));
+}
+
+async fn events(gate: Arc<Gate>) {
+    let mut ring = match gate.enforcement.tables.events() {
+        Ok(ring) => ring,
+        Err(error) => {
+            return gate.raise("events", ConditionState::Degraded, error.to_string(), "flows are enforced, but not shown; restart the gateway");
+        }
+    };
+    let mut names = Names::of(&gate.now());
+    let mut changed = gate.desired.subscribe();
+    loop {
+        let event = tokio::select! {
+            event = ring.next() => event,
+            _ = changed.changed() => {
+                names = Names::of(&gate.now());
+                continue;
+            }
+        };
+        match event {
+            Ok(event) => note(&gate, &names, &event),
+            Err(error) => {
+                return gate.raise("events", ConditionState::Degraded, format!("the kernel's events cannot be read: {error}"), "flows are enforced, but not shown; restart the gateway");
+            }
+        }
+    }
+}
+
+fn note(gate: &Gate, names: &Names, event: &crate::egress::events::Event) {
+    let flow = report::event(gate, names, event);
+    let from = flow.namespace.as_ref().zip(flow.workload.as_ref()).map(|(ns, name)| format!("{ns}/{name}"));
+    let direction = match flow.direction {
+        config::api::Direction::Egress => metrics::Direction::Egress,
+        config::api::Direction::Ingress => metrics::Direction::Ingress,
+    };
+    metrics::flow(direction, event.reason);
+    let (verdict, reason, rule) = (flow.verdict, &flow.reason, flow.rule.as_deref());
+    match verdict {
+        Verdict::Allowed => {
+            tracing::debug!(target: "flow", workload = from, local = %flow.local, remote = %flow.remote, protocol = flow.protocol, %verdict, reason, rule, name = flow.name.as_deref());
+        }
+        Verdict::Denied => {
+            tracing::info!(target: "flow", workload = from, local = %flow.local, remote = %flow.remote, protocol = flow.protocol, %verdict, reason, rule, name = flow.name.as_deref());
+        }
+    }
+    gate.history.push(flow);
+}
+
+async fn upkeep(gate: Arc<Gate>) {
+    let mut tick = interval(UPKEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        service(&gate).await;
+        reload::in_place(|| {
+            let attached = gate.enforcement.ensure_attached(gate.service.tg0_ifindex());
+            settle(&gate, "kernel programs", attached.map(metrics::reconcile_repairs).map_err(|e| e.to_string()));
+            settle(&gate, "learned names", gate.enforcement.sweep().map_err(|error| error.to_string()));
+            settle(&gate, "kernel tables", measure(&gate));
+        });
+        look_at_node(&gate).await;
+    }
+}
+
+/// tg0 and what is inside, put back as a whole.
+async fn service(gate: &Gate) {
+    let put_right = match gate.service.ensure().await {
+        Ok(ensured) if ensured.remade => {
+            metrics::reconcile_repairs(1);
+            gate.enforcement.serve_namespace(ensured.tg0_ifindex, gate.service.tg1_mac()).map_err(|e| e.to_string())
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    };
+    settle(gate, "service namespace", put_right);
+}
+
+fn measure(gate: &Gate) -> Result<(), String> {
+    let fill = gate.enforcement.tables.fill().map_err(|error| error.to_string())?;
+    for table in &fill {
+        metrics::map_fill(table.table, table.entries, table.max);
+        if table.table == "flows" {
+            metrics::flows_open(table.entries);
+        }
+    }
+    for count in gate.enforcement.tables.counters().map_err(|error| error.to_string())? {
+        metrics::packets(count.reason, count.packets, count.bytes);
+    }
+    metrics::flow_events_lost(gate.enforcement.lost_events());
+    metrics::dns_learned(gate.enforcement.learned() as u64);
+    metrics::workloads(gate.now().workloads.len() as u64);
+    let full: Vec<&str> = fill.iter().filter(|table| table.entries >= table.max).map(|table| table.table).collect();
+    match full.is_empty() {
+        true => Ok(()),
+        false => Err(format!("full: {}; what would need an entry is refused", full.join(", "))),
+    }
+}
+
+fn settle(gate: &Gate, what: &'static str, result: Result<(), String>) {
+    match result {
+        Ok(()) => gate.clear(what),
+        Err(error) => gate.raise(what, ConditionState::Degraded, error, "it is tried again every second"),
+    }
+}
+
+async fn segmentation(gate: Arc<Gate>) {
+    let mut status = gate.segmentation.subscribe();
+    loop {
+        let now = status.borrow_and_update().clone();
+        note_segmentation(&gate, &now);
+        detach_gone(&gate, &now).await;
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What segmentation says, as conditions, and its VLAN sides in the kernel.
+pub(crate) fn note_segmentation(gate: &Gate, status: &Status) {
+    let troubles = status.refusals.iter().map(ToString::to_string).chain(status.errors.iter().cloned());
+    let troubles: Vec<String> = troubles.chain(status.helper_ended.clone()).collect();
+    match troubles.is_empty() {
+        true => gate.clear("segmentation"),
+        false => gate.raise("segmentation", ConditionState::Degraded, troubles.join("\n"), "it is tried again when the node's links change, and by a timer"),
+    }
+    settle(gate, "segments", gate.enforcement.note_segments(status).map_err(|error| error.to_string()));
+}
+
+async fn detach_gone(gate: &Gate, status: &Status) {
+    if status.gone.is_empty() {
+        return;
+    }
+    let _turn = gate.changing.lock().await;
+    let desired = gate.now();
+    for workload in desired.workloads.values().filter(|workload| status.gone.contains(&workload.id)) {
+        let request = DetachRequest { namespace: workload.namespace.clone(), name: workload.name.clone() };
+        match attachment::detach(gate, &request).await {
+            Ok(()) => tracing::info!(namespace = %request.namespace, name = %request.name, "its network namespace is gone: detached, its addresses are free"),
+            Err(error) => tracing::warn!(namespace = %request.namespace, name = %request.name, %error, "its network namespace is gone, and it cannot be detached"),
+        }
+    }
+}
+
+async fn node(gate: Arc<Gate>) {
+    let mut watch = match Watch::open() {
+        Ok(watch) => watch,
+        Err(error) => {
+            return gate.raise("node", ConditionState::Degraded, format!("cannot watch the node's addresses: {error}"), "they are looked at every second instead");
+        }
+    };
+    loop {
+        match watch.changed().await {
+            Ok(notices) if notices.iter().any(|n| matches!(n, Notice::Address | Notice::Link | Notice::Lost)) => {
+                look_at_node(&gate).await;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                return gate.raise("node", ConditionState::Degraded, format!("cannot watch the node's addresses: {error}"), "they are looked at every second instead");
+            }
+        }
+    }
+}
+
+/// The node's own addresses are closed to workloads, whatever a policy says.
+pub(crate) async fn look_at_node(gate: &Gate) {
+    let addresses = match Netlink::open() {
+        Ok(netlink) => netlink.addresses().await,
+        Err(error) => Err(error),
+    };
+    let told = match addresses {
+        Ok(addresses) => {
+            let addresses: BTreeSet<_> = addresses.iter().map(|address| address.address.ip()).collect();
+            let listener = |at: &std::net::SocketAddr| Listener {
+                address: Some(at.ip()).filter(|ip| !ip.is_unspecified()),
+                protocol: Protocol::Tcp,
+                port: at.port(),
+            };
+            let listeners = gate.edge.addresses().iter().map(listener).collect();
+            let node = Node { addresses, listeners, probes: gate.settings.node.probes };
+            gate.enforcement.set_node(node).map(|_| ()).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    settle(gate, "node addresses", told);
+}

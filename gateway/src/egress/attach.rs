@@ -1,0 +1,322 @@
+//! The programs on a device, so that they stay when this process is killed.
+//!
+//! Where the kernel has tcx, a pinned link holds each program at the head of the device's list, and a new build's program
+//! takes its place in one step. Elsewhere it is a filter of the clsact qdisc at a fixed priority and handle, replaced in
+//! one step too. What somebody else removed, [`Tables::ensure_attached`] puts back.
+//!
+//! Pinned: `links/<ifindex>-<program>` (tcx only) and `programs/<program>`. One lock, around the loaded programs.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::{Ebpf, programs};
+
+use super::tables::Tables;
+use crate::sys::bpf::interface_name;
+use crate::sys::bpf_test_run::{Answer, test_run};
+
+/// Before other people's filters, which would decide first otherwise.
+const PRIORITY: u16 = 1;
+const HANDLE: TcHandle = TcHandle::new(0, 0x7467);
+
+/// A program and where on a device it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// tc ingress of a workload's host side.
+    FromWorkload,
+    /// tc egress of a workload's host side.
+    ToWorkload,
+    /// tc ingress of tg0.
+    FromService,
+}
+
+/// Both sides of a workload's device: what it sends last, so that nothing is sent while replies are not looked at.
+const WORKLOAD: [Program; 2] = [Program::ToWorkload, Program::FromWorkload];
+
+impl Program {
+    /// As it is called in the object, in `programs/`, and by `bpftool`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromWorkload => "from_workload",
+            Self::ToWorkload => "to_workload",
+            Self::FromService => "from_service",
+        }
+    }
+
+    const fn direction(self) -> TcAttachType {
+        match self {
+            Self::FromWorkload | Self::FromService => TcAttachType::Ingress,
+            Self::ToWorkload => TcAttachType::Egress,
+        }
+    }
+}
+
+/// Why a program is not on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is no such device here.
+    #[error("device {ifindex}: {source}; it is gone, or in another network namespace")]
+    Device {
+        /// Its index.
+        ifindex: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refuses the program there.
+    #[error("program {program} at {device}: {cause}; the daemon needs CAP_NET_ADMIN, and the kernel tcx or the clsact qdisc")]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// Where.
+        device: String,
+        /// The chain of causes.
+        cause: String,
+    },
+    /// A pin cannot be made or removed.
+    #[error("pin {path}: {source}; the bpf file system must be writable for the daemon")]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// The loaded programs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    loaded: Mutex<Ebpf>,
+    tcx: bool,
+    links: PathBuf,
+}
+
+impl Programs {
+    /// Gives the object's programs to the kernel and pins them; answers the one that starts the sweeper, too.
+    pub(crate) fn load(mut ebpf: Ebpf, folder: &Path) -> Result<(Self, OwnedFd), Box<dyn Error>> {
+        for program in [Program::FromWorkload, Program::ToWorkload, Program::FromService] {
+            let path = folder.join("programs").join(program.name());
+            let loaded = classifier(&mut ebpf, program.name())?;
+            loaded.load()?;
+            // a pin cannot be replaced, and nothing hangs on it: links and filters hold their program themselves
+            if path.exists() {
+                fs::remove_file(&path)?;
+            }
+            loaded.pin(&path)?;
+        }
+        let starter = classifier(&mut ebpf, "start_sweeper")?;
+        starter.load()?;
+        let starter = starter.fd()?.as_fd().try_clone_to_owned()?;
+        let tcx = SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok();
+        Ok((Self { loaded: Mutex::new(ebpf), tcx, links: folder.join("links") }, starter))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ebpf> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pin_path(&self, ifindex: u32, program: Program) -> PathBuf {
+        self.links.join(format!("{ifindex}-{}", program.name()))
+    }
+
+    /// Puts the program there, in the place of an older one of ours.
+    fn place(&self, ifindex: u32, device: &str, program: Program) -> Result<(), AttachError> {
+        let mut ebpf = self.lock();
+        let failed = |e: &(dyn Error + 'static)| AttachError::Program {
+            program: program.name(),
+            device: device.to_owned(),
+            cause: chain(e),
+        };
+        let loaded = classifier(&mut ebpf, program.name()).map_err(|e| failed(&*e))?;
+        if self.tcx {
+            let path = self.pin_path(ifindex, program);
+            if update_link(loaded, &path).is_ok() && is_listed(loaded, device, program).map_err(|e| failed(&e))? {
+                return Ok(());
+            }
+            remove(&path)?;
+            return link(loaded, device, program, &path).map_err(|e| failed(&*e));
+        }
+        replace_filter(loaded, device, program).or_else(|_| add_filter(loaded, device, program)).map_err(|e| failed(&e))
+    }
+
+    /// Whether it had to be put back.
+    fn ensure(&self, ifindex: u32, device: &str, program: Program) -> Result<bool, AttachError> {
+        let mut ebpf = self.lock();
+        let loaded = classifier(&mut ebpf, program.name());
+        let there = loaded.is_ok_and(|loaded| {
+            if self.tcx {
+                is_listed(loaded, device, program).unwrap_or(false)
+            } else {
+                replace_filter(loaded, device, program).is_ok()
+            }
+        });
+        drop(ebpf);
+        if !there {
+            self.place(ifindex, device, program)?;
+        }
+        Ok(!there)
+    }
+
+    fn take_away(&self, ifindex: u32, program: Program) -> Result<(), AttachError> {
+        if self.tcx {
+            return remove(&self.pin_path(ifindex, program));
+        }
+        if let Ok(device) = interface_name(ifindex) {
+            drop(filter(&device, program)); // dropping it removes the filter; one that is not there is no failure
+        }
+        Ok(())
+    }
+
+    /// Devices that a pinned link names.
+    fn linked_devices(&self) -> BTreeSet<u32> {
+        let names = fs::read_dir(&self.links).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter_map(|name| name.to_str()?.split_once('-')?.0.parse().ok()).collect()
+    }
+}
+
+impl Tables {
+    /// Puts both programs on a workload's host side. Write its entry first ([`Tables::switch`]): a device without one
+    /// passes nothing. Takes a few milliseconds; does nothing new where they are already.
+    pub fn attach(&self, ifindex: u32) -> Result<(), AttachError> {
+        let device = name_of(ifindex)?;
+        WORKLOAD.iter().try_for_each(|program| self.programs.place(ifindex, &device, *program))
+    }
+
+    /// Puts back what somebody removed from a workload's device; whether there was anything to put back.
+    pub fn ensure_attached(&self, ifindex: u32) -> Result<bool, AttachError> {
+        let device = name_of(ifindex)?;
+        let mut repaired = false;
+        for program in WORKLOAD {
+            repaired |= self.programs.ensure(ifindex, &device, program)?;
+        }
+        Ok(repaired)
+    }
+
+    /// Takes both programs from a workload's device, which may be gone: from then on everything passes there.
+    pub fn detach(&self, ifindex: u32) -> Result<(), AttachError> {
+        WORKLOAD.iter().try_for_each(|program| self.programs.take_away(ifindex, *program))
+    }
+
+    /// Puts the program on tg0.
+    pub fn attach_service(&self, tg0: u32) -> Result<(), AttachError> {
+        self.programs.place(tg0, &name_of(tg0)?, Program::FromService)
+    }
+
+    /// Puts back what somebody removed from tg0; whether there was anything to put back.
+    pub fn ensure_service_attached(&self, tg0: u32) -> Result<bool, AttachError> {
+        self.programs.ensure(tg0, &name_of(tg0)?, Program::FromService)
+    }
+
+    /// Takes the program from tg0.
+    pub fn detach_service(&self, tg0: u32) -> Result<(), AttachError> {
+        self.programs.take_away(tg0, Program::FromService)
+    }
+
+    /// Whether links hold the programs (tcx), or filters of clsact.
+    pub fn has_tcx(&self) -> bool {
+        self.programs.tcx
+    }
+
+    /// Runs a program on one Ethernet frame, as if it came through `ifindex` after entering the node at `entered_by`
+    /// (0: the node itself). Tables and counters change as by a real packet.
+    pub fn try_frame(&self, program: Program, frame: &[u8], ifindex: u32, entered_by: u32) -> io::Result<Answer> {
+        let mut ebpf = self.programs.lock();
+        let loaded = classifier(&mut ebpf, program.name()).map_err(|e| io::Error::other(e.to_string()))?;
+        let fd = loaded.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()?;
+        drop(ebpf);
+        test_run(fd.as_fd(), frame, ifindex, entered_by)
+    }
+
+    /// This build's programs in the place of an earlier run's. Pins of devices that are gone are removed.
+    pub(crate) fn replace_programs(&self) -> Result<(), AttachError> {
+        let entries = self.workloads().unwrap_or_default();
+        let tg0 = self.tg0_ifindex();
+        let mut devices: BTreeSet<u32> = self.programs.linked_devices();
+        devices.extend(entries.keys());
+        devices.extend(tg0);
+        for ifindex in devices {
+            let service = tg0 == Some(ifindex);
+            match (interface_name(ifindex).is_ok(), service) {
+                (true, true) => self.attach_service(ifindex)?,
+                (true, false) => self.attach(ifindex)?,
+                (false, true) => self.detach_service(ifindex)?,
+                (false, false) => self.detach(ifindex)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An error with its causes: "a: b: c".
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text = format!("{text}: {e}");
+        cause = e.source();
+    }
+    text
+}
+
+fn name_of(ifindex: u32) -> Result<String, AttachError> {
+    interface_name(ifindex).map_err(|source| AttachError::Device { ifindex, source })
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Box<dyn Error>> {
+    let program: &mut programs::Program = ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))?;
+    Ok(program.try_into()?)
+}
+
+fn remove(path: &Path) -> Result<(), AttachError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|source| AttachError::Pin { path: path.into(), source }),
+    }
+}
+
+/// The pinned link's program becomes this one, in one step. Fails if the link's device is gone.
+fn update_link(program: &mut SchedClassifier, pin: &Path) -> Result<(), Box<dyn Error>> {
+    let link = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
+    let id = program.attach_to_link(link)?;
+    program.take_link(id)?; // closes this process's handle; the pin holds the link
+    Ok(())
+}
+
+fn is_listed(program: &SchedClassifier, device: &str, which: Program) -> Result<bool, ProgramError> {
+    let id = program.info()?.id();
+    Ok(SchedClassifier::query_tcx(device, which.direction())?.1.iter().any(|listed| listed.id() == id))
+}
+
+fn link(program: &mut SchedClassifier, device: &str, which: Program, pin: &Path) -> Result<(), Box<dyn Error>> {
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(device, which.direction(), order)?;
+    FdLink::try_from(program.take_link(id)?)?.pin(pin)?;
+    Ok(())
+}
+
+/// Our filter at a device, as aya names it. Dropping it removes the filter.
+fn filter(device: &str, which: Program) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(device, which.direction(), PRIORITY, HANDLE, None)
+}
+
+/// In one step; fails if there is no filter of ours.
+fn replace_filter(program: &mut SchedClassifier, device: &str, which: Program) -> Result<(), ProgramError> {
+    let there = filter(device, which).map_err(ProgramError::IOError)?;
+    let id = program.attach_to_link(there)?;
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+fn add_filter(program: &mut SchedClassifier, device: &str, which: Program) -> Result<(), ProgramError> {
+    let _there_already = qdisc_add_clsact(device);
+    let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
+    let id = program.attach_with_options(device, which.direction(), options)?;
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}

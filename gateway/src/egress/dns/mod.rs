@@ -1,0 +1,188 @@
+//! DNS for workloads: every query to port 53, whatever its server, is answered here.
+//!
+//! 1. The kernel moves a workload's packet to port 53 into the service namespace. Wildcard sockets on that
+//!    namespace's thread take it, UDP ([`udp`]) and TCP ([`tcp`]), both families. Who asks is the peer address, a
+//!    handle; the answer leaves from the very address that was asked.
+//! 2. [`question`] reads the message. What is no single question of class IN is answered at once, or dropped when
+//!    there is nothing to answer to.
+//! 3. [`quota`] bounds what one asker, and all of them, may have open. From here a task on the *node's* runtime goes
+//!    on ([`resolve`]), so that upstream sockets are made in the node's namespace.
+//! 4. [`Resolution::permit`] decides. A refused name is NXDOMAIN with extended error 18 (Prohibited) and a short
+//!    negative TTL, never REFUSED: there glibc and musl stop their search list ([`answer`]). An unknown asker gets nothing.
+//! 5. [`upstream`] asks by hickory: random id and port, next server on failure, TCP where an answer is truncated. What
+//!    comes back goes on byte for byte but for its id, so that record types nobody here knows, CNAME chains
+//!    and signatures pass. Client options are not sent up; the DO, CD, AD and RD bits are.
+//! 6. [`chain`] reads the answer section. An address that no name may have (loopback, link-local, multicast,
+//!    unspecified, IPv4 in IPv6, handles), also as HTTPS/SVCB hint, makes the whole answer NXDOMAIN with extended error
+//!    17 (Filtered): DNS rebinding. Else the A and AAAA records of the asked name, or of what its CNAME
+//!    chain leads to, are its addresses, each with the least TTL on the way.
+//!    Addresses elsewhere in the message, hints included, are not learned and so open nothing; clients ask A and AAAA before they connect (RFC 9460, 3).
+//! 7. [`Resolution::learn`] puts them into the kernel's table. Only after that the answer leaves; if it fails, the answer
+//!    is SERVFAIL with an extended error. A UDP answer past 1 232 bytes, or the client's own limit, is cut to nothing with TC set.
+//!
+//! Bounded things: [`Server`] owns two [`quota::Quota`]s, of queries and of TCP connections; a UDP query past its quota is
+//! dropped (the client asks again), one over TCP gets SERVFAIL, a connection is closed. [`tcp`] owns a channel of
+//! answers for each connection, [`upstream`] a map of servers that failed lately.
+
+mod answer;
+mod chain;
+mod outcome;
+mod question;
+mod quota;
+mod resolve;
+mod tcp;
+mod udp;
+mod upstream;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use config::names::{DnsName, InterfaceName};
+use ipnetwork::{Ipv4Network, Ipv6Network};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tracing::info;
+
+use crate::service::Service;
+use quota::Quota;
+use resolve::Resolver;
+
+pub use outcome::{Outcome, outcomes};
+
+/// The port that is served.
+pub const PORT: u16 = 53;
+
+/// What the composition knows: who may resolve what, and what an answer opens. Called on the node's runtime: nothing
+/// here may wait for longer than a system call or a short lock.
+pub trait Resolution: Send + Sync + 'static {
+    /// Whether `asker`, a handle, may look up `name`; `qtype` as in the IANA registry.
+    fn permit(&self, asker: IpAddr, name: &DnsName, qtype: u16) -> Permit;
+
+    /// The same for the root and for names that no policy can name (other characters than a [`DnsName`] has): allowed
+    /// only where every name is. Addresses that such an answer has are not learned.
+    fn permit_unnamed(&self, asker: IpAddr, qtype: u16) -> Permit;
+
+    /// Opens what `asker` learned about `name`: addresses, each with its TTL in seconds (0 is possible). Returns once the
+    /// kernel knows them. The policy may have changed since [`Self::permit`]. An error goes into the answer as text.
+    fn learn(&self, asker: IpAddr, name: &DnsName, answers: &[(IpAddr, u32)]) -> Result<(), String>;
+}
+
+/// What [`Resolution::permit`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// Ask these, in this order.
+    Allowed {
+        /// Servers with their ports.
+        upstreams: Arc<[SocketAddr]>,
+        /// The device that upstream sockets are bound to; `None` is the node's own routes.
+        device: Option<InterfaceName>,
+    },
+    /// NXDOMAIN, with this text for the client (extended error 18); at most 128 bytes of it are sent.
+    Refused {
+        /// For the person who reads it.
+        why: String,
+    },
+    /// Nobody has this handle: dropped and counted.
+    Unknown,
+}
+
+/// Bounds of the server, and which addresses are handles.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `[node] handles_v4`
+    pub handles_v4: Ipv4Network,
+    /// `[node] handles_v6`
+    pub handles_v6: Ipv6Network,
+    /// Queries being answered at one time.
+    pub queries: usize,
+    /// Of these, for one handle.
+    pub queries_per_asker: usize,
+    /// Open TCP connections.
+    pub connections: usize,
+    /// Of these, from one handle.
+    pub connections_per_asker: usize,
+}
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DnsError {
+    /// A socket of the service namespace.
+    #[error(
+        "cannot listen on {what} port {PORT} in the service namespace: {source}; see who has it with `nsenter --net=<runtime_dir>/netns/service ss -lnup`"
+    )]
+    Listen {
+        /// Transport and family.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The service namespace's thread is gone.
+    #[error("the service namespace's thread has ended; restart the gateway")]
+    Stopped,
+}
+
+/// The running server; dropping it closes its sockets. Queries that are being answered end on their own deadline.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<AbortHandle>,
+}
+
+impl Limits {
+    /// The usual bounds.
+    pub fn new(handles_v4: Ipv4Network, handles_v6: Ipv6Network) -> Self {
+        Self {
+            handles_v4,
+            handles_v6,
+            queries: 8192,
+            queries_per_asker: 1024,
+            connections: 2048,
+            connections_per_asker: 64,
+        }
+    }
+}
+
+impl Server {
+    /// Listens in the service namespace and answers until dropped. `node` is a runtime whose threads live in the
+    /// node's namespace: there upstream servers are asked, and `resolution` is called.
+    pub async fn start(
+        service: &Service,
+        node: Handle,
+        resolution: Arc<dyn Resolution>,
+        limits: Limits,
+    ) -> Result<Self, DnsError> {
+        let queries = Quota::new(limits.queries, limits.queries_per_asker);
+        let connections = Quota::new(limits.connections, limits.connections_per_asker);
+        let resolver = Arc::new(Resolver::new(node, resolution, &limits, queries));
+        let bound =
+            service.spawn(async move { listen(&resolver, &connections) }).await.map_err(|_| DnsError::Stopped)?;
+        Ok(Self { listeners: bound? })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.listeners.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Runs on the service namespace's thread. Every socket is bound before the first is served.
+fn listen(resolver: &Arc<Resolver>, connections: &Arc<Quota>) -> Result<Vec<AbortHandle>, DnsError> {
+    let (mut datagrams, mut streams) = (Vec::new(), Vec::new());
+    for (ipv6, udp, tcp) in [(false, "UDP over IPv4", "TCP over IPv4"), (true, "UDP over IPv6", "TCP over IPv6")] {
+        match udp::bind(ipv6) {
+            Err(error) if ipv6 && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                info!("the kernel has no IPv6: DNS is served over IPv4 only");
+                continue;
+            }
+            socket => datagrams.push(socket.map_err(|source| DnsError::Listen { what: udp, source })?),
+        }
+        streams.push(tcp::bind(ipv6).map_err(|source| DnsError::Listen { what: tcp, source })?);
+    }
+    let datagrams =
+        datagrams.into_iter().map(|socket| tokio::spawn(udp::serve(socket, Arc::clone(resolver))).abort_handle());
+    let streams = streams
+        .into_iter()
+        .map(|socket| tokio::spawn(tcp::serve(socket, Arc::clone(resolver), Arc::clone(connections))).abort_handle());
+    Ok(datagrams.chain(streams).collect())
+}

@@ -1,0 +1,78 @@
+//! How a query ended: one record for each, in metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// The end of one query. The words are the metrics' and stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The upstream's answer was sent, whatever it says.
+    Answered,
+    /// The policy does not allow the name.
+    Refused,
+    /// Nobody has this handle.
+    UnknownAsker,
+    /// No DNS query.
+    Malformed,
+    /// An operation, class or type that is not served.
+    Unsupported,
+    /// No upstream answered.
+    UpstreamFailed,
+    /// The kernel's table did not take the addresses.
+    NotLearned,
+    /// The answer had an address that no name may have.
+    Filtered,
+    /// The asker, or all of them, had too many open.
+    Overload,
+}
+
+/// Queries by outcome since the daemon started, in the order of [`Outcome::ALL`].
+static COUNTS: [AtomicU64; Outcome::ALL.len()] = [const { AtomicU64::new(0) }; Outcome::ALL.len()];
+
+/// How queries ended, since the daemon started.
+pub fn outcomes() -> impl Iterator<Item = (Outcome, u64)> {
+    Outcome::ALL.iter().zip(&COUNTS).map(|(outcome, count)| (*outcome, count.load(Ordering::Relaxed)))
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: &[Self] = &[
+        Self::Answered,
+        Self::Refused,
+        Self::UnknownAsker,
+        Self::Malformed,
+        Self::Unsupported,
+        Self::UpstreamFailed,
+        Self::NotLearned,
+        Self::Filtered,
+        Self::Overload,
+    ];
+
+    /// The label `outcome`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::UnknownAsker => "unknown-asker",
+            Self::Malformed => "malformed",
+            Self::Unsupported => "unsupported",
+            Self::UpstreamFailed => "upstream-failed",
+            Self::NotLearned => "not-learned",
+            Self::Filtered => "filtered",
+            Self::Overload => "overload",
+        }
+    }
+
+    /// Counts a query in `tidegate_dns_queries_total`.
+    pub(super) fn count(self) {
+        COUNTS[self as usize].fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("tidegate_dns_queries_total", "outcome" => self.word()).increment(1);
+    }
+
+    /// Counts it, with its time in `tidegate_dns_query_seconds`.
+    pub(super) fn count_since(self, start: Instant) {
+        self.count();
+        metrics::histogram!("tidegate_dns_query_seconds", "outcome" => self.word())
+            .record(start.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,121 @@
+//! One question from permission to answer, on the node's runtime.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use config::names::DnsName;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::RecordType;
+use ipnetwork::{Ipv4Network, Ipv6Network};
+use tokio::runtime::Handle;
+use tracing::debug;
+
+use super::answer::{self, Extended};
+use super::outcome::Outcome;
+use super::question::Question;
+use super::quota::{Quota, Turn};
+use super::upstream::{Response, Unanswered, Upstream};
+use super::{Limits, Permit, Resolution, chain};
+
+/// What every listener shares.
+pub(super) struct Resolver {
+    node: Handle,
+    resolution: Arc<dyn Resolution>,
+    upstream: Upstream,
+    handles: (Ipv4Network, Ipv6Network),
+    queries: Arc<Quota>,
+}
+
+impl Resolver {
+    pub(super) fn new(node: Handle, resolution: Arc<dyn Resolution>, limits: &Limits, queries: Arc<Quota>) -> Self {
+        Self {
+            node,
+            resolution,
+            upstream: Upstream::default(),
+            handles: (limits.handles_v4, limits.handles_v6),
+            queries,
+        }
+    }
+
+    /// Admits one more query of `asker`; `None` is counted.
+    pub(super) fn admit(&self, asker: IpAddr) -> Option<Turn> {
+        let turn = self.queries.take(asker);
+        if turn.is_none() {
+            Outcome::Overload.count();
+        }
+        turn
+    }
+
+    /// Resolves on the node's runtime and calls `then` there with the answer, or with `None` where none is due.
+    pub(super) fn start<F>(
+        self: &Arc<Self>,
+        asker: IpAddr,
+        question: Question,
+        turn: Turn,
+        then: impl FnOnce(Question, Option<Vec<u8>>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send,
+    {
+        let resolver = Arc::clone(self);
+        self.node.spawn(async move {
+            let start = Instant::now();
+            let (answer, outcome) = resolver.resolve(asker, &question).await;
+            debug!(%asker, name = %question.query.name(), kind = %question.query.query_type(), outcome = outcome.word(), "DNS query");
+            outcome.count_since(start);
+            then(question, answer).await;
+            drop(turn);
+        });
+    }
+
+    async fn resolve(&self, asker: IpAddr, question: &Question) -> (Option<Vec<u8>>, Outcome) {
+        let kind = question.query.query_type();
+        let permit = match &question.name {
+            Some(name) => self.resolution.permit(asker, name, kind.into()),
+            None => self.resolution.permit_unnamed(asker, kind.into()),
+        };
+        match permit {
+            Permit::Unknown => (None, Outcome::UnknownAsker),
+            Permit::Refused { why } => {
+                (Some(answer::no_such_name(question, Extended::Prohibited, &why)), Outcome::Refused)
+            }
+            Permit::Allowed { upstreams, device } => {
+                let (bytes, outcome) = match self.upstream.ask(question, &upstreams, device.as_ref()).await {
+                    Ok(response) => self.pass_on(asker, question, response),
+                    Err(unanswered) => (unanswered_as_failure(question, &unanswered), Outcome::UpstreamFailed),
+                };
+                (Some(bytes), outcome)
+            }
+        }
+    }
+
+    /// Learns, then hands the answer out.
+    fn pass_on(&self, asker: IpAddr, question: &Question, response: Response) -> (Vec<u8>, Outcome) {
+        let answers = &response.message.answers;
+        if let Some(address) = chain::forbidden(answers, self.handles) {
+            let text = format!("the answer has {address}, which no name may have");
+            return (answer::no_such_name(question, Extended::Filtered, &text), Outcome::Filtered);
+        }
+        if response.message.metadata.response_code == ResponseCode::NoError
+            && matches!(question.query.query_type(), RecordType::A | RecordType::AAAA | RecordType::ANY)
+            && let Some(name) = &question.name
+            && let Err(why) = self.learn(asker, name, question, &response)
+        {
+            return (answer::failed(question, Extended::Other, &why), Outcome::NotLearned);
+        }
+        (answer::relayed(question, response.bytes), Outcome::Answered)
+    }
+
+    fn learn(&self, asker: IpAddr, name: &DnsName, question: &Question, response: &Response) -> Result<(), String> {
+        let addresses = chain::addresses(&response.message.answers, question.query.name());
+        if addresses.is_empty() { Ok(()) } else { self.resolution.learn(asker, name, &addresses) }
+    }
+}
+
+fn unanswered_as_failure(question: &Question, unanswered: &Unanswered) -> Vec<u8> {
+    let extended = match unanswered {
+        Unanswered::NoServer | Unanswered::Refused | Unanswered::Silent => Extended::NoReachableAuthority,
+        Unanswered::Network(_) => Extended::NetworkError,
+    };
+    answer::failed(question, extended, &unanswered.to_string())
+}

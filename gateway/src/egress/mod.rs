@@ -1,0 +1,16 @@
+//! Egress: what a workload may send and receive, decided in the kernel.
+//!
+//! 1. `bpf/tidegate.bpf.c` holds the three programs and, in its header, the precedence lists they follow.
+//! 2. [`tables`] is the one door to what they read and write: pinned maps, typed.
+//! 3. [`attach`] puts the programs on a device, so that they stay when this process dies, and puts them back.
+//! 4. [`events`] hears of new flows and drops.
+//! 5. [`dns`] answers workloads' lookups; what they learn becomes open through the composition.
+//!
+//! A change of policy goes through the door in this order: `write_generation` beside the old one, `write_name_class`
+//! for names in use, `switch` each workload (one write, with its epoch gone up), `retire` the old generation. At no
+//! instant is more open than under the old or the new state.
+
+pub mod attach;
+pub mod dns;
+pub mod events;
+pub mod tables;

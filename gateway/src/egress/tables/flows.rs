@@ -1,0 +1,100 @@
+//! What is open: the flow table, read. Only the kernel writes it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use policy::reason::Reason;
+use policy::tables::{NameId, RuleId};
+
+use super::layout as l;
+use super::{InTable, TableError, Tables};
+use crate::workload::WorkloadId;
+
+/// Who opened a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The workload.
+    Egress,
+    /// Somebody elsewhere.
+    Ingress,
+    /// Another workload or host of the same network.
+    SameNetwork,
+    /// The node.
+    Probe,
+}
+
+/// One open flow, from the workload's view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Whose it is.
+    pub workload: WorkloadId,
+    /// The workload's address.
+    pub local: IpAddr,
+    /// The other side's.
+    pub remote: IpAddr,
+    /// The workload's port; of an ICMP echo that it asks, the id.
+    pub local_port: u16,
+    /// The other side's port; of an ICMP echo that the other side asks, the id.
+    pub remote_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Who opened it.
+    pub origin: Origin,
+    /// Why it was allowed.
+    pub reason: Reason,
+    /// By which rule.
+    pub rule: RuleId,
+    /// By which learned name.
+    pub name: Option<NameId>,
+    /// When it was opened, since boot.
+    pub opened: Duration,
+    /// When its last packet passed, since boot.
+    pub last_seen: Duration,
+    /// Frames and bytes sent by the workload; a GSO frame counts once.
+    pub sent: (u64, u64),
+    /// Frames and bytes received by it.
+    pub received: (u64, u64),
+}
+
+impl Tables {
+    /// All open flows, stale ones that were not swept yet included.
+    pub fn flows(&self) -> Result<Vec<Flow>, TableError> {
+        Ok(self.flows.dump().in_table("flows")?.into_iter().filter_map(flow).collect())
+    }
+
+    /// How many flows a workload has open.
+    pub fn open_flows(&self, workload: WorkloadId) -> Result<u32, TableError> {
+        Ok(self.usage.get(&workload.0).in_table("usage")?.map_or(0, |usage| usage.flows))
+    }
+
+    /// Runs of the timer that reclaims stale flows, and how many it reclaimed.
+    pub fn sweeps(&self) -> Result<(u64, u64), TableError> {
+        Ok(self.sweeper.get(&0).in_table("sweeper")?.map_or((0, 0), |s| (s.runs, s.reclaimed)))
+    }
+}
+
+fn flow((key, value): (l::FlowKey, l::Flow)) -> Option<Flow> {
+    let origin = match value.origin {
+        1 => Origin::Egress,
+        2 => Origin::Ingress,
+        3 => Origin::SameNetwork,
+        4 => Origin::Probe,
+        _ => return None,
+    };
+    Some(Flow {
+        workload: WorkloadId(key.workload),
+        local: l::ip(key.local),
+        remote: l::ip(key.remote),
+        local_port: u16::from_be_bytes(key.local_port),
+        remote_port: u16::from_be_bytes(key.remote_port),
+        protocol: key.protocol,
+        origin,
+        reason: Reason::from_number(value.reason)?,
+        rule: RuleId(value.rule),
+        name: (value.name != 0).then_some(NameId(value.name)),
+        opened: Duration::from_nanos(value.opened_ns),
+        last_seen: Duration::from_nanos(value.last_seen_ns),
+        sent: (value.packets_out, value.bytes_out),
+        received: (value.packets_in, value.bytes_in),
+    })
+}

@@ -1,0 +1,69 @@
+//! The structs of `bpf/tables.h`, byte by byte. `tests` compares them with the BTF of the built object.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// An address in 16 bytes, IPv4 as `::ffff:a.b.c.d`.
+pub(crate) type Address = [u8; 16];
+/// A port in network order.
+pub(crate) type Port = [u8; 2];
+
+plain! {
+    (C) Workload = "workload" {
+        id: u32, network: u32, epoch: u32, generation: u32, egress_policy: u32, ingress_policy: u32, flags: u32,
+        flow_quota: u32, mac: [u8; 6], gateway_mac: [u8; 6],
+    }
+    (C) PortAddress = "port_address" { ifindex: u32, address: Address, }
+    (C) Handle = "handle" { ifindex: u32, workload: u32, address: Address, mac: [u8; 6], gateway_mac: [u8; 6], }
+    (C) Class4Key = "class4_key" { prefix_length: u32, generation: u32, address: [u8; 4], }
+    (C) Class6Key = "class6_key" { prefix_length: u32, generation: u32, address: Address, }
+    (C, packed) RuleKey = "rule_key" { prefix_length: u32, policy: u32, class: u32, protocol: u8, port: Port, }
+    (C) Rule = "rule" { action: u8, pad: [u8; 3], rule: u32, }
+    (C) LearnedKey = "learned_key" { workload: u32, address: Address, }
+    (C) Slot = "learned_slot" { name: u32, pad: u32, expires_ns: u64, }
+    (C) Learned = "learned" { slots: [Slot; 4], }
+    (C) NameClassKey = "name_class_key" { policy: u32, name: u32, }
+    (C) NameText = "name_text" { text: [u8; 256], }
+    (C) FlowKey = "flow_key" {
+        workload: u32, local: Address, remote: Address, local_port: Port, remote_port: Port, protocol: u8, pad: [u8; 3],
+    }
+    (C) Flow = "flow" {
+        opened_ns: u64, last_seen_ns: u64, packets_out: u64, bytes_out: u64, packets_in: u64, bytes_in: u64, epoch: u32,
+        rule: u32, name: u32, origin: u8, tcp: u8, reason: u8, pad: u8,
+    }
+    (C) Usage = "usage" { flows: u32, }
+    (C) PortKey = "port_key" { workload: u32, port: Port, protocol: u8, pad: u8, }
+    (C) ListenerKey = "listener_key" { address: Address, port: Port, protocol: u8, pad: u8, }
+    (C) Segment = "segment" { network: u32, }
+    (C) SubnetKey = "subnet_key" { prefix_length: u32, network: u32, address: Address, }
+    (C) FragmentKey = "fragment_key" {
+        workload: u32, source: Address, destination: Address, id: u32, protocol: u8, pad: [u8; 3],
+    }
+    (C) Fragment = "fragment" { seen_ns: u64, epoch: u32, pad: u32, }
+    (C) Event = "event" {
+        time_ns: u64, workload: u32, ifindex: u32, rule: u32, name: u32, local: Address, remote: Address, local_port: Port,
+        remote_port: Port, protocol: u8, kind: u8, direction: u8, reason: u8,
+    }
+    (C) Budget = "budget" { second: u64, flows: u32, drops: u32, }
+    (C) Counter = "counter" { packets: u64, bytes: u64, }
+    (C) Settings = "settings" {
+        tcp_idle_ns: u64, other_idle_ns: u64, closed_idle_ns: u64, sweep_ns: u64, tg0_ifindex: u32, flow_events: u32,
+        drop_events: u32, tg1_mac: [u8; 6], pad: [u8; 6],
+    }
+    (C) Sweeper = "sweeper" { timer: [u64; 2], runs: u64, reclaimed: u64, }
+}
+
+/// As the tables have it.
+pub(crate) fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+/// As everyone else has it.
+pub(crate) fn ip(address: Address) -> IpAddr {
+    Ipv6Addr::from(address).to_canonical()
+}
+
+#[cfg(test)]
+mod tests;

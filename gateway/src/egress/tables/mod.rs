@@ -1,0 +1,282 @@
+//! The door to the kernel's tables (`bpf/tables.h`).
+//!
+//! Everything is pinned below `<bpffs>/v1/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
+//! there is another build's, and is refused, while its programs go on as they are. [`Tables::open`] reuses what is
+//! pinned, so that flows, learned names and policies outlive the daemon.
+//!
+//! The maps, who writes them, and what happens when they are full, stand in `bpf/tables.h`; sizes of `flows`, `learned`
+//! and what goes with them come from `[limits]` and are taken when the maps are first made. This process holds one
+//! lock, around the loaded programs ([`super::attach`]); the kernel locks the maps.
+//!
+//! Files: [`workloads`] (who a device is), [`generations`] (policies), [`names`] (what DNS taught), [`flows`] (what is
+//! open), [`node`] (addresses, segments, the service namespace), [`fill`] (counters and how full).
+
+pub mod fill;
+pub mod flows;
+pub mod generations;
+pub(crate) mod layout;
+pub mod names;
+pub mod node;
+pub mod workloads;
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use aya::{EbpfLoader, VerifierLogLevel};
+
+use self::layout as l;
+use super::attach::{AttachError, Programs, chain};
+use crate::settings::Limits;
+use crate::sys::bpf::{Map, PerCpuArray, is_bpffs};
+use crate::sys::bpf_test_run::test_run;
+
+/// The built programs.
+pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.bpf.o"));
+
+/// The number of the maps' layout; a change of any struct or key in `bpf/tables.h` raises it.
+pub const LAYOUT: u32 = 1;
+
+/// How long a closed TCP connection's entry waits for late segments.
+const CLOSED_IDLE: Duration = Duration::from_secs(10);
+/// Longest time between two sweeps for stale flows.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Events told a second and workload.
+const FLOW_EVENTS: u32 = 500;
+const DROP_EVENTS: u32 = 100;
+
+/// The kernel's tables and programs, open.
+#[derive(Debug)]
+pub struct Tables {
+    folder: PathBuf,
+    pub(crate) programs: Programs,
+    workloads: Map<u32, l::Workload>,
+    addresses: Map<l::PortAddress, l::Address>,
+    handles: Map<l::Address, l::Handle>,
+    classes4: Map<l::Class4Key, u32>,
+    classes6: Map<l::Class6Key, u32>,
+    rules: Map<l::RuleKey, l::Rule>,
+    learned: Map<l::LearnedKey, l::Learned>,
+    name_classes: Map<l::NameClassKey, u32>,
+    names: Map<u32, l::NameText>,
+    flows: Map<l::FlowKey, l::Flow>,
+    usage: Map<u32, l::Usage>,
+    service_flows: Map<l::FlowKey, u64>,
+    exposed: Map<l::PortKey, u32>,
+    node_addresses: Map<l::Address, u32>,
+    node_listeners: Map<l::ListenerKey, u32>,
+    segments: Map<u32, l::Segment>,
+    subnets: Map<l::SubnetKey, u32>,
+    fragments: Map<l::FragmentKey, l::Fragment>,
+    budgets: Map<u32, l::Budget>,
+    counters: PerCpuArray<l::Counter>,
+    losses: PerCpuArray<u64>,
+    settings: Map<u32, l::Settings>,
+    sweeper: Map<u32, l::Sweeper>,
+}
+
+/// Why the tables cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No bpf file system there.
+    #[error("{path} is not on a bpf file system; `mount -t bpf bpf /sys/fs/bpf`, or set `[node] bpffs` to a folder on one")]
+    NotBpffs {
+        /// The folder asked for.
+        path: PathBuf,
+    },
+    /// Pins of another build.
+    #[error(
+        "{path} holds tables of another layout than v{LAYOUT}; start the build that made them, or remove that folder, which \
+         ends their enforcement and all flows' state"
+    )]
+    OtherLayout {
+        /// The other build's folder.
+        path: PathBuf,
+    },
+    /// A pinned map does not fit.
+    #[error("the pinned table `{table}` does not fit: {source}; remove {path}, which ends all flows' state, and start again")]
+    Table {
+        /// Its name.
+        table: &'static str,
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// A folder for pins.
+    #[error("folder {path}: {source}; the daemon must be root or own it")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The kernel refuses a map or program.
+    #[error("the kernel takes no program: {0}; it must be 6.1 or newer with BTF, and the daemon needs CAP_BPF and CAP_NET_ADMIN")]
+    Load(String),
+    /// The timer that reclaims stale flows does not start.
+    #[error("the timer that reclaims stale flows does not start: {0}; the kernel must be 6.1 or newer")]
+    Sweeper(io::Error),
+    /// The programs of an earlier run cannot be replaced.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// Why a table cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("table `{table}`: {source}; {}", mend(.source))]
+pub struct TableError {
+    /// Its name.
+    pub table: &'static str,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+fn mend(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::E2BIG | libc::ENOSPC) => "it is full: raise its size in `[limits]`, remove the pins and start again",
+        Some(libc::ENOMEM) => "the kernel is out of memory",
+        Some(libc::EPERM) => "the daemon needs CAP_BPF and CAP_NET_ADMIN",
+        _ => "see the kernel's log",
+    }
+}
+
+impl Tables {
+    /// Opens the tables below `bpffs`, making what is not there, puts this build's programs in the place of an earlier
+    /// run's at every device that has an entry, and starts the timer that reclaims stale flows.
+    pub fn open(limits: &Limits, bpffs: &Path) -> Result<Self, OpenError> {
+        let folder = bpffs.join(format!("v{LAYOUT}"));
+        let maps = folder.join("maps");
+        make_folder(bpffs)?;
+        if !is_bpffs(bpffs).map_err(|source| OpenError::Folder { path: bpffs.into(), source })? {
+            return Err(OpenError::NotBpffs { path: bpffs.into() });
+        }
+        refuse_other_layouts(bpffs)?;
+        for folder in [&folder, &maps, &folder.join("programs"), &folder.join("links")] {
+            make_folder(folder)?;
+        }
+
+        let ebpf = EbpfLoader::new()
+            .default_map_pin_directory(&maps)
+            .verifier_log_level(VerifierLogLevel::DISABLE)
+            .map_max_entries("flows", limits.flows)
+            .map_max_entries("learned", limits.learned)
+            .map_max_entries("names", limits.learned)
+            .map_max_entries("name_classes", limits.learned.saturating_mul(4))
+            .load(OBJECT)
+            .map_err(|e| OpenError::Load(chain(&e)))?;
+        let (programs, start_sweeper) = Programs::load(ebpf, &folder).map_err(|e| OpenError::Load(chain(&*e)))?;
+        let per_cpu = |table: &'static str| (table, maps.join(table));
+        let tables = Self {
+            programs,
+            workloads: open(&maps, "workloads")?,
+            addresses: open(&maps, "addresses")?,
+            handles: open(&maps, "handles")?,
+            classes4: open(&maps, "classes4")?,
+            classes6: open(&maps, "classes6")?,
+            rules: open(&maps, "rules")?,
+            learned: open(&maps, "learned")?,
+            name_classes: open(&maps, "name_classes")?,
+            names: open(&maps, "names")?,
+            flows: open(&maps, "flows")?,
+            usage: open(&maps, "usage")?,
+            service_flows: open(&maps, "service_flows")?,
+            exposed: open(&maps, "exposed")?,
+            node_addresses: open(&maps, "node_addresses")?,
+            node_listeners: open(&maps, "node_listeners")?,
+            segments: open(&maps, "segments")?,
+            subnets: open(&maps, "subnets")?,
+            fragments: open(&maps, "fragments")?,
+            budgets: open(&maps, "budgets")?,
+            counters: open_array(per_cpu("counters"))?,
+            losses: open_array(per_cpu("losses"))?,
+            settings: open(&maps, "settings")?,
+            sweeper: open(&maps, "sweeper")?,
+            folder,
+        };
+        tables.write_limits(limits).map_err(|e| OpenError::Table { table: e.table, path: maps.join(e.table), source: e.source })?;
+        let answer = test_run(start_sweeper.as_fd(), &[0; 64], 0, 0).map_err(OpenError::Sweeper)?;
+        if answer.action != 0 {
+            return Err(OpenError::Sweeper(io::Error::other(format!("the program answered {}", answer.action))));
+        }
+        tables.replace_programs()?;
+        Ok(tables)
+    }
+
+    /// Ends all enforcement: detaches the programs everywhere and removes every pin. Flows and learned names are lost.
+    pub fn remove_pins(self) -> Result<(), AttachError> {
+        let devices = self.workloads.dump().unwrap_or_default();
+        for (ifindex, _) in devices {
+            self.detach(ifindex)?;
+        }
+        if let Some(tg0) = self.tg0_ifindex() {
+            self.detach_service(tg0)?;
+        }
+        fs::remove_dir_all(&self.folder).map_err(|source| AttachError::Pin { path: self.folder.clone(), source })
+    }
+
+    /// Where the pins lie: `<bpffs>/v1`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn write_limits(&self, limits: &Limits) -> Result<(), TableError> {
+        let mut settings = self.read_settings()?;
+        let other = Duration::from_secs(limits.other_idle_s.into());
+        settings.tcp_idle_ns = nanoseconds(Duration::from_secs(limits.tcp_idle_s.into()));
+        settings.other_idle_ns = nanoseconds(other);
+        settings.closed_idle_ns = nanoseconds(other.min(CLOSED_IDLE));
+        settings.sweep_ns = nanoseconds((other / 4).clamp(Duration::from_millis(100), SWEEP));
+        settings.flow_events = FLOW_EVENTS;
+        settings.drop_events = DROP_EVENTS;
+        self.settings.set(&0, &settings).in_table("settings")
+    }
+
+    pub(crate) fn read_settings(&self) -> Result<l::Settings, TableError> {
+        let missing = || TableError { table: "settings", source: io::ErrorKind::NotFound.into() };
+        self.settings.get(&0).in_table("settings")?.ok_or_else(missing)
+    }
+}
+
+/// A time as the tables have it.
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Names the table in an error.
+pub(crate) trait InTable<T> {
+    fn in_table(self, table: &'static str) -> Result<T, TableError>;
+}
+
+impl<T> InTable<T> for io::Result<T> {
+    fn in_table(self, table: &'static str) -> Result<T, TableError> {
+        self.map_err(|source| TableError { table, source })
+    }
+}
+
+fn open<K: aya::Pod, V: aya::Pod>(maps: &Path, table: &'static str) -> Result<Map<K, V>, OpenError> {
+    let path = maps.join(table);
+    Map::open(&path, table).map_err(|source| OpenError::Table { table, path, source })
+}
+
+fn open_array<V: aya::Pod>((table, path): (&'static str, PathBuf)) -> Result<PerCpuArray<V>, OpenError> {
+    PerCpuArray::open(&path).map_err(|source| OpenError::Table { table, path, source })
+}
+
+fn make_folder(path: &Path) -> Result<(), OpenError> {
+    fs::create_dir_all(path).map_err(|source| OpenError::Folder { path: path.into(), source })
+}
+
+fn refuse_other_layouts(bpffs: &Path) -> Result<(), OpenError> {
+    let entries = fs::read_dir(bpffs).map_err(|source| OpenError::Folder { path: bpffs.into(), source })?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|n| n.strip_prefix('v')).filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+        if number.is_some_and(|n| n != LAYOUT.to_string()) {
+            return Err(OpenError::OtherLayout { path: entry.path() });
+        }
+    }
+    Ok(())
+}
+

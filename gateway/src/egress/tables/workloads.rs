@@ -1,0 +1,147 @@
+//! Who stands behind a device: its entry, its addresses and their handles, its exposed ports.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use policy::tables::PolicyId;
+
+use super::layout as l;
+use super::{InTable, TableError, Tables};
+use crate::workload::{Address, Mac, WorkloadId};
+
+/// All that the programs know of a workload. Written whole, in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkloadEntry {
+    /// Its number.
+    pub id: WorkloadId,
+    /// The number of its network, the same for all workloads of one.
+    pub network: u32,
+    /// Goes up with each change that may end flows: then every open flow is decided again at its next packet.
+    pub epoch: u32,
+    /// The generation of prefixes it is judged by.
+    pub generation: u32,
+    /// Its compiled policy for what it sends.
+    pub egress_policy: PolicyId,
+    /// Its compiled policy for what it receives.
+    pub ingress_policy: PolicyId,
+    /// Nothing passes, in either direction.
+    pub sealed: bool,
+    /// A router on the VLAN routes: RA and DHCP come from it, and the edge's address is answered for.
+    pub external: bool,
+    /// `workloadTraffic: Open`
+    pub open: bool,
+    /// The node may open connections to it.
+    pub probes: bool,
+    /// Flows it may have open.
+    pub flow_quota: u32,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Whom it sees as sender of frames from the service namespace: the bridge.
+    pub gateway_mac: Mac,
+}
+
+const SEALED: u32 = 1;
+const EXTERNAL: u32 = 2;
+const OPEN: u32 = 4;
+const PROBES: u32 = 8;
+
+impl Tables {
+    /// Puts a workload's entry at a device, or another in its place. A device without entry passes nothing.
+    pub fn switch(&self, ifindex: u32, entry: &WorkloadEntry) -> Result<(), TableError> {
+        self.workloads.set(&ifindex, &to_kernel(entry)).in_table("workloads")
+    }
+
+    /// The entry of a device.
+    pub fn workload(&self, ifindex: u32) -> Result<Option<WorkloadEntry>, TableError> {
+        Ok(self.workloads.get(&ifindex).in_table("workloads")?.map(from_kernel))
+    }
+
+    /// All entries, by device.
+    pub fn workloads(&self) -> Result<BTreeMap<u32, WorkloadEntry>, TableError> {
+        let all = self.workloads.dump().in_table("workloads")?;
+        Ok(all.into_iter().map(|(ifindex, entry)| (ifindex, from_kernel(entry))).collect())
+    }
+
+    /// Makes `addresses` the workload's own, with their handles, and no others.
+    pub fn set_addresses(&self, ifindex: u32, entry: &WorkloadEntry, addresses: &[Address]) -> Result<(), TableError> {
+        let handle = |a: &Address| l::Handle {
+            ifindex,
+            workload: entry.id.0,
+            address: l::address(a.address),
+            mac: entry.mac.0,
+            gateway_mac: entry.gateway_mac.0,
+        };
+        let own = addresses.iter().map(|a| (l::PortAddress { ifindex, address: l::address(a.address) }, l::address(a.handle)));
+        let handles = addresses.iter().map(|a| (l::address(a.handle), handle(a))).collect();
+        self.addresses.become_exactly(&own.collect(), |key, _| key.ifindex == ifindex).in_table("addresses")?;
+        let mine = |_: &l::Address, h: &l::Handle| h.ifindex == ifindex || h.workload == entry.id.0;
+        self.handles.become_exactly(&handles, mine).in_table("handles")
+    }
+
+    /// The workload's ports that the edge may connect to: port and IP protocol.
+    pub fn set_exposed(&self, id: WorkloadId, ports: &[(u16, u8)]) -> Result<(), TableError> {
+        let key = |&(port, protocol): &(u16, u8)| l::PortKey { workload: id.0, port: port.to_be_bytes(), protocol, pad: 0 };
+        let wanted = ports.iter().map(|p| (key(p), 1)).collect();
+        self.exposed.become_exactly(&wanted, |key, _| key.workload == id.0).in_table("exposed")
+    }
+
+    /// Whose handle it is: the workload and its address.
+    pub fn handle(&self, handle: IpAddr) -> Result<Option<(WorkloadId, IpAddr)>, TableError> {
+        let found = self.handles.get(&l::address(handle)).in_table("handles")?;
+        Ok(found.map(|h| (WorkloadId(h.workload), l::ip(h.address))))
+    }
+
+    /// Removes all that is known of a workload, its entry first: from then on its device passes nothing.
+    pub fn forget_workload(&self, id: WorkloadId) -> Result<(), TableError> {
+        let number = id.0;
+        let devices = self.workloads.dump().in_table("workloads")?;
+        let devices: Vec<u32> = devices.into_iter().filter(|(_, w)| w.id == number).map(|(ifindex, _)| ifindex).collect();
+        self.workloads.remove_all(&devices).in_table("workloads")?;
+        let none = BTreeMap::new();
+        self.addresses.become_exactly(&none, |key, _| devices.contains(&key.ifindex)).in_table("addresses")?;
+        self.handles.become_exactly(&BTreeMap::new(), |_, h| h.workload == number).in_table("handles")?;
+        self.exposed.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("exposed")?;
+        self.learned.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("learned")?;
+        self.flows.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("flows")?;
+        let service = &self.service_flows;
+        service.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("service_flows")?;
+        self.fragments.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("fragments")?;
+        self.budgets.remove(&number).in_table("budgets")?;
+        self.usage.remove(&number).in_table("usage")?;
+        Ok(())
+    }
+}
+
+fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
+    let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+    l::Workload {
+        id: entry.id.0,
+        network: entry.network,
+        epoch: entry.epoch,
+        generation: entry.generation,
+        egress_policy: entry.egress_policy.0,
+        ingress_policy: entry.ingress_policy.0,
+        flags: flag(entry.sealed, SEALED) | flag(entry.external, EXTERNAL) | flag(entry.open, OPEN) | flag(entry.probes, PROBES),
+        flow_quota: entry.flow_quota,
+        mac: entry.mac.0,
+        gateway_mac: entry.gateway_mac.0,
+    }
+}
+
+fn from_kernel(entry: l::Workload) -> WorkloadEntry {
+    WorkloadEntry {
+        id: WorkloadId(entry.id),
+        network: entry.network,
+        epoch: entry.epoch,
+        generation: entry.generation,
+        egress_policy: PolicyId(entry.egress_policy),
+        ingress_policy: PolicyId(entry.ingress_policy),
+        sealed: entry.flags & SEALED != 0,
+        external: entry.flags & EXTERNAL != 0,
+        open: entry.flags & OPEN != 0,
+        probes: entry.flags & PROBES != 0,
+        flow_quota: entry.flow_quota,
+        mac: Mac(entry.mac),
+        gateway_mac: Mac(entry.gateway_mac),
+    }
+}

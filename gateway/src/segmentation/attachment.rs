@@ -1,0 +1,78 @@
+//! What a new workload is to be, worked out before anything is touched: pure, but for what the caller says is taken.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use config::names::{InterfaceName, Name};
+use config::resource::{Labels, Network};
+use ipnetwork::{Ipv4Network, Ipv6Network};
+
+use super::ipam::{self, Cursor, IpamError};
+use super::names;
+use crate::workload::{Mac, Workload, WorkloadId};
+
+/// Who is to be attached, and where.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Never used before.
+    pub id: WorkloadId,
+    /// Its namespace.
+    pub namespace: Name,
+    /// Its name.
+    pub name: Name,
+    /// Its labels.
+    pub labels: Labels,
+    /// Where its network namespace is held open.
+    pub netns: PathBuf,
+    /// How its interface is to be called inside; `None` is `eth0`.
+    pub guest_interface: Option<InterfaceName>,
+}
+
+/// Works out MAC, addresses (the link-local one last) and handles. `others` are all workloads of the node.
+pub fn prepare<'a>(
+    request: Request,
+    network: &Network,
+    others: impl Iterator<Item = &'a Workload>,
+    seed: &str,
+    handles: (Ipv4Network, Ipv6Network),
+    cursor: &mut Cursor,
+) -> Result<Workload, IpamError> {
+    let (mut addresses, mut macs, mut used) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for other in others {
+        used.extend(other.addresses.iter().map(|address| address.handle));
+        macs.insert(other.mac);
+        if other.network == network.name {
+            addresses.extend(other.addresses.iter().map(|address| address.address));
+        }
+    }
+    let mut moved = cursor.clone();
+    let given = ipam::allocate(network, &addresses, &mut moved)?;
+    let mut workload = Workload {
+        id: request.id,
+        namespace: request.namespace,
+        name: request.name,
+        labels: request.labels,
+        network: network.name.clone(),
+        netns: request.netns,
+        host_interface: names::host(request.id),
+        guest_interface: request.guest_interface.unwrap_or_else(|| "eth0".parse().expect("a literal name")),
+        mac: free_mac(seed, request.id, &macs),
+        addresses: Vec::new(),
+    };
+    let all: Vec<IpAddr> = given.into_iter().chain([IpAddr::V6(workload.link_local())]).collect();
+    workload.addresses = ipam::allocate_handles(&all, handles, &used, &mut moved)?;
+    *cursor = moved;
+    Ok(workload)
+}
+
+fn free_mac(seed: &str, id: WorkloadId, taken: &BTreeSet<Mac>) -> Mac {
+    let mut attempt = 0;
+    loop {
+        let mac = names::workload_mac(seed, id, attempt);
+        if !taken.contains(&mac) {
+            return mac;
+        }
+        attempt += 1;
+    }
+}

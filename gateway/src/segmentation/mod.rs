@@ -1,0 +1,43 @@
+//! Segmentation: tenant networks on this node, by netlink.
+//!
+//! 1. [`desired`]: the networks and workloads that shall be, as plain values; [`ipam`] and [`attachment`] work out what a
+//!    new workload gets.
+//! 2. [`observe`]: one look at what is.
+//! 3. [`plan`]: the [`step`]s between the two, pure and printable, or [`plan::Refusal`]s with their mend.
+//! 4. [`apply`]: takes the steps; when one fails, takes those before it back.
+//! 5. [`reconcile`]: the handle [`Segmentation`], with which networks are applied and workloads attached and detached;
+//!    a task that does 2 to 4 again whenever [`watch`] or a timer says so.
+//!
+//! [`names`] says how links are called and marked; only marked ones are ever touched. [`ruleset`] is the nf_tables side.
+//! A workload's interface is closed by [`Seal`], which the composition implements with the kernel programs, before it
+//! comes up: this flow knows nothing of policies.
+
+pub mod apply;
+pub mod attachment;
+pub mod desired;
+pub mod ipam;
+pub mod names;
+pub mod observe;
+pub mod plan;
+pub mod reconcile;
+pub mod ruleset;
+pub mod step;
+mod watch;
+
+use crate::workload::{Mac, Workload};
+
+pub use desired::{Desired, Node};
+pub use plan::{Plan, Refusal};
+pub use reconcile::{Attached, Error, Port, Segment, Segmentation, Status};
+
+/// What closes a workload's host side before it comes up, and forgets it when it is gone.
+pub trait Seal: Send + Sync {
+    /// Attaches the kernel programs to the host side with that index, such that nothing passes that the workload's
+    /// policies do not allow (nothing at all while they are not known). Called before the link comes up: at attaching,
+    /// and again, perhaps with another index, when the link had to be made or set up anew.
+    /// `bridge_mac` is what the workload sees as its gateway.
+    fn seal(&self, host_ifindex: u32, workload: &Workload, bridge_mac: Mac) -> Result<(), String>;
+
+    /// The link with that index was deleted because the workload was detached.
+    fn unseal(&self, host_ifindex: u32, workload: &Workload);
+}

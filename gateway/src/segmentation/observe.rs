@@ -1,0 +1,97 @@
+//! What is: one look at the node's links and what hangs on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use config::names::InterfaceName;
+
+use crate::sys::netlink::{ConnectedRoute, ForwardingEntry, Link, LinkAddress, Neighbour, Netlink, NetlinkError};
+use crate::sys::sysctl::{Sysctl, SysctlError};
+use crate::workload::WorkloadId;
+
+/// One look at the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Every link of the node.
+    pub links: Vec<Link>,
+    /// Every address.
+    pub addresses: Vec<LinkAddress>,
+    /// Routes to the subnets of addresses.
+    pub routes: Vec<ConnectedRoute>,
+    /// Permanent neighbours.
+    pub neighbours: Vec<Neighbour>,
+    /// Static entries of the bridges' forwarding tables.
+    pub forwarding: Vec<ForwardingEntry>,
+    /// `net.ipv4.ip_forward`; `None` where the kernel has no IPv4 (never) or no such setting.
+    pub ipv4_forward: Option<i32>,
+    /// `net.ipv6.conf.all.forwarding`; `None` on a kernel without IPv6.
+    pub ipv6_forward: Option<i32>,
+    /// Whether the kernel can make VLAN sub-interfaces.
+    pub vlans: bool,
+    /// Our table in nf_tables.
+    pub table: Table,
+    /// Workloads without a host side whose namespace is gone, or is another one now.
+    pub gone: BTreeSet<WorkloadId>,
+}
+
+/// The state of table `inet tidegate`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Table {
+    /// There is none.
+    #[default]
+    Absent,
+    /// There is one, and it is as this ruleset made it.
+    As(String),
+    /// There is one, and nobody knows what made it what it is.
+    Other,
+}
+
+/// The node could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// By netlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// By `/proc/sys`.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// By `nft`.
+    #[error(transparent)]
+    Nft(#[from] crate::sys::nft::NftError),
+}
+
+impl Observed {
+    /// Looks at everything but the table and the workloads' namespaces, which the caller knows better.
+    pub(super) async fn take(netlink: &Netlink) -> Result<Self, ObserveError> {
+        Ok(Self {
+            links: netlink.links().await?,
+            addresses: netlink.addresses().await?,
+            routes: netlink.connected_routes().await?,
+            neighbours: netlink.permanent_neighbours().await?,
+            forwarding: netlink.forwarding_entries().await?,
+            ipv4_forward: Sysctl::ipv4_forward().read()?,
+            ipv6_forward: Sysctl::ipv6_forward().read()?,
+            vlans: netlink.supports_vlan().await?,
+            table: Table::Absent,
+            gone: BTreeSet::new(),
+        })
+    }
+
+    /// The link of that name.
+    pub fn link(&self, name: &InterfaceName) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == *name)
+    }
+
+    /// The link of that index.
+    pub fn link_at(&self, index: u32) -> Option<&Link> {
+        self.links.iter().find(|link| link.index == index)
+    }
+}
+
+/// The namespaces where workloads were attached since this process began, by their number (`SO_NETNS_COOKIE`).
+pub(super) type Homes = BTreeMap<WorkloadId, u64>;
+
+/// Whether a path names a process, and so another namespace once that process is gone.
+pub(super) fn is_reusable(path: &std::path::Path) -> bool {
+    path.starts_with(PathBuf::from("/proc"))
+}

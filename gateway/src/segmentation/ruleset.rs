@@ -1,0 +1,138 @@
+//! Table `inet tidegate` as text for `nft -f`: filled in one transaction, whatever was in it before.
+//!
+//! - `postrouting`: networks with `snat: Masquerade` take this node's address wherever they leave by another link than
+//!   a network's bridge.
+//! - `forwarding`: what comes from a bridge must come from a subnet of that network; nothing is routed from or to a
+//!   network with an External router. A bridge that no rule names is closed, so the table is put before a new network's
+//!   bridge and long before an old one's is gone. Bridged frames, which br_netfilter may show here with the bridge as
+//!   both links, pass.
+//! - `entering`: from a bridge, the node itself answers only at the edge's listeners, and with ND and ICMP errors. This
+//!   is a backstop: workloads are already held by their own programs, other hosts of a VLAN only by this.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use config::resource::{Gateway, Network, Snat};
+
+use super::desired::Desired;
+use super::names;
+
+/// Family of the table.
+pub(super) const FAMILY: &str = "inet";
+/// Its name.
+pub(super) const TABLE: &str = "tidegate";
+
+/// The ruleset that deletes the table, there or not.
+pub(super) const DELETE: &str = "table inet tidegate {}\ndelete table inet tidegate\n";
+
+/// The ruleset that makes the table as it shall be.
+pub fn text(desired: &Desired) -> String {
+    let mut rules = Rules(format!("{DELETE}table inet tidegate {{\n"));
+    rules.masquerade(desired);
+    rules.forwarding(desired);
+    rules.entering(desired);
+    rules.0.push_str("}\n");
+    rules.0
+}
+
+struct Rules(String);
+
+impl Rules {
+    fn line(&mut self, line: impl AsRef<str>) {
+        self.0.push_str("    ");
+        self.0.push_str(line.as_ref());
+        self.0.push('\n');
+    }
+
+    fn chain(&mut self, name: &str, hook: &str, body: impl FnOnce(&mut Self)) {
+        self.0.push_str(&format!("  chain {name} {{\n"));
+        if !hook.is_empty() {
+            self.line(hook);
+        }
+        body(self);
+        self.0.push_str("  }\n");
+    }
+
+    fn masquerade(&mut self, desired: &Desired) {
+        let networks = || desired.networks.values().filter(|network| network.gateway == Gateway::Node);
+        self.chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", |rules| {
+            for network in networks().filter(|network| network.snat == Snat::Masquerade) {
+                for subnet in &network.subnets {
+                    let family = family(subnet.cidr.is_ipv4());
+                    rules.line(format!(
+                        "{family} saddr {} oifname != \"{}*\" masquerade",
+                        subnet.cidr,
+                        names::BRIDGE_PREFIX
+                    ));
+                }
+            }
+        });
+    }
+
+    fn forwarding(&mut self, desired: &Desired) {
+        self.chain("forwarding", "type filter hook forward priority filter - 10; policy accept;", |rules| {
+            rules.line(format!("iifname \"{}*\" goto from_networks", names::BRIDGE_PREFIX));
+            rules.line(format!("oifname \"{}*\" goto to_networks", names::BRIDGE_PREFIX));
+        });
+        self.chain("from_networks", "", |rules| {
+            for network in desired.networks.values() {
+                let bridge = names::bridge(&network.name);
+                rules.line(format!("iifname \"{bridge}\" oifname \"{bridge}\" accept"));
+            }
+            for network in desired.networks.values().filter(|network| network.gateway == Gateway::Node) {
+                let bridge = names::bridge(&network.name);
+                for (ipv4, subnets) in by_family(network) {
+                    let jump = format!("oifname \"{}*\" goto to_networks", names::BRIDGE_PREFIX);
+                    let from = format!("iifname \"{bridge}\" {} saddr {{ {subnets} }}", family(ipv4));
+                    rules.line(format!("{from} {jump}"));
+                    rules.line(format!("{from} accept"));
+                }
+            }
+            rules.line("drop");
+        });
+        self.chain("to_networks", "", |rules| {
+            for network in desired.networks.values().filter(|network| network.gateway == Gateway::Node) {
+                rules.line(format!("oifname \"{}\" accept", names::bridge(&network.name)));
+            }
+            rules.line("drop");
+        });
+    }
+
+    fn entering(&mut self, desired: &Desired) {
+        self.chain("entering", "type filter hook input priority filter - 10; policy accept;", |rules| {
+            rules.line(format!("iifname \"{}*\" goto from_tenants", names::BRIDGE_PREFIX));
+        });
+        self.chain("from_tenants", "", |rules| {
+            rules.line("ct state established,related accept");
+            rules.line("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept");
+            for listener in &desired.node.edge {
+                rules.line(listener_rule(listener));
+            }
+            rules.line("drop");
+        });
+    }
+}
+
+fn listener_rule(listener: &SocketAddr) -> String {
+    let (ip, port) = (listener.ip(), listener.port());
+    match (ip.is_unspecified(), ip.is_ipv4()) {
+        (true, true) => format!("meta nfproto ipv4 tcp dport {port} accept"),
+        (true, false) => format!("meta nfproto ipv6 tcp dport {port} accept"),
+        (false, ipv4) => format!("{} daddr {ip} tcp dport {port} accept", family(ipv4)),
+    }
+}
+
+fn family(ipv4: bool) -> &'static str {
+    if ipv4 { "ip" } else { "ip6" }
+}
+
+fn by_family(network: &Network) -> impl Iterator<Item = (bool, String)> {
+    [true, false].into_iter().filter_map(move |ipv4| {
+        let mut subnets = String::new();
+        for subnet in network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == ipv4) {
+            let comma = if subnets.is_empty() { "" } else { ", " };
+            let _ = write!(subnets, "{comma}{}", subnet.cidr);
+        }
+        (!subnets.is_empty()).then_some((ipv4, subnets))
+    })
+}

@@ -1,0 +1,65 @@
+//! `BPF_PROG_TEST_RUN`: one run of a tc program on a packet, without a network.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+const TEST_RUN: libc::c_int = 10;
+/// Longest packet given or taken back.
+const ROOM: usize = 4096;
+
+/// What a run answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The program's return value.
+    pub action: i32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+}
+
+/// The head of `struct __sk_buff`, as far as a run takes it; the rest is zero.
+#[repr(C)]
+struct Context {
+    before: [u32; 9],
+    ingress_ifindex: u32,
+    ifindex: u32,
+    after: [u32; 37],
+}
+
+#[repr(C)]
+struct TestRun {
+    program: u32,
+    action: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+}
+
+/// Runs a program on an Ethernet frame at device `ifindex` (0: loopback), which entered the node at `entered_by`.
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], ifindex: u32, entered_by: u32) -> io::Result<Answer> {
+    let context = Context { before: [0; 9], ingress_ifindex: entered_by, ifindex, after: [0; 37] };
+    let mut packet = vec![0u8; ROOM];
+    let mut run = TestRun {
+        program: program.as_raw_fd() as u32,
+        action: 0,
+        size_in: frame.len() as u32,
+        size_out: packet.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        data_out: packet.as_mut_ptr() as u64,
+        repeat: 1,
+        duration: 0,
+        context_size_in: size_of::<Context>() as u32,
+        context_size_out: 0,
+        context_in: std::ptr::from_ref(&context) as u64,
+        context_out: 0,
+    };
+    super::bpf::call(TEST_RUN, &mut run)?;
+    packet.truncate(run.size_out as usize);
+    Ok(Answer { action: run.action as i32, packet })
+}

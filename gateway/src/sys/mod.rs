@@ -1,0 +1,19 @@
+//! The doors to the operating system: the only place with `unsafe`, one function a system call.
+
+#[macro_use]
+pub(crate) mod bpf_plain;
+pub mod beneath;
+pub mod bpf;
+pub mod bpf_test_run;
+pub mod caps;
+pub mod listener;
+pub mod mount;
+pub mod namespace_helper;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+mod passing;
+pub mod pktinfo;
+pub mod socket;
+pub mod sysctl;
+pub mod thread_netns;

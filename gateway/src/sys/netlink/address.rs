@@ -1,0 +1,70 @@
+//! Addresses of links.
+
+use ipnetwork::IpNetwork;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Netlink, NetlinkError};
+
+/// An address and the link it stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkAddress {
+    /// The link.
+    pub index: u32,
+    /// The address with the length of its subnet.
+    pub address: IpNetwork,
+}
+
+impl Netlink {
+    /// All addresses of the namespace, link-local ones included.
+    pub async fn addresses(&self) -> Result<Vec<LinkAddress>, NetlinkError> {
+        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let found = self.dump(message, || "list addresses".to_owned()).await?;
+        Ok(found.into_iter().filter_map(parse).collect())
+    }
+
+    /// Adds an address, without duplicate address detection; one that is there already is made to be like it.
+    pub async fn add_address(&self, index: u32, link: &str, address: IpNetwork) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::NewAddress(build(index, address));
+        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, || format!("add {address} to {link}")).await
+    }
+
+    /// Takes an address away.
+    pub async fn delete_address(&self, index: u32, link: &str, address: IpNetwork) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelAddress(build(index, address));
+        self.change(message, 0, || format!("take {address} from {link}")).await
+    }
+}
+
+fn build(index: u32, address: IpNetwork) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = address.prefix();
+    message.header.scope = AddressScope::Universe;
+    message.attributes = vec![AddressAttribute::Address(address.ip()), AddressAttribute::Local(address.ip())];
+    match address {
+        IpNetwork::V4(v4) => {
+            message.header.family = AddressFamily::Inet;
+            if v4.prefix() < 31 {
+                message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
+            }
+        }
+        IpNetwork::V6(_) => {
+            message.header.family = AddressFamily::Inet6;
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
+    }
+    message
+}
+
+fn parse(message: RouteNetlinkMessage) -> Option<LinkAddress> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    // IFA_LOCAL is the address itself; on a link without far end IPv6 has IFA_ADDRESS only.
+    let local =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
+    let any =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
+    let address = IpNetwork::new(local.or(any)?, message.header.prefix_len).ok()?;
+    Some(LinkAddress { index: message.header.index, address })
+}

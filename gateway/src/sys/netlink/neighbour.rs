@@ -1,0 +1,138 @@
+//! Permanent neighbours of a link, and static entries of a bridge's forwarding table.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::RouteType;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Netlink, NetlinkError};
+use crate::workload::Mac;
+
+/// A permanent neighbour: an address that needs no ARP or ND.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The link.
+    pub index: u32,
+    /// Who.
+    pub address: IpAddr,
+    /// Where.
+    pub mac: Mac,
+}
+
+/// A static entry of a bridge's forwarding table: this address is behind this port, whatever frames say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardingEntry {
+    /// The port.
+    pub port: u32,
+    /// Who is behind it.
+    pub mac: Mac,
+}
+
+impl Netlink {
+    /// All permanent neighbours of the namespace.
+    pub async fn permanent_neighbours(&self) -> Result<Vec<Neighbour>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = NeighbourMessage::default();
+            message.header.family = family;
+            let message = RouteNetlinkMessage::GetNeighbour(message);
+            found.extend(self.dump(message, || "list neighbours".to_owned()).await?);
+        }
+        Ok(found.into_iter().filter_map(parse_neighbour).collect())
+    }
+
+    /// Adds a permanent neighbour, or changes it.
+    pub async fn add_neighbour(&self, link: &str, neighbour: Neighbour) -> Result<(), NetlinkError> {
+        let Neighbour { address, mac, .. } = neighbour;
+        let message = RouteNetlinkMessage::NewNeighbour(build_neighbour(neighbour));
+        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, || format!("add neighbour {address} at {mac} to {link}"))
+            .await
+    }
+
+    /// Takes a neighbour away.
+    pub async fn delete_neighbour(&self, link: &str, neighbour: Neighbour) -> Result<(), NetlinkError> {
+        let address = neighbour.address;
+        let message = RouteNetlinkMessage::DelNeighbour(build_neighbour(neighbour));
+        self.change(message, 0, || format!("take neighbour {address} from {link}")).await
+    }
+
+    /// All static, not local, forwarding entries of all bridges.
+    pub async fn forwarding_entries(&self) -> Result<Vec<ForwardingEntry>, NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        let message = RouteNetlinkMessage::GetNeighbour(message);
+        let found = self.dump(message, || "list forwarding entries".to_owned()).await?;
+        Ok(found.into_iter().filter_map(parse_entry).collect())
+    }
+
+    /// Adds a static forwarding entry to the port's bridge.
+    pub async fn add_forwarding_entry(&self, port: &str, entry: ForwardingEntry) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::NewNeighbour(build_entry(entry));
+        let doing = || format!("add forwarding entry {} to {port}", entry.mac);
+        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, doing).await
+    }
+
+    /// Takes a forwarding entry away.
+    pub async fn delete_forwarding_entry(&self, port: &str, entry: ForwardingEntry) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelNeighbour(build_entry(entry));
+        self.change(message, 0, || format!("take forwarding entry {} from {port}", entry.mac)).await
+    }
+}
+
+fn build_neighbour(neighbour: Neighbour) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    let (family, address) = match neighbour.address {
+        IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
+        IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
+    };
+    message.header.family = family;
+    message.header.ifindex = neighbour.index;
+    message.header.state = NeighbourState::Permanent;
+    message.header.kind = RouteType::Unicast;
+    message.attributes =
+        vec![NeighbourAttribute::Destination(address), NeighbourAttribute::LinkLayerAddress(neighbour.mac.0.to_vec())];
+    message
+}
+
+fn build_entry(entry: ForwardingEntry) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = entry.port;
+    // `bridge fdb add … master static`: in the bridge's table, static, not local (net/bridge/br_fdb.c).
+    message.header.state = NeighbourState::Noarp;
+    message.header.flags = NeighbourFlags::Controller;
+    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(entry.mac.0.to_vec())];
+    message
+}
+
+fn parse_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })?;
+    Some(Neighbour { index: message.header.ifindex, address, mac: mac_of(&message)? })
+}
+
+fn parse_entry(message: RouteNetlinkMessage) -> Option<ForwardingEntry> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+    let ours = message.header.family == AddressFamily::Bridge
+        && message.header.state == NeighbourState::Noarp
+        && !message.header.flags.contains(NeighbourFlags::Own);
+    if ours { Some(ForwardingEntry { port: message.header.ifindex, mac: mac_of(&message)? }) } else { None }
+}
+
+fn mac_of(message: &NeighbourMessage) -> Option<Mac> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    })
+}

@@ -1,0 +1,123 @@
+//! Routes: those of connected subnets on the node, and a workload's way out.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Netlink, NetlinkError};
+
+/// A route that the kernel made for the subnet of an address, in table main.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectedRoute {
+    /// The link.
+    pub index: u32,
+    /// The subnet.
+    pub subnet: IpNetwork,
+}
+
+impl Netlink {
+    /// The connected routes of both families; the kernel filters, so that a node with a full routing table pays little.
+    pub async fn connected_routes(&self) -> Result<Vec<ConnectedRoute>, NetlinkError> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            message.header.table = RouteHeader::RT_TABLE_MAIN;
+            message.header.protocol = RouteProtocol::Kernel;
+            message.header.kind = RouteType::Unicast;
+            let message = RouteNetlinkMessage::GetRoute(message);
+            let found = self.dump(message, || "list connected routes".to_owned()).await?;
+            routes.extend(found.into_iter().filter_map(parse));
+        }
+        Ok(routes)
+    }
+
+    /// Puts a connected route back that somebody deleted; `own` is this node's address in the subnet.
+    pub async fn add_connected_route(&self, index: u32, link: &str, own: IpNetwork) -> Result<(), NetlinkError> {
+        let subnet = subnet_of(own);
+        let mut message = build(index, Some(subnet));
+        message.header.protocol = RouteProtocol::Kernel;
+        message.header.scope = if own.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+        match own.ip() {
+            IpAddr::V4(source) => message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(source))),
+            // The kernel's own metric for connected IPv6 subnets.
+            IpAddr::V6(_) => message.attributes.push(RouteAttribute::Priority(256)),
+        }
+        self.put_route(message, || format!("put the route to {subnet} back on {link}")).await
+    }
+
+    /// Sets the default route of the gateway's family.
+    pub async fn set_default_route(&self, index: u32, link: &str, gateway: IpAddr) -> Result<(), NetlinkError> {
+        let mut message = build(index, None);
+        message.header.address_family = family_of(gateway);
+        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+        self.put_route(message, || format!("set the default route by {gateway} on {link}")).await
+    }
+
+    /// Makes one IPv4 address directly reachable on a link.
+    pub async fn set_host_route(&self, index: u32, link: &str, to: Ipv4Addr) -> Result<(), NetlinkError> {
+        let mut message = build(index, Some(IpNetwork::from(IpAddr::V4(to))));
+        message.header.scope = RouteScope::Link;
+        self.put_route(message, || format!("set the route to {to} on {link}")).await
+    }
+
+    async fn put_route(&self, message: RouteMessage, doing: impl Fn() -> String) -> Result<(), NetlinkError> {
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE, doing).await
+    }
+}
+
+/// The subnet that an address with a length stands in.
+pub(crate) fn subnet_of(address: IpNetwork) -> IpNetwork {
+    match address {
+        IpNetwork::V4(v4) => IpNetwork::V4(ipnetwork::Ipv4Network::new(v4.network(), v4.prefix()).unwrap_or(v4)),
+        IpNetwork::V6(v6) => IpNetwork::V6(ipnetwork::Ipv6Network::new(v6.network(), v6.prefix()).unwrap_or(v6)),
+    }
+}
+
+fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn build(index: u32, to: Option<IpNetwork>) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Oif(index));
+    if let Some(to) = to {
+        message.header.address_family = family_of(to.ip());
+        message.header.destination_prefix_length = to.prefix();
+        message.attributes.push(RouteAttribute::Destination(to.ip().into()));
+    }
+    message
+}
+
+fn parse(message: RouteNetlinkMessage) -> Option<ConnectedRoute> {
+    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    let header = &message.header;
+    if header.protocol != RouteProtocol::Kernel || header.kind != RouteType::Unicast {
+        return None;
+    }
+    let (mut index, mut to) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(found) => index = Some(*found),
+            RouteAttribute::Destination(RouteAddress::Inet(found)) => to = Some(IpAddr::V4(*found)),
+            RouteAttribute::Destination(RouteAddress::Inet6(found)) => to = Some(IpAddr::V6(*found)),
+            RouteAttribute::Table(table) if *table != u32::from(RouteHeader::RT_TABLE_MAIN) => return None,
+            _ => {}
+        }
+    }
+    let any = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let subnet = IpNetwork::new(to.unwrap_or(any), header.destination_prefix_length).ok()?;
+    Some(ConnectedRoute { index: index?, subnet })
+}

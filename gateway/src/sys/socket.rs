@@ -1,0 +1,103 @@
+//! Socket options and kinds that std and tokio do not offer.
+
+use std::ffi::CString;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A non-blocking UDP socket bound to the wildcard address, for one family only.
+pub fn udp_wildcard(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
+    let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
+    // SAFETY: socket takes numbers only.
+    let raw = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    let socket = UdpSocket::from(unsafe { OwnedFd::from_raw_fd(raw) });
+    let fd = socket.as_fd();
+    if ipv6 {
+        only_ipv6(fd)?;
+        free_bind(fd)?;
+        let any = libc::sockaddr_in6 {
+            sin6_family: libc::AF_INET6 as libc::sa_family_t,
+            sin6_port: port.to_be(),
+            sin6_flowinfo: 0,
+            sin6_addr: libc::in6_addr { s6_addr: Ipv6Addr::UNSPECIFIED.octets() },
+            sin6_scope_id: 0,
+        };
+        bind(fd, &any)?;
+    } else {
+        let any = libc::sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: port.to_be(),
+            sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::UNSPECIFIED) },
+            sin_zero: [0; 8],
+        };
+        bind(fd, &any)?;
+    }
+    Ok(socket)
+}
+
+/// IPv4 is not served by this IPv6 socket.
+pub fn only_ipv6(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)
+}
+
+/// Lets an IPv6 socket bind to, and send from, an address that no interface has.
+pub fn free_bind(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1)
+}
+
+/// A bind to port 0 leaves the port to connect(2), which then only has to find one free for that far end.
+pub fn bind_without_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// Asks for each datagram's local address ([`super::pktinfo`]).
+pub fn want_pktinfo(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    if ipv6 {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    } else {
+        set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    }
+}
+
+/// Room for datagrams that wait to be read, in bytes; above `net.core.rmem_max` with CAP_NET_ADMIN.
+pub fn receive_room(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+        .or_else(|_| set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
+}
+
+/// Takes one datagram, or the error that waits on the socket; `WouldBlock` if there is neither.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
+    let length =
+        unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
+}
+
+/// The index of an interface of the calling thread's network namespace.
+pub fn ifindex(name: &str) -> io::Result<u32> {
+    let name = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: `name` ends with NUL.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel reads `size` bytes from `value`, which lives through the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `A` is one of the kernel's socket addresses.
+fn bind<A>(socket: BorrowedFd<'_>, address: &A) -> io::Result<()> {
+    // SAFETY: `address` is a whole socket address of the size given.
+    let result =
+        unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), size_of::<A>() as libc::socklen_t) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,88 @@
+//! `/proc/sys/net` of the calling thread's network namespace (kernel: `Documentation/networking/ip-sysctl.rst`).
+
+use std::path::PathBuf;
+use std::{fmt, fs, io};
+
+use config::names::InterfaceName;
+
+/// One setting of the network stack, all of them whole numbers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sysctl {
+    path: String,
+}
+
+/// A setting could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot {doing} {key}: {source}; is /proc/sys mounted writable for this process, and does the kernel have this setting?"
+)]
+pub struct SysctlError {
+    doing: &'static str,
+    key: Sysctl,
+    source: io::Error,
+}
+
+impl Sysctl {
+    /// `net.ipv4.ip_forward`
+    pub fn ipv4_forward() -> Self {
+        Self { path: "ipv4/ip_forward".to_owned() }
+    }
+
+    /// `net.ipv6.conf.all.forwarding`
+    pub fn ipv6_forward() -> Self {
+        Self { path: "ipv6/conf/all/forwarding".to_owned() }
+    }
+
+    /// `net.bridge.bridge-nf-call-iptables` and its siblings; there only where br_netfilter is.
+    pub fn bridge_netfilter(key: &'static str) -> Self {
+        Self { path: format!("bridge/{key}") }
+    }
+
+    /// `net.ipv4.conf.LINK.KEY`
+    pub fn ipv4(link: &InterfaceName, key: &'static str) -> Self {
+        Self { path: format!("ipv4/conf/{link}/{key}") }
+    }
+
+    /// `net.ipv6.conf.LINK.KEY`
+    pub fn ipv6(link: &InterfaceName, key: &'static str) -> Self {
+        Self { path: format!("ipv6/conf/{link}/{key}") }
+    }
+
+    /// Its value; `None` where the kernel does not have it.
+    pub fn read(&self) -> Result<Option<i32>, SysctlError> {
+        let text = match fs::read_to_string(self.file()) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(SysctlError { doing: "read", key: self.clone(), source }),
+        };
+        let number = text.trim().parse().map_err(io::Error::other);
+        number.map(Some).map_err(|source| SysctlError { doing: "understand", key: self.clone(), source })
+    }
+
+    /// Sets it.
+    pub fn write(&self, value: i32) -> Result<(), SysctlError> {
+        fs::write(self.file(), value.to_string()).map_err(|source| SysctlError {
+            doing: "write",
+            key: self.clone(),
+            source,
+        })
+    }
+
+    fn file(&self) -> PathBuf {
+        PathBuf::from("/proc/sys/net").join(&self.path)
+    }
+}
+
+/// Whether bridged frames are shown to iptables (`br_netfilter` with its switches on), by family. A forward policy of
+/// drop then stops, for instance, neighbour discovery towards an External router.
+pub fn bridged_frames_pass_netfilter() -> Result<(bool, bool), SysctlError> {
+    let on = |key| Sysctl::bridge_netfilter(key).read().map(|value| value == Some(1));
+    Ok((on("bridge-nf-call-iptables")?, on("bridge-nf-call-ip6tables")?))
+}
+
+impl fmt::Display for Sysctl {
+    /// As `sysctl` takes it: `net/ipv4/conf/eth0.100/arp_ignore` (slashes, since names of links hold dots).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "net/{}", self.path)
+    }
+}

@@ -1,0 +1,91 @@
+//! What others change is put back; a restart changes nothing.
+
+use std::time::{Duration, Instant};
+
+use super::world::{World, dual, eventually};
+
+#[test]
+fn what_others_delete_is_put_back_within_a_second() {
+    World::run(async |mut world| {
+        world.apply(&[dual("tenant-a", 100)]).await.unwrap();
+        let (a, web) = world.attach(1, "tenant-a").await;
+        let (b, _) = world.attach(2, "tenant-a").await;
+        let mut slowest = Duration::ZERO;
+        for (harm, mended) in [
+            ("ip link set tgb-tenant-a down", "ip -o link show up dev tgb-tenant-a"),
+            ("ip addr del 10.100.0.1/24 dev tgb-tenant-a", "ip -o addr show dev tgb-tenant-a to 10.100.0.1"),
+            ("ip route del 10.100.0.0/24 dev tgb-tenant-a", "ip route show 10.100.0.0/24"),
+            ("ip -6 route del fd00:100::/64 dev tgb-tenant-a", "ip -6 route show fd00:100::/64"),
+            ("ip neigh del 10.100.0.2 dev tgb-tenant-a", "ip neigh show nud permanent 10.100.0.2"),
+            ("ip link set tgw1 down", "ip -o link show up dev tgw1"),
+            ("ip link set tgw1 nomaster", "ip -o link show master tgb-tenant-a dev tgw1"),
+            ("nft delete table inet tidegate", "nft list tables inet"),
+            ("nft flush chain inet tidegate from_tenants", "nft list chain inet tidegate from_tenants"),
+            ("ip link del tgw1", "ip -o link show up master tgb-tenant-a dev tgw1"),
+            ("ip link del tgb-tenant-a", "ip -o link show up dev tgb-tenant-a"),
+        ] {
+            let repairs = world.segmentation.status().repairs;
+            let begun = Instant::now();
+            world.node.exec(harm);
+            eventually(harm, || world.segmentation.status().repairs > repairs).await;
+            slowest = slowest.max(begun.elapsed());
+            assert!(!world.node.exec(mended).trim().is_empty(), "{harm}");
+            let mut rounds = 0;
+            while world.plan().await != "" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                rounds += 1;
+                assert!(rounds < 200, "{harm}: {}", world.plan().await);
+            }
+        }
+        eprintln!("slowest repair: {slowest:?}");
+        assert!(world.node.exec("bridge fdb show br tgb-tenant-a").contains(&format!("{} dev tgw1", web.mac)));
+        assert!(a.reaches(&b, "10.100.0.3") && a.reaches(&b, "fd00:100::3"));
+        assert!(world.segmentation.status().errors.is_empty());
+        let calls = world.seal.calls.lock().unwrap().clone();
+        assert!(calls.len() > 2 && calls.last().unwrap().1.0 <= 2, "sealed again: {calls:?}");
+    });
+}
+
+#[test]
+fn quiet_changes_are_found_by_the_timer() {
+    World::run(async |mut world| {
+        world.apply(&[dual("tenant-a", 100)]).await.unwrap();
+        let key = "/proc/sys/net/ipv6/conf/tgb-tenant-a/accept_ra";
+        world.node.exec("sysctl -qw net.ipv6.conf.tgb-tenant-a.accept_ra=1");
+        eventually("it is set back", || world.node.exec(&format!("cat {key}")).trim() == "0").await;
+    });
+}
+
+#[test]
+fn a_restart_changes_nothing_and_knows_its_workloads() {
+    World::run(async |mut world| {
+        world.apply(&[dual("tenant-a", 100)]).await.unwrap();
+        let (a, workload) = world.attach(1, "tenant-a").await;
+        let before = world.node.ip("-o link show");
+        let world = world.restart();
+        let status = world.segmentation.restore(world.desired.clone()).await;
+        assert!(status.errors.is_empty() && status.refusals.is_empty(), "{status:?}");
+        assert_eq!(world.node.ip("-o link show"), before);
+        assert_eq!(status.ports.len(), 1);
+        assert_eq!(world.plan().await, "");
+        // It is the same namespace still: put back, not given up.
+        world.node.ip("link del tgw1");
+        eventually("it is there again", || world.links().contains(&"tgw1".to_owned())).await;
+        eventually("and up", || a.ip("addr show eth0").contains("10.100.0.2/24")).await;
+        assert!(!world.segmentation.status().gone.contains(&workload.id));
+    });
+}
+
+#[test]
+fn another_namespace_at_the_same_path_is_not_the_workload() {
+    World::run(async |mut world| {
+        world.apply(&[dual("tenant-a", 100)]).await.unwrap();
+        let (home, workload) = world.attach(1, "tenant-a").await;
+        let name = home.name.clone();
+        drop(home);
+        super::world::must(&["ip", "netns", "add", &name]);
+        let again = super::world::Namespace { name };
+        eventually("it is gone", || world.segmentation.status().gone.contains(&workload.id)).await;
+        assert!(!again.ip("link show").contains("eth0"));
+    });
+}

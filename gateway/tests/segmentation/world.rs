@@ -1,0 +1,262 @@
+//! Namespaces to test in: a node, workloads, and what can be seen and sent there.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use config::names::Name;
+use config::resource::{Gateway, Network, Snat, Subnet, WorkloadTraffic};
+use gateway::segmentation::attachment::{self, Request};
+use gateway::segmentation::ipam::Cursor;
+use gateway::segmentation::{Desired, Node, Seal, Segmentation};
+use gateway::sys::namespace_helper::{HelperProcess, NamespaceHelper};
+use gateway::sys::netns::Netns;
+use gateway::workload::{Mac, Workload, WorkloadId};
+
+/// A wait's bound: emulated machines are slow.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A named network namespace, deleted on drop.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+}
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tgseg{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        must(&["ip", "netns", "add", &name]);
+        Self { name }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// `ip -n NAME …`, which must succeed.
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        let mut command = vec!["ip", "-n", &self.name];
+        command.extend(arguments.split_whitespace());
+        must(&command)
+    }
+
+    /// A command inside, which must succeed.
+    pub(crate) fn exec(&self, command: &str) -> String {
+        let mut all = vec!["ip", "netns", "exec", &self.name];
+        all.extend(command.split_whitespace());
+        must(&all)
+    }
+
+    /// Runs `work` on a thread inside.
+    pub(crate) fn inside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
+        let path = self.path();
+        std::thread::spawn(move || {
+            Netns::open(&path).unwrap().enter().unwrap();
+            work()
+        })
+    }
+
+    /// Whether a TCP connection from here to a listener that is opened at `to` in `there` carries data.
+    pub(crate) fn reaches(&self, there: &Self, to: &str) -> bool {
+        let to: IpAddr = to.parse().unwrap();
+        let listening = there.inside(move || TcpListener::bind(SocketAddr::new(to, 0)).unwrap());
+        let listener = listening.join().unwrap();
+        let address = listener.local_addr().unwrap();
+        let answering = std::thread::spawn(move || {
+            listener.set_nonblocking(false).unwrap();
+            if let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.write_all(b"yes");
+            }
+        });
+        let asking = self.inside(move || -> std::io::Result<bool> {
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
+            stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+            let mut heard = String::new();
+            stream.read_to_string(&mut heard)?;
+            Ok(heard == "yes")
+        });
+        let heard = asking.join().unwrap().unwrap_or(false);
+        if !heard {
+            // Lets the answering thread end.
+            let _ = there.inside(move || TcpStream::connect_timeout(&address, Duration::from_secs(1))).join();
+        }
+        answering.join().unwrap();
+        heard
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// Writes down what it is asked, and seals nothing; can be told to fail.
+#[derive(Default)]
+pub(crate) struct Sealed {
+    pub(crate) calls: Mutex<Vec<(u32, WorkloadId)>>,
+    pub(crate) gone: Mutex<Vec<(u32, WorkloadId)>>,
+    pub(crate) fail: Mutex<bool>,
+    /// Whether each link was down when it was sealed.
+    pub(crate) was_down: Mutex<Vec<bool>>,
+}
+
+impl Seal for Sealed {
+    fn seal(&self, host_ifindex: u32, workload: &Workload, _: Mac) -> Result<(), String> {
+        if *self.fail.lock().unwrap() {
+            return Err("no programs today".to_owned());
+        }
+        let links = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        assert!(links.contains(workload.host_interface.as_str()), "sealed in the node's namespace");
+        self.calls.lock().unwrap().push((host_ifindex, workload.id));
+        let up = must(&["ip", "link", "show", "up", "dev", workload.host_interface.as_str()]);
+        self.was_down.lock().unwrap().push(up.is_empty());
+        Ok(())
+    }
+
+    fn unseal(&self, host_ifindex: u32, workload: &Workload) {
+        self.gone.lock().unwrap().push((host_ifindex, workload.id));
+    }
+}
+
+/// A node with segmentation running in it.
+pub(crate) struct World {
+    pub(crate) node: Namespace,
+    pub(crate) segmentation: Segmentation,
+    pub(crate) seal: Arc<Sealed>,
+    pub(crate) desired: Desired,
+    pub(crate) cursor: Cursor,
+}
+
+impl World {
+    /// Runs a test in a fresh node, on a thread inside it.
+    pub(crate) fn run(test: impl AsyncFnOnce(World) + Send + 'static) {
+        let node = Namespace::new();
+        node.ip("link set lo up");
+        let path = node.path();
+        let work = std::thread::spawn(move || {
+            Netns::open(&path).unwrap().enter().unwrap();
+            let process = HelperProcess::start_program(Path::new(env!("CARGO_BIN_EXE_gateway"))).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let world = Self::open(node, process.connect().unwrap(), Desired::default(), Arc::default());
+                test(world).await;
+            });
+        });
+        if let Err(panic) = work.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn open(node: Namespace, helper: NamespaceHelper, mut desired: Desired, seal: Arc<Sealed>) -> Self {
+        desired.node = Node { seed: "test".to_owned(), edge: vec!["0.0.0.0:443".parse().unwrap()] };
+        let segmentation = Segmentation::open(helper, Arc::clone(&seal) as Arc<dyn Seal>).unwrap();
+        Self { node, segmentation, seal, desired, cursor: Cursor::default() }
+    }
+
+    /// As after `kill -9`: another process with the same store.
+    pub(crate) fn restart(self) -> Self {
+        let Self { node, segmentation, seal, desired, cursor } = self;
+        drop(segmentation);
+        let process = HelperProcess::start_program(Path::new(env!("CARGO_BIN_EXE_gateway"))).unwrap();
+        Self { cursor, ..Self::open(node, process.connect().unwrap(), desired, seal) }
+    }
+
+    pub(crate) async fn apply(&mut self, networks: &[Network]) -> Result<(), gateway::segmentation::Error> {
+        let networks: BTreeMap<Name, Network> = networks.iter().map(|n| (n.name.clone(), n.clone())).collect();
+        let desired = Desired { networks, ..self.desired.clone() };
+        self.segmentation.apply(&desired).await?;
+        self.desired = desired;
+        Ok(())
+    }
+
+    /// A workload for that namespace, not attached yet.
+    pub(crate) fn prepare(&mut self, id: u32, network: &str, netns: &Path) -> Workload {
+        let network = &self.desired.networks[&network.parse::<Name>().unwrap()];
+        let request = Request {
+            id: WorkloadId(id),
+            namespace: "shop".parse().unwrap(),
+            name: format!("web-{id}").parse().unwrap(),
+            labels: BTreeMap::new(),
+            netns: netns.to_owned(),
+            guest_interface: None,
+        };
+        let handles = ("198.18.0.0/15".parse().unwrap(), "fd74:6769::/64".parse().unwrap());
+        attachment::prepare(request, network, self.desired.workloads.values(), "test", handles, &mut self.cursor)
+            .unwrap()
+    }
+
+    /// A namespace with a workload in it, attached.
+    pub(crate) async fn attach(&mut self, id: u32, network: &str) -> (Namespace, Workload) {
+        let home = Namespace::new();
+        let workload = self.prepare(id, network, &home.path());
+        self.segmentation.attach(&workload).await.unwrap();
+        self.desired.workloads.insert(workload.id, workload.clone());
+        (home, workload)
+    }
+
+    pub(crate) async fn detach(&mut self, id: WorkloadId) {
+        self.segmentation.detach(id).await.unwrap();
+        self.desired.workloads.remove(&id);
+    }
+
+    /// The plan for what is desired, as text.
+    pub(crate) async fn plan(&self) -> String {
+        self.segmentation.plan(&self.desired).await.unwrap().to_string()
+    }
+
+    /// Names of the node's links but `lo`.
+    pub(crate) fn links(&self) -> Vec<String> {
+        let text = self.node.ip("-o link show");
+        let name = |line: &str| line.split(": ").nth(1).unwrap().split('@').next().unwrap().to_owned();
+        text.lines().map(name).filter(|name| name != "lo" && !name.starts_with("ifb")).collect()
+    }
+}
+
+pub(crate) fn network(name: &str, subnets: &[(&str, Option<&str>)]) -> Network {
+    let subnet = |(cidr, gateway): &(&str, Option<&str>)| Subnet {
+        cidr: cidr.parse().unwrap(),
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        range: None,
+    };
+    Network {
+        name: name.parse().unwrap(),
+        vlan: None,
+        subnets: subnets.iter().map(subnet).collect(),
+        gateway: Gateway::Node,
+        snat: Snat::Masquerade,
+        workload_traffic: WorkloadTraffic::Open,
+        dns: None,
+        mtu: None,
+    }
+}
+
+pub(crate) fn dual(name: &str, number: u8) -> Network {
+    let v4 = (format!("10.{number}.0.0/24"), format!("10.{number}.0.1"));
+    let v6 = (format!("fd00:{number}::/64"), format!("fd00:{number}::1"));
+    network(name, &[(&v4.0, Some(&v4.1)), (&v6.0, Some(&v6.1))])
+}
+
+/// Waits until it is so.
+pub(crate) async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) fn must(command: &[&str]) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,68 @@
+//! `netctl attach`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use config::api::{AttachRequest, Workload};
+use config::names::{InterfaceName, Name};
+
+use super::Done;
+use crate::client::Client;
+use crate::command::{Format, InNamespace};
+use crate::failure::Failure;
+use crate::output::{Colour, Output};
+
+/// Its arguments.
+#[derive(Debug, Args)]
+pub(crate) struct Attach {
+    /// The workload's name, unique in its namespace.
+    name: Name,
+    #[command(flatten)]
+    namespace: InNamespace,
+    /// Where its network namespace is held open, as /run/netns/web or /proc/1234/ns/net.
+    #[arg(long, value_name = "PATH")]
+    netns: PathBuf,
+    /// A label for selectors; may be given several times.
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// The interface to make inside; eth0 when left out.
+    #[arg(long, value_name = "NAME")]
+    interface: Option<InterfaceName>,
+    /// How to answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+impl Attach {
+    pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Done, Failure> {
+        let absolute = std::path::absolute(&self.netns);
+        let netns = absolute.map_err(|error| Failure::Usage(format!("--netns {}: {error}", self.netns.display())))?;
+        let request = AttachRequest {
+            namespace: self.namespace.namespace,
+            name: self.name,
+            netns,
+            labels: self.labels.into_iter().collect(),
+            interface: self.interface,
+        };
+        let workload: Workload = client.post("attach", &request).await?;
+        if !output.for_programs(self.output, &workload)? {
+            let addresses = workload.status.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let name = format!("workload/{}/{}", workload.metadata.namespace, workload.metadata.name);
+            output.coloured_line(
+                Colour::Green,
+                &format!("{name} attached to {} with {addresses}", workload.status.network),
+            )?;
+            if !workload.status.ready {
+                output.coloured_line(Colour::Yellow, &format!("{name} is not ready: {}", workload.status.message))?;
+            }
+        }
+        Ok(Done::Well)
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}

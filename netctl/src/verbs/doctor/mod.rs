@@ -1,0 +1,53 @@
+//! `netctl doctor`: the daemon checks what it needs; without a daemon, `netctl` checks by itself what it can see, and says
+//! so. Exits with 1 when a check fails.
+
+mod local;
+
+use std::io::Write;
+
+use clap::Args;
+use config::api;
+
+use super::Done;
+use crate::client::Client;
+use crate::command::Format;
+use crate::failure::Failure;
+use crate::output::{Colour, Output};
+
+/// Its arguments.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// How to answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+impl Doctor {
+    pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Done, Failure> {
+        let (answer, daemon) = match client.get::<api::Doctor>("doctor").await {
+            Ok(answer) => (answer, true),
+            Err(Failure::NoDaemon { message, mend }) => {
+                // When nobody reads standard error there is nobody to tell.
+                let _ = writeln!(std::io::stderr(), "{message}; these checks are netctl's own");
+                (local::checks(message, mend), false)
+            }
+            Err(failure) => return Err(failure),
+        };
+        if !output.for_programs(self.output, &answer)? {
+            for check in &answer.checks {
+                print(output, check)?;
+            }
+        }
+        let well = daemon && answer.checks.iter().all(|check| check.ok);
+        Ok(if well { Done::Well } else { Done::Unwell })
+    }
+}
+
+fn print(output: &mut Output, check: &api::Check) -> Result<(), Failure> {
+    let (colour, word) = if check.ok { (Colour::Green, "ok  ") } else { (Colour::Red, "FAIL") };
+    output.coloured_line(colour, &format!("{word}  {}: {}", check.name, check.found))?;
+    if !check.mend.is_empty() {
+        output.line(&format!("      mend: {}", check.mend))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! One file a verb. Each takes its arguments, asks the daemon, and writes what it answers.
+
+pub(crate) mod apply;
+pub(crate) mod attach;
+pub(crate) mod delete;
+pub(crate) mod describe;
+pub(crate) mod detach;
+pub(crate) mod diff;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod flows;
+pub(crate) mod get;
+pub(crate) mod plan;
+pub(crate) mod status;
+
+mod columns;
+
+use std::process::ExitCode;
+
+use config::api::{Action, Change, Kind, Problem, ResourceName};
+use config::names::Name;
+
+use crate::failure::Failure;
+use crate::output::{Colour, Output};
+
+/// How a verb ended that did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// 0
+    Well,
+    /// 1: a check of `doctor` fails.
+    Unwell,
+    /// 3: the connection that `explain` was asked about would not pass.
+    Denied,
+}
+
+impl From<Done> for ExitCode {
+    fn from(done: Done) -> Self {
+        Self::from(match done {
+            Done::Well => 0,
+            Done::Unwell => 1,
+            Done::Denied => 3,
+        })
+    }
+}
+
+/// What was, or would be, done: `network/tenant-a created`.
+fn print_changes(output: &mut Output, changes: &[Change], dry_run: bool) -> Result<(), Failure> {
+    if changes.is_empty() {
+        output.line("nothing to do")?;
+    }
+    for change in changes {
+        let text = format!("{} {}{}", change.resource(), change.action, if dry_run { " (dry run)" } else { "" });
+        match change.action {
+            Action::Created | Action::Configured => output.coloured_line(Colour::Green, &text)?,
+            Action::Deleted => output.coloured_line(Colour::Red, &text)?,
+            Action::Unchanged => output.line(&text)?,
+        }
+    }
+    Ok(())
+}
+
+fn no_problems(problems: Vec<Problem>) -> Result<(), Failure> {
+    if problems.is_empty() { Ok(()) } else { Err(Failure::Problems(problems)) }
+}
+
+/// The resource that `KIND NAME`, `KIND/NAME` or `KIND/NAMESPACE/NAME` names.
+fn resource_name(kind: &str, name: Option<&str>, namespace: &Name) -> Result<ResourceName, Failure> {
+    let usage = |error: config::names::NameError| Failure::Usage(error.to_string());
+    let mut named: ResourceName = match (kind.contains('/'), name) {
+        (true, None) => kind.parse().map_err(usage)?,
+        (true, Some(name)) => {
+            return Err(Failure::Usage(format!("`{kind}` has a name already, and `{name}` is another")));
+        }
+        (false, Some(name)) => {
+            ResourceName { kind: kind.parse().map_err(usage)?, namespace: None, name: name.parse().map_err(usage)? }
+        }
+        (false, None) => {
+            let kind: Kind = kind.parse().map_err(usage)?;
+            return Err(Failure::Usage(format!("which {kind}? write {kind} NAME or {kind}/NAME")));
+        }
+    };
+    if named.kind.namespaced() && named.namespace.is_none() {
+        named.namespace = Some(namespace.clone());
+    }
+    Ok(named)
+}
+
+/// `resources/<kind>?namespace=…&name=…`
+fn list_path(kind: Kind, namespace: Option<&Name>, name: Option<&Name>) -> String {
+    let namespace = namespace.filter(|_| kind.namespaced()).map(|namespace| format!("namespace={namespace}"));
+    let name = name.map(|name| format!("name={name}"));
+    let query = namespace.into_iter().chain(name).collect::<Vec<_>>().join("&");
+    format!("resources/{kind}{}{query}", if query.is_empty() { "" } else { "?" })
+}

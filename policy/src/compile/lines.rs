@@ -1,0 +1,140 @@
+//! The rules of one (policy, class) to lines of the port trie.
+//!
+//! The port space of TCP and of UDP is cut where a rule begins or ends. In each piece a deny wins over every allow, and
+//! the first-listed rule of the winning kind is named. Equal pieces are joined, and cut again into prefixes; what the
+//! line without protocol already answers is left out.
+
+use std::collections::BTreeMap;
+
+use config::resource::{Ports, Protocol};
+
+use crate::tables::{Action, ClassId, PolicyId, PortPrefix, RuleEntry, RuleId};
+
+/// What one rule says of ports.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'a> {
+    pub(super) action: Action,
+    /// Its place among all rules; the lower is named.
+    pub(super) order: u32,
+    pub(super) rule: RuleId,
+    pub(super) ports: &'a Ports,
+}
+
+type Answer = (Action, RuleId);
+
+const ALL_PORTS: PortPrefix = PortPrefix { port: 0, length: 0 };
+const PORTS: u32 = 1 << 16;
+
+/// The lines of a class, complete: the one without protocol is always there.
+pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], fallback: Action) -> Vec<RuleEntry> {
+    let any = rules.iter().filter(|line| matches!(line.ports, Ports::All)).min_by_key(|line| rank(line));
+    let any = any.map_or((fallback, RuleId::DEFAULT), |line| (line.action, line.rule));
+    let entry = |protocol, ports, (action, rule)| RuleEntry { policy, class, protocol, ports, action, rule };
+    let mut entries = vec![entry(None, ALL_PORTS, any)];
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let pieces = pieces(protocol, rules, fallback);
+        let blocks = fewest(&pieces, any);
+        entries.extend(blocks.into_iter().map(|(ports, answer)| entry(Some(protocol.number()), ports, answer)));
+    }
+    entries
+}
+
+/// The line of [`ClassId::ANY`]; an undecided one says nothing and is not written.
+pub(super) fn default_line(policy: PolicyId, fallback: Action) -> Option<RuleEntry> {
+    let line = lines(policy, ClassId::ANY, &[], fallback).into_iter().next();
+    line.filter(|line| line.action != Action::Undecided)
+}
+
+/// Nothing, where the lines answer only what [`ClassId::ANY`] answers anyway.
+pub(super) fn unless_default(lines: Vec<RuleEntry>, fallback: Action) -> Vec<RuleEntry> {
+    match lines.as_slice() {
+        [only] if (only.action, only.rule) == (fallback, RuleId::DEFAULT) => Vec::new(),
+        _ => lines,
+    }
+}
+
+/// Denies before allows, then by order.
+fn rank(line: &Line<'_>) -> (bool, u32) {
+    (line.action != Action::Deny, line.order)
+}
+
+/// The answers of a protocol's ports: (first port, answer), ascending from port 0, neighbours different.
+fn pieces(protocol: Protocol, rules: &[Line<'_>], fallback: Action) -> Vec<(u32, Answer)> {
+    let mut edges: BTreeMap<u32, Vec<(bool, usize)>> = BTreeMap::from([(0, Vec::new())]);
+    let mut put = |first: u32, behind: u32, rule: usize| {
+        edges.entry(first).or_default().push((true, rule));
+        edges.entry(behind).or_default().push((false, rule));
+    };
+    let mut by_rank: Vec<&Line<'_>> = rules.iter().collect();
+    by_rank.sort_by_key(|line| rank(line));
+    for (rule, line) in by_rank.iter().enumerate() {
+        match line.ports {
+            Ports::All => put(0, PORTS, rule),
+            Ports::Some(ranges) => {
+                for range in ranges.iter().filter(|range| range.protocol == protocol && range.first <= range.last) {
+                    put(u32::from(range.first), u32::from(range.last) + 1, rule);
+                }
+            }
+        }
+    }
+    edges.remove(&PORTS);
+
+    let mut open: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut pieces: Vec<(u32, Answer)> = Vec::new();
+    for (port, events) in edges {
+        let (begins, ends): (Vec<_>, Vec<_>) = events.into_iter().partition(|(begins, _)| *begins);
+        for (_, rule) in begins {
+            *open.entry(rule).or_default() += 1;
+        }
+        for (_, rule) in ends {
+            match open.get_mut(&rule) {
+                Some(count) if *count > 1 => *count -= 1,
+                Some(_) | None => drop(open.remove(&rule)),
+            }
+        }
+        let winner = open.keys().next().map(|&rule| by_rank[rule]);
+        let answer = winner.map_or((fallback, RuleId::DEFAULT), |line| (line.action, line.rule));
+        if pieces.last().is_none_or(|(_, last)| *last != answer) {
+            pieces.push((port, answer));
+        }
+    }
+    pieces
+}
+
+/// The blocks of a protocol: either only those that differ from the line without protocol, or the answer of most ports
+/// for all of them and the rest beside it, whichever is fewer. So ports 1–65535 are two lines and not sixteen.
+fn fewest(pieces: &[(u32, Answer)], any: Answer) -> Vec<(PortPrefix, Answer)> {
+    let mut over_any = Vec::new();
+    prefixes(pieces, 0, 0, any, &mut over_any);
+    let ends = pieces.iter().skip(1).map(|(port, _)| *port).chain([PORTS]);
+    let mut widths: BTreeMap<Answer, u32> = BTreeMap::new();
+    for ((first, answer), end) in pieces.iter().zip(ends) {
+        *widths.entry(*answer).or_default() += end - first;
+    }
+    let Some((most, _)) = widths.into_iter().max_by_key(|(_, width)| *width) else { return over_any };
+    let mut over_most = vec![(ALL_PORTS, most)];
+    prefixes(pieces, 0, 0, most, &mut over_most);
+    if over_most.len() < over_any.len() { over_most } else { over_any }
+}
+
+/// The widest prefixes that answer something else than `inherited`, within the block at `first` of `length` bits.
+fn prefixes(
+    pieces: &[(u32, Answer)],
+    first: u32,
+    length: u8,
+    inherited: Answer,
+    blocks: &mut Vec<(PortPrefix, Answer)>,
+) {
+    let Some((own, rest)) = pieces.split_first() else { return };
+    let behind = first + (PORTS >> length);
+    if rest.first().is_none_or(|(port, _)| *port >= behind) {
+        if own.1 != inherited {
+            blocks.push((PortPrefix { port: first as u16, length }, own.1));
+        }
+        return;
+    }
+    let middle = first + (PORTS >> (length + 1));
+    let upper = pieces.partition_point(|(port, _)| *port <= middle) - 1;
+    prefixes(pieces, first, length + 1, inherited, blocks);
+    prefixes(&pieces[upper..], middle, length + 1, inherited, blocks);
+}

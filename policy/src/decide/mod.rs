@@ -1,0 +1,144 @@
+//! The verdict, written to be read: slow, without tables, and the judge of everything fast.
+//!
+//! `netctl explain` prints what comes out of here, and the tests hold the compiled tables against it.
+//!
+//! 1. `outbound`: what a workload sends, by address, with the names it has resolved.
+//! 2. `inbound`: what is sent to a workload.
+//! 3. [`name`](mod@name): what a workload would reach by a name, before it has asked for it.
+//! 4. `sentence`: the words.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use config::names::{DnsName, Name};
+use serde::Serialize;
+
+use crate::model::{Model, Subject};
+use crate::reason::Reason;
+use crate::tables::RuleName;
+
+mod inbound;
+pub mod name;
+mod outbound;
+mod sentence;
+
+/// One new flow to be judged.
+#[derive(Clone, Debug)]
+pub enum Query<'a> {
+    /// From a workload.
+    From(Outbound<'a>),
+    /// To a workload.
+    To(Inbound<'a>),
+}
+
+/// A new flow that a workload opens.
+#[derive(Clone, Debug)]
+pub struct Outbound<'a> {
+    /// Who sends.
+    pub from: &'a Subject,
+    /// Where to.
+    pub to: Target,
+    /// The names that this workload resolved to the target's address, in the kernel's order where it matters which of
+    /// several is named.
+    pub resolved: &'a [Resolved],
+    /// The present, on the clock of [`Resolved::expires`].
+    pub now: u64,
+}
+
+/// A new flow that somebody opens to a workload.
+#[derive(Clone, Debug)]
+pub struct Inbound<'a> {
+    /// Who receives.
+    pub to: &'a Subject,
+    /// Who sends.
+    pub from: Origin<'a>,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The workload's port; 0 for a protocol without ports.
+    pub port: u16,
+}
+
+/// Who opens a flow to a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// The edge, through the service namespace.
+    Edge,
+    /// The node itself.
+    Node,
+    /// A workload, or any other host of the segment.
+    Segment {
+        /// Its network.
+        network: &'a Name,
+    },
+    /// Anybody behind a router.
+    Outside,
+}
+
+/// The far end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// Address.
+    pub address: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port; 0 for a protocol without ports.
+    pub port: u16,
+}
+
+/// A name that the workload looked up, and that had the address in its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The name asked for.
+    pub name: DnsName,
+    /// From then on it opens nothing: CLOCK_BOOTTIME in nanoseconds.
+    pub expires: u64,
+}
+
+/// The verdict on a new flow, with its grounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// Whether it passes.
+    pub allowed: bool,
+    /// Why, as the kernel says it.
+    pub reason: Reason,
+    /// The rule that decided, where one did.
+    pub rule: Option<RuleName>,
+    /// The name by which it is allowed, or was until it expired.
+    pub name: Option<DnsName>,
+    /// The grounds, as a sentence.
+    pub text: String,
+    /// What to change for the opposite; only of a denial.
+    pub mend: Option<String>,
+}
+
+/// The verdict on a new flow.
+pub fn decide(model: &Model<'_>, query: &Query<'_>) -> Decision {
+    match query {
+        Query::From(flow) => outbound::decide(model, flow),
+        Query::To(flow) => inbound::decide(model, flow),
+    }
+}
+
+impl Decision {
+    fn allow(reason: Reason, text: impl Into<String>) -> Self {
+        Self { allowed: true, reason, rule: None, name: None, text: text.into(), mend: None }
+    }
+
+    fn deny(reason: Reason, text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { allowed: false, reason, rule: None, name: None, text: text.into(), mend: Some(mend.into()) }
+    }
+
+    fn by(self, rule: RuleName) -> Self {
+        Self { rule: Some(rule), ..self }
+    }
+
+    fn named(self, name: &DnsName) -> Self {
+        Self { name: Some(name.clone()), ..self }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", sentence::Service { protocol: self.protocol, port: self.port }, self.address)
+    }
+}

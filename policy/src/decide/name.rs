@@ -1,0 +1,102 @@
+//! Names before there is an address: may a workload look one up, and what would it then reach.
+
+use config::names::DnsName;
+use config::resource::{EgressPolicy, Namespace};
+use serde::Serialize;
+
+use super::Decision;
+use super::outbound::matches;
+use super::sentence::{self, Service};
+use crate::model::{self, Model, Rule, Subject};
+use crate::reason::Reason;
+use crate::tables::RuleName;
+
+/// Whether a workload may look a name up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Resolve {
+    /// The query goes upstream.
+    Allowed {
+        /// On what grounds.
+        by: Grounds,
+    },
+    /// It is answered as if there were no such name.
+    Refused,
+}
+
+/// Why a name may be looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Grounds {
+    /// The first `dnsNames` or `resolve` rule that means it.
+    Rule(RuleName),
+    /// A workload that is not isolated resolves every name.
+    NotIsolated,
+}
+
+/// Whether the workload may look the name up.
+///
+/// 0. A workload without a namespace is sealed.
+/// 1. The first `dnsNames` or `resolve` rule that means the name allows it.
+/// 2. A workload that is not isolated resolves every name.
+/// 3. Anything else is refused.
+pub fn may_resolve(model: &Model<'_>, subject: &Subject, asked: &DnsName) -> Resolve {
+    let Some(namespace) = model.namespace(subject) else {
+        return Resolve::Refused; // 0
+    };
+    let selected = model.selected(subject);
+    let mut rules = selected.iter().flat_map(|policy| model::rules(policy));
+    let meant = rules.find_map(|(name, rule)| match rule {
+        Rule::Names(rule) => matches(rule, asked).then_some(name),
+        Rule::Resolve(patterns) => patterns.iter().any(|pattern| pattern.matches(asked)).then_some(name),
+        Rule::Deny(_) | Rule::Allow(_) => None,
+    });
+    match meant {
+        Some(rule) => Resolve::Allowed { by: Grounds::Rule(rule) }, // 1
+        None if !model::isolated(namespace, &selected) => Resolve::Allowed { by: Grounds::NotIsolated }, // 2
+        None => Resolve::Refused,                                   // 3
+    }
+}
+
+/// What a name alone would open, once resolved, at an address that no rule by address speaks of. An address that one
+/// denies stays denied.
+pub fn decide(model: &Model<'_>, subject: &Subject, asked: &DnsName, protocol: u8, port: u16) -> Decision {
+    let Some(namespace) = model.namespace(subject) else {
+        return sentence::sealed(subject);
+    };
+    let service = Service { protocol, port };
+    let selected = model.selected(subject);
+    let allowing =
+        rules_for(&selected, asked).find(|(_, ports)| ports.is_some_and(|p| model::holds(p, protocol, port)));
+    if let Some((rule, _)) = allowing {
+        let text =
+            format!("rule `{rule}` allows {service} of {asked} at the addresses that the workload resolves it to");
+        return Decision::allow(Reason::AllowedByName, text).by(rule).named(asked);
+    }
+    if !model::isolated(namespace, &selected) {
+        let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
+        return Decision::allow(Reason::AllowedByDefault, text);
+    }
+    denied(namespace, &selected, asked, service)
+}
+
+fn denied(namespace: &Namespace, selected: &[&EgressPolicy], asked: &DnsName, service: Service) -> Decision {
+    let nearest = rules_for(selected, asked).next().map(|(rule, ports)| match ports {
+        Some(_) => format!("rule `{rule}` allows {asked}, but not {service}"),
+        None => format!("rule `{rule}` lets the name be looked up, which opens nothing"),
+    });
+    sentence::name_default(namespace, selected.len(), asked, service, nearest)
+}
+
+/// The rules that mean the name, with the ports they open; `None` opens nothing.
+fn rules_for<'a>(
+    selected: &[&'a EgressPolicy],
+    asked: &DnsName,
+) -> impl Iterator<Item = (RuleName, Option<&'a config::resource::Ports>)> {
+    let rules = selected.iter().copied().flat_map(model::rules);
+    rules.filter_map(move |(name, rule)| match rule {
+        Rule::Names(rule) => matches(rule, asked).then_some((name, Some(&rule.ports))),
+        Rule::Resolve(patterns) => patterns.iter().any(|pattern| pattern.matches(asked)).then_some((name, None)),
+        Rule::Deny(_) | Rule::Allow(_) => None,
+    })
+}

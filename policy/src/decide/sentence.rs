@@ -1,0 +1,184 @@
+//! The words of a verdict: the grounds, and what to change. Keys and kinds are written as in the manifests, so that a
+//! reader can search for them.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use config::names::DnsName;
+use config::resource::{CidrRule, Namespace, Network};
+
+use super::outbound::{TCP, UDP, covering};
+use super::{Decision, Target};
+use crate::model::Subject;
+use crate::reason::Reason;
+use crate::tables::RuleName;
+
+const TLS_PORT: u16 = 443;
+
+/// Protocol and port as people say them.
+#[derive(Clone, Copy)]
+pub(super) struct Service {
+    pub(super) protocol: u8,
+    pub(super) port: u16,
+}
+
+pub(super) fn sealed(subject: &Subject) -> Decision {
+    Decision::deny(
+        Reason::Sealed,
+        format!("there is no Namespace `{}`, so the workload is sealed", subject.namespace),
+        format!("apply a Namespace `{}`", subject.namespace),
+    )
+}
+
+pub(super) fn off_wire(address: IpAddr) -> Decision {
+    let text = format!("{address} is an address that must not be on a wire");
+    Decision::deny(Reason::Malformed, text, "use the peer's own address")
+}
+
+pub(super) fn multicast(address: IpAddr) -> Decision {
+    let text = format!("{address} is multicast or broadcast, which does not leave a workload");
+    Decision::deny(Reason::Multicast, text, "use the peer's unicast address")
+}
+
+pub(super) fn node_address(to: Target) -> Decision {
+    Decision::deny(
+        Reason::NodeAddress,
+        format!("{} is the node's own, and workloads reach only its edge listeners", to.address),
+        "serve it from a workload, or from another host that a rule allows",
+    )
+}
+
+pub(super) fn denied_by(name: &RuleName, rule: &CidrRule, to: Target) -> Decision {
+    let service = Service { protocol: to.protocol, port: to.port };
+    Decision::deny(
+        Reason::DeniedByCidr,
+        format!("rule `{name}` denies {service} of {}; a deny wins over every allow", covering(rule, to.address)),
+        format!("add {} to `except` of `{name}`, or narrow its `cidrs` or `ports`", host(to.address)),
+    )
+    .by(name.clone())
+}
+
+pub(super) fn name_expired(asked: &DnsName, rule: &RuleName, address: IpAddr) -> Decision {
+    Decision::deny(
+        Reason::NameExpired,
+        format!("rule `{rule}` allows {asked}, but the answer that gave {address} has expired"),
+        format!("let the workload look {asked} up again: it uses the answer longer than its TTL"),
+    )
+    .by(rule.clone())
+    .named(asked)
+}
+
+pub(super) fn egress_default(
+    namespace: &Namespace,
+    policies: usize,
+    to: Target,
+    nearest: Option<String>,
+    asked: Option<&DnsName>,
+) -> Decision {
+    let mut text = format!("no rule allows {to}, and {}", isolation(namespace, policies));
+    if let Some(nearest) = nearest {
+        text = format!("{text}; {nearest}");
+    }
+    let service = Service { protocol: to.protocol, port: to.port };
+    let mend = match asked {
+        Some(name) => add_names(namespace, name, service),
+        None => add_rule(namespace, &format!("`cidrs: [{}]`", cidr(to.address)), service),
+    };
+    Decision::deny(Reason::DeniedByDefault, text, mend)
+}
+
+pub(super) fn name_default(
+    namespace: &Namespace,
+    policies: usize,
+    asked: &DnsName,
+    service: Service,
+    nearest: Option<String>,
+) -> Decision {
+    let mut text = format!("no rule allows {service} of {asked}, and {}", isolation(namespace, policies));
+    if let Some(nearest) = nearest {
+        text = format!("{text}; {nearest}");
+    }
+    Decision::deny(Reason::DeniedByDefault, text, add_names(namespace, asked, service))
+}
+
+pub(super) fn not_exposed(namespace: &Namespace, service: Service) -> Decision {
+    Decision::deny(
+        Reason::NotExposed,
+        format!("no ExposedApp of `{}` exposes {service} of this workload", namespace.name),
+        "add a backend with this port, and a selector that fits the workload, to an ExposedApp",
+    )
+}
+
+pub(super) fn no_probes() -> Decision {
+    Decision::deny(
+        Reason::DeniedByDefault,
+        "the node itself may not open connections to its workloads (`[node] probes = false`)",
+        "set `probes = true` under `[node]` in the node's settings",
+    )
+}
+
+pub(super) fn ingress_default(namespace: &Namespace, shared: Option<&Network>, service: Service) -> Decision {
+    let isolated = shared.map(|network| format!(", `workloadTraffic` of network `{}` is Isolated", network.name));
+    let text = format!(
+        "nothing allows {service} to the workload{}, and `ingressDefault` of `{}` is Deny",
+        isolated.unwrap_or_default(),
+        namespace.name
+    );
+    let mend = match shared {
+        Some(network) => format!("set `workloadTraffic: Open` on Network `{}`", network.name),
+        None => "expose the port with an ExposedApp".to_owned(),
+    };
+    let mend = format!("{mend}, or set `ingressDefault: Allow` on Namespace `{}`", namespace.name);
+    Decision::deny(Reason::DeniedByDefault, text, mend)
+}
+
+fn isolation(namespace: &Namespace, policies: usize) -> String {
+    match policies {
+        0 => format!("no policy selects the workload while `egressDefault` of `{}` is Deny", namespace.name),
+        1 => "the policy that selects the workload isolates it".to_owned(),
+        more => format!("the {more} policies that select the workload isolate it"),
+    }
+}
+
+/// Where TLS could prove the name, the manifest must say that it is not asked for.
+fn add_names(namespace: &Namespace, asked: &DnsName, service: Service) -> String {
+    let tls = service.port == TLS_PORT || (service.protocol != TCP && service.protocol != UDP);
+    let verify = if tls { " and `verify: None`" } else { "" };
+    add_rule(namespace, &format!("`dnsNames: [{asked}]`{verify}"), service)
+}
+
+fn add_rule(namespace: &Namespace, what: &str, service: Service) -> String {
+    let ports = match service.protocol {
+        TCP => format!(" with `ports: [{{ protocol: TCP, port: {} }}]`", service.port),
+        UDP => format!(" with `ports: [{{ protocol: UDP, port: {} }}]`", service.port),
+        _ => " without `ports`".to_owned(),
+    };
+    let place = format!("under `allow` of an EgressPolicy of `{}` that selects the workload", namespace.name);
+    format!("add {what}{ports} {place}")
+}
+
+fn cidr(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("{v4}/32"),
+        IpAddr::V6(v6) => format!("\"{v6}/128\""),
+    }
+}
+
+fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("{v4}/32"),
+        IpAddr::V6(v6) => format!("{v6}/128"),
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            TCP => write!(f, "TCP {}", self.port),
+            UDP => write!(f, "UDP {}", self.port),
+            1 => f.write_str("ICMP"),
+            58 => f.write_str("ICMPv6"),
+            other => write!(f, "IP protocol {other}"),
+        }
+    }
+}

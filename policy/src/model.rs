@@ -1,0 +1,180 @@
+//! What the verdicts are made from: a view of the validated resources, and of the node.
+//!
+//! The view sorts by namespace and name, so that nothing depends on the order in which resources were given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use config::names::{DomainPattern, Name};
+use config::resource::{
+    AllowRule, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Labels, NameRule, Namespace, Network, Ports,
+    Protocol,
+};
+
+use crate::tables::{RuleList, RuleName};
+
+/// The resources and the node's own facts that decide.
+#[derive(Clone, Debug)]
+pub struct Model<'a> {
+    namespaces: BTreeMap<&'a Name, &'a Namespace>,
+    networks: BTreeMap<&'a Name, &'a Network>,
+    policies: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a EgressPolicy>>,
+    apps: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a ExposedApp>>,
+    node: &'a Node,
+}
+
+/// What verdicts need to know of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its own addresses: closed to workloads. Gateway addresses of networks, and those that the edge sends from, are
+    /// among them.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Edge listeners on them: ordinary destinations.
+    pub listeners: BTreeSet<Listener>,
+    /// `[node] probes`
+    pub probes: bool,
+}
+
+/// Where the edge listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    /// One of the node's addresses; `None` is every one.
+    pub address: Option<IpAddr>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port.
+    pub port: u16,
+}
+
+/// What policies see of a workload.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject {
+    /// Its namespace.
+    pub namespace: Name,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// One rule of an `EgressPolicy`.
+#[derive(Clone, Copy, Debug)]
+pub enum Rule<'a> {
+    /// `deny`, by address.
+    Deny(&'a CidrRule),
+    /// `allow`, by address.
+    Allow(&'a CidrRule),
+    /// `allow`, by learned name.
+    Names(&'a NameRule),
+    /// `allow`, for looking up only.
+    Resolve(&'a [DomainPattern]),
+}
+
+impl<'a> Model<'a> {
+    /// A view of these resources; `networks` and `apps` matter only for what comes to a workload.
+    pub fn new(
+        namespaces: impl IntoIterator<Item = &'a Namespace>,
+        networks: impl IntoIterator<Item = &'a Network>,
+        policies: impl IntoIterator<Item = &'a EgressPolicy>,
+        apps: impl IntoIterator<Item = &'a ExposedApp>,
+        node: &'a Node,
+    ) -> Self {
+        let mut model = Self {
+            namespaces: namespaces.into_iter().map(|namespace| (&namespace.name, namespace)).collect(),
+            networks: networks.into_iter().map(|network| (&network.name, network)).collect(),
+            policies: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            node,
+        };
+        for policy in policies {
+            model.policies.entry(&policy.namespace).or_default().insert(&policy.name, policy);
+        }
+        for app in apps {
+            model.apps.entry(&app.namespace).or_default().insert(&app.name, app);
+        }
+        model
+    }
+
+    /// The node's own facts.
+    pub fn node(&self) -> &'a Node {
+        self.node
+    }
+
+    /// The subject's namespace; without one it is sealed.
+    pub fn namespace(&self, subject: &Subject) -> Option<&'a Namespace> {
+        self.namespaces.get(&subject.namespace).copied()
+    }
+
+    /// The network of a namespace.
+    pub fn network(&self, namespace: &Namespace) -> Option<&'a Network> {
+        self.networks.get(&namespace.network).copied()
+    }
+
+    /// The egress policies that select the subject, by name.
+    pub fn selected(&self, subject: &Subject) -> Vec<&'a EgressPolicy> {
+        let own = self.policies.get(&subject.namespace);
+        let own = own.into_iter().flat_map(BTreeMap::values).copied();
+        own.filter(|policy| selects(&policy.selector, &subject.labels)).collect()
+    }
+
+    /// Whether an app exposes this TCP port of the subject.
+    pub fn exposes(&self, subject: &Subject, port: u16) -> bool {
+        let own = self.apps.get(&subject.namespace).into_iter().flat_map(BTreeMap::values);
+        let mut backends = own.flat_map(|app| &app.routes).flat_map(|route| &route.backends);
+        backends.any(|backend| backend.port == port && selects(&backend.selector, &subject.labels))
+    }
+}
+
+impl Node {
+    /// Whether the edge listens there.
+    pub fn listens(&self, address: IpAddr, protocol: u8, port: u16) -> bool {
+        self.listeners.iter().any(|listener| {
+            listener.port == port
+                && listener.protocol.number() == protocol
+                && listener.address.is_none_or(|own| own == address)
+        })
+    }
+}
+
+/// Whether only what a rule allows may leave a workload with these policies. A policy with deny rules alone does not
+/// isolate; one without any rule does (it allows nothing).
+pub fn isolated(namespace: &Namespace, selected: &[&EgressPolicy]) -> bool {
+    let denies_only = |policy: &EgressPolicy| policy.allow.is_empty() && !policy.deny.is_empty();
+    match namespace.egress_default {
+        Fallback::Deny => true,
+        Fallback::Allow => selected.iter().any(|policy| !denies_only(policy)),
+    }
+}
+
+/// A policy's rules in the order in which they are named: denies first, each list as in the file.
+pub fn rules(policy: &EgressPolicy) -> impl Iterator<Item = (RuleName, Rule<'_>)> {
+    let denies = policy.deny.iter().map(Rule::Deny);
+    let allows = policy.allow.iter().map(|rule| match rule {
+        AllowRule::Resolve(patterns) => Rule::Resolve(patterns),
+        AllowRule::Cidrs(rule) => Rule::Allow(rule),
+        AllowRule::Names(rule) => Rule::Names(rule),
+    });
+    let denies = denies.enumerate().map(move |(index, rule)| (rule_name(policy, RuleList::Deny, index), rule));
+    denies.chain(allows.enumerate().map(move |(index, rule)| (rule_name(policy, RuleList::Allow, index), rule)))
+}
+
+/// Whether the ports hold this one. A protocol without ports, and port 0, are in [`Ports::All`] only.
+pub fn holds(ports: &Ports, protocol: u8, port: u16) -> bool {
+    match ports {
+        Ports::All => true,
+        Ports::Some(ranges) => {
+            ranges.iter().any(|range| range.protocol.number() == protocol && (range.first..=range.last).contains(&port))
+        }
+    }
+}
+
+fn selects(selector: &Labels, labels: &Labels) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn rule_name(policy: &EgressPolicy, list: RuleList, index: usize) -> RuleName {
+    RuleName {
+        namespace: policy.namespace.to_string(),
+        policy: policy.name.to_string(),
+        list,
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+    }
+}

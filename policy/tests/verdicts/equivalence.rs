@@ -1,0 +1,162 @@
+//! The kernel's lookups over the compiled tables say what `decide` says, in many random worlds.
+
+use std::collections::BTreeSet;
+
+use policy::ledger::Limits;
+use policy::reason::Reason;
+use policy::tables::PolicyId;
+use policy::{Compiled, Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Target, compile, decide};
+
+use crate::draw::Draw;
+use crate::kernel::{Kernel, Verdict, Workload};
+use crate::text::name;
+use crate::world::{SECOND, World};
+
+const WORLDS: u64 = 2_500;
+const FLOWS_EACH: u64 = 60;
+
+/// A flow in a world, at a time.
+#[derive(Clone, Debug)]
+enum Case {
+    Egress { subject: usize, to: Target, now: u64 },
+    Ingress { subject: usize, same: bool, node: bool, from: Target },
+}
+
+#[test]
+fn tables_say_what_decide_says() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..WORLDS {
+        let mut draw = Draw(seed);
+        let world = World::draw(&mut draw);
+        let model = world.model();
+        let mut node = Simulation::new(&world);
+        for _ in 0..FLOWS_EACH {
+            let subject = draw.below(world.subjects.len() as u64) as usize;
+            let case = if draw.one_in(6) {
+                Case::Ingress { subject, same: draw.one_in(2), node: draw.one_in(4), from: world.target(&mut draw) }
+            } else {
+                Case::Egress { subject, to: world.target(&mut draw), now: (190 + draw.below(200)) * SECOND }
+            };
+            match node.compare(&world, &model, &case) {
+                Ok(reason) => drop(seen.insert(reason)),
+                Err(difference) => panic!("seed {seed}: {}", smallest(world, &case, difference)),
+            }
+        }
+    }
+    for reason in [
+        Reason::AllowedByCidr,
+        Reason::AllowedByName,
+        Reason::AllowedByDefault,
+        Reason::SameNetwork,
+        Reason::Probe,
+        Reason::Dns,
+        Reason::NodeAddress,
+        Reason::DeniedByCidr,
+        Reason::DeniedByDefault,
+        Reason::NameExpired,
+        Reason::Sealed,
+    ] {
+        assert!(seen.contains(&reason), "no case came to {reason:?}");
+    }
+}
+
+/// Takes things away as long as the two still differ.
+fn smallest(mut world: World, case: &Case, mut difference: String) -> String {
+    while let Some((smaller, other)) = world.smaller().into_iter().find_map(|smaller| {
+        Simulation::new(&smaller).compare(&smaller, &smaller.model(), case).err().map(|other| (smaller, other))
+    }) {
+        (world, difference) = (smaller, other);
+    }
+    format!("{difference}\n{case:?}\n{world:#?}\n{}", Simulation::new(&world).compiled.generation)
+}
+
+/// What the daemon and the kernel make of a world.
+struct Simulation {
+    compiled: Compiled,
+    ledger: Ledger,
+    kernel: Kernel,
+}
+
+impl Simulation {
+    fn new(world: &World) -> Self {
+        let model = world.model();
+        let subjects = &world.subjects;
+        let compiled = compile(&model, &subjects.iter().cloned().collect(), 7, PolicyId(100));
+        let kernel = Kernel::load(&compiled.generation);
+        let mut node = Self { compiled, ledger: Ledger::new(Limits::default()), kernel };
+        let mut lookups = world.lookups.clone();
+        lookups.sort_by_key(|lookup| lookup.at);
+        for lookup in lookups {
+            let Some(policy) = node.compiled.policies.get(&subjects[lookup.workload as usize]).copied() else {
+                continue;
+            };
+            let compiled = &mut node.compiled;
+            let mut rules = Vec::new();
+            let class_of = |asked: &_| {
+                let made = compiled.name_class(policy.egress, asked)?;
+                rules.extend(made.new_rules);
+                Some(made.class)
+            };
+            let answer = [(lookup.address, lookup.ttl)];
+            let changes = node.ledger.learn(lookup.at, lookup.workload, &lookup.name, &answer, class_of).unwrap();
+            node.kernel.add_rules(&rules);
+            for (id, name) in &changes.names {
+                for policy in compiled.policies.clone().into_values() {
+                    if let Some(made) = compiled.name_class(policy.egress, name) {
+                        node.kernel.add_rules(&made.new_rules);
+                        node.kernel.set_name_class(policy.egress, *id, made.class);
+                    }
+                }
+            }
+            node.kernel.write(&changes);
+        }
+        assert_eq!(node.ledger.counters().classes_dropped, 0, "worlds are too small for this");
+        node
+    }
+
+    /// The reason on which both agree, or how they differ.
+    fn compare(&mut self, world: &World, model: &Model<'_>, case: &Case) -> Result<Reason, String> {
+        let subjects = &world.subjects;
+        let (wanted, got) = match case {
+            Case::Egress { subject, to, now } => {
+                let from = &subjects[*subject];
+                let resolved = self.ledger.resolved(*subject as u32, to.address);
+                let flow = Outbound { from, to: *to, resolved: &resolved, now: *now };
+                let wanted = decide(model, &Query::From(flow));
+                (wanted, self.workload(world, *subject).map(|own| self.kernel.egress(own, *to, &world.node, *now)))
+            }
+            Case::Ingress { subject, same, node, from } => {
+                let tenant = name(if *same { "tenant-a" } else { "tenant-b" });
+                let origin = if *node { Origin::Node } else { Origin::Segment { network: &tenant } };
+                let to = &subjects[*subject];
+                let flow = Inbound { to, from: origin.clone(), protocol: from.protocol, port: from.port };
+                let wanted = decide(model, &Query::To(flow));
+                let own = self.workload(world, *subject);
+                let ask = |own| self.kernel.ingress(own, &origin, from.address, from.protocol, from.port, *same);
+                (wanted, own.map(ask))
+            }
+        };
+        match got {
+            None if wanted.reason == Reason::Sealed => Ok(wanted.reason),
+            None => Err(format!("decide says {wanted:?}, and there is no policy")),
+            Some(got) if self.agree(&wanted, got) => Ok(wanted.reason),
+            Some(got) => Err(format!("decide says {wanted:?}\nthe tables say {got:?}")),
+        }
+    }
+
+    /// Of an expired name only the reason is compared: the kernel names any of several.
+    fn agree(&self, wanted: &Decision, got: Verdict) -> bool {
+        let rule = self.compiled.rule_name(got.rule);
+        let name = got.name.and_then(|name| self.ledger.name(name));
+        wanted.reason == got.reason
+            && wanted.allowed == got.reason.passes()
+            && wanted.mend.is_some() != wanted.allowed
+            && (got.reason == Reason::NameExpired || (wanted.rule.as_ref() == rule && wanted.name.as_ref() == name))
+    }
+
+    fn workload(&self, world: &World, subject: usize) -> Option<Workload> {
+        let policy = *self.compiled.policies.get(&world.subjects[subject])?;
+        let open = world.network.workload_traffic == config::resource::WorkloadTraffic::Open;
+        Some(Workload { id: subject as u32, policy, open, probes: world.node.probes })
+    }
+}

@@ -1,0 +1,161 @@
+//! The kernel programs' lookups over the compiled tables, word for word as `verdict.h` has them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use policy::ledger::{Changes, Slots};
+use policy::model::Node;
+use policy::reason::Reason;
+use policy::tables::{Action, ClassId, Generation, NameId, PolicyId, PolicyRef, RuleEntry, RuleId};
+use policy::{Origin, Target};
+
+/// What the kernel has in its maps.
+#[derive(Default)]
+pub(crate) struct Kernel {
+    prefixes: Vec<(IpNetwork, ClassId)>,
+    rules: BTreeMap<(PolicyId, ClassId), Vec<RuleEntry>>,
+    name_classes: BTreeMap<(PolicyId, NameId), ClassId>,
+    learned: BTreeMap<(u32, IpAddr), Slots>,
+}
+
+/// A workload's entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Workload {
+    pub(crate) id: u32,
+    pub(crate) policy: PolicyRef,
+    pub(crate) open: bool,
+    pub(crate) probes: bool,
+}
+
+/// What a program answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) reason: Reason,
+    pub(crate) rule: RuleId,
+    pub(crate) name: Option<NameId>,
+}
+
+impl Kernel {
+    /// Takes a generation, and holds it against what the tables promise.
+    pub(crate) fn load(generation: &Generation) -> Self {
+        let mut kernel = Self::default();
+        for (prefix, class) in &generation.prefixes {
+            assert!(kernel.prefixes.iter().all(|(known, _)| known != prefix), "{prefix} is there twice");
+            kernel.prefixes.push((*prefix, *class));
+        }
+        kernel.add_rules(&generation.rules);
+        for ((policy, class), lines) in &kernel.rules {
+            assert!(lines.iter().any(|line| line.protocol.is_none()), "{policy:?} {class:?} is not complete");
+        }
+        kernel
+    }
+
+    pub(crate) fn add_rules(&mut self, rules: &[RuleEntry]) {
+        for rule in rules {
+            let lines = self.rules.entry((rule.policy, rule.class)).or_default();
+            assert!(
+                lines.iter().all(|known| (known.protocol, known.ports) != (rule.protocol, rule.ports)),
+                "two lines with one key: {rule}"
+            );
+            lines.push(*rule);
+        }
+    }
+
+    pub(crate) fn set_name_class(&mut self, policy: PolicyId, name: NameId, class: ClassId) {
+        self.name_classes.insert((policy, name), class);
+    }
+
+    pub(crate) fn write(&mut self, changes: &Changes) {
+        for key in &changes.removed {
+            self.learned.remove(key);
+        }
+        for write in &changes.slots {
+            self.learned.insert((write.workload, write.address), write.slots);
+        }
+    }
+
+    pub(crate) fn learned(&self) -> impl Iterator<Item = (u32, IpAddr, Slots)> {
+        self.learned.iter().map(|((workload, address), slots)| (*workload, *address, *slots))
+    }
+
+    pub(crate) fn egress(&self, workload: Workload, to: Target, node: &Node, now: u64) -> Verdict {
+        let no_rule = |reason| Verdict { reason, rule: RuleId::DEFAULT, name: None };
+        if to.port == 53 && (to.protocol == 6 || to.protocol == 17) {
+            return no_rule(Reason::Dns);
+        }
+        if node.addresses.contains(&to.address) && !node.listens(to.address, to.protocol, to.port) {
+            return no_rule(Reason::NodeAddress);
+        }
+        let policy = workload.policy.egress;
+        let answer = self.by_address(policy, self.class(to.address), to.protocol, to.port);
+        match answer.map(|line| (line.action, line.rule)) {
+            Some((Action::Deny, rule)) => Verdict { reason: Reason::DeniedByCidr, rule, name: None },
+            Some((Action::Allow, RuleId::DEFAULT)) => no_rule(Reason::AllowedByDefault),
+            Some((Action::Allow, rule)) => Verdict { reason: Reason::AllowedByCidr, rule, name: None },
+            Some((Action::Undecided, _)) | None => self.by_name(workload, to, now),
+        }
+    }
+
+    pub(crate) fn ingress(
+        &self,
+        workload: Workload,
+        from: &Origin<'_>,
+        remote: IpAddr,
+        protocol: u8,
+        port: u16,
+        same: bool,
+    ) -> Verdict {
+        let no_rule = |reason| Verdict { reason, rule: RuleId::DEFAULT, name: None };
+        if *from == Origin::Node {
+            return no_rule(if workload.probes { Reason::Probe } else { Reason::DeniedByDefault });
+        }
+        let answer = self.by_address(workload.policy.ingress, self.class(remote), protocol, port);
+        match answer.map(|line| (line.action, line.rule)) {
+            Some((Action::Deny, rule)) => Verdict { reason: Reason::DeniedByCidr, rule, name: None },
+            Some((Action::Allow, rule)) if rule != RuleId::DEFAULT => {
+                Verdict { reason: Reason::AllowedByCidr, rule, name: None }
+            }
+            _ if same && workload.open => no_rule(Reason::SameNetwork),
+            Some((Action::Allow, _)) => no_rule(Reason::AllowedByDefault),
+            Some((Action::Undecided, _)) | None => no_rule(Reason::DeniedByDefault),
+        }
+    }
+
+    /// The line of a name's class, as for an open flow that is decided again.
+    pub(crate) fn line(&self, policy: PolicyId, class: ClassId, protocol: u8, port: u16) -> Option<&RuleEntry> {
+        let matching = self.rules.get(&(policy, class)).into_iter().flatten().filter(|line| {
+            let block = u32::from(line.ports.port)..u32::from(line.ports.port) + (0x1_0000 >> line.ports.length);
+            line.protocol.is_none_or(|own| own == protocol && block.contains(&u32::from(port)))
+        });
+        matching.max_by_key(|line| line.protocol.map_or(64, |_| 72 + line.ports.length))
+    }
+
+    fn by_name(&self, workload: Workload, to: Target, now: u64) -> Verdict {
+        let mut verdict = Verdict { reason: Reason::DeniedByDefault, rule: RuleId::DEFAULT, name: None };
+        let slots = self.learned.get(&(workload.id, to.address)).copied().unwrap_or_default();
+        for slot in slots.into_iter().flatten() {
+            let Some(class) = self.name_classes.get(&(workload.policy.egress, slot.name)) else { continue };
+            let line = self.line(workload.policy.egress, *class, to.protocol, to.port);
+            let Some(line) = line.filter(|line| line.action == Action::Allow) else { continue };
+            verdict.rule = line.rule;
+            verdict.name = Some(slot.name);
+            if slot.expires_ns > now {
+                verdict.reason = Reason::AllowedByName;
+                return verdict;
+            }
+            verdict.reason = Reason::NameExpired;
+        }
+        verdict
+    }
+
+    fn by_address(&self, policy: PolicyId, class: ClassId, protocol: u8, port: u16) -> Option<&RuleEntry> {
+        let own = self.line(policy, class, protocol, port);
+        if own.is_none() && class != ClassId::ANY { self.line(policy, ClassId::ANY, protocol, port) } else { own }
+    }
+
+    fn class(&self, address: IpAddr) -> ClassId {
+        let matching = self.prefixes.iter().filter(|(prefix, _)| prefix.contains(address));
+        matching.max_by_key(|(prefix, _)| prefix.prefix()).map_or(ClassId::ANY, |(_, class)| *class)
+    }
+}

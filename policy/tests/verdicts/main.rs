@@ -1,0 +1,14 @@
+//! The crate through its public door: semantics, golden tables, and the tables held against the verdicts.
+
+#![expect(clippy::unwrap_used, reason = "all of this crate is tests, its builders included")]
+
+mod draw;
+mod equivalence;
+mod golden;
+mod kernel;
+mod ledger;
+mod resolving;
+mod scale;
+mod semantics;
+mod text;
+mod world;

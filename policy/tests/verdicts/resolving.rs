@@ -1,0 +1,48 @@
+//! Names before there is an address: the compiled answers are those of the reference.
+
+use policy::reason::Reason;
+use policy::tables::{Action, PolicyId};
+use policy::{compile, decide};
+
+use crate::draw::Draw;
+use crate::kernel::Kernel;
+use crate::world::{self, World};
+
+#[test]
+fn names_are_judged_alike() {
+    let (mut allowed, mut refused) = (0, 0);
+    for seed in 0..2_000 {
+        let mut draw = Draw(seed);
+        let world = World::draw(&mut draw);
+        let model = world.model();
+        let mut compiled = compile(&model, &world.subjects.iter().cloned().collect(), 1, PolicyId(1));
+        let mut kernel = Kernel::load(&compiled.generation);
+        let mut written = Vec::new();
+        for subject in world.subjects.clone() {
+            let Some(policy) = compiled.policies.get(&subject).copied() else { continue };
+            let name = world::any_name(&mut draw);
+            let wanted = decide::name::may_resolve(&model, &subject, &name);
+            assert_eq!(
+                compiled.may_resolve(policy.egress, &name),
+                wanted,
+                "seed {seed}: {name} for {subject:?}\n{world:#?}"
+            );
+
+            let to = world.target(&mut draw);
+            let wanted = decide::name::decide(&model, &subject, &name, to.protocol, to.port);
+            let class = compiled.name_class(policy.egress, &name);
+            let line = class.and_then(|class| {
+                kernel.add_rules(&class.new_rules);
+                written.extend(class.new_rules);
+                kernel.line(policy.egress, class.class, to.protocol, to.port).copied()
+            });
+            let rule = line.filter(|line| line.action == Action::Allow).and_then(|line| compiled.rule_name(line.rule));
+            let by_name = wanted.reason == Reason::AllowedByName;
+            assert_eq!(rule, wanted.rule.as_ref().filter(|_| by_name), "seed {seed}: {name} {to}\n{world:#?}");
+            assert_eq!(compiled.name_rules().len(), written.len(), "seed {seed}");
+            assert!(written.iter().all(|line| compiled.name_rules().contains(line)), "seed {seed}");
+            if wanted.allowed { allowed += 1 } else { refused += 1 }
+        }
+    }
+    assert!(allowed > 1_000 && refused > 1_000, "{allowed} allowed, {refused} refused");
+}

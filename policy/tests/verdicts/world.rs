@@ -1,0 +1,232 @@
+//! Small random worlds, crowded so that rules overlap, and their shrinking.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use config::names::{DnsName, DomainPattern};
+use config::resource::{
+    AllowRule, CidrRule, Default as Fallback, EgressPolicy, Gateway, NameRule, Namespace, Network, PortRange, Ports,
+    Protocol, Snat, WorkloadTraffic,
+};
+use ipnetwork::IpNetwork;
+use policy::model::Node;
+use policy::{Listener, Model, Subject, Target};
+
+use crate::draw::Draw;
+use crate::text::{dns, name, namespace, subject};
+
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) network: Network,
+    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) policies: Vec<EgressPolicy>,
+    pub(crate) node: Node,
+    pub(crate) lookups: Vec<Lookup>,
+    pub(crate) subjects: Vec<Subject>,
+}
+
+/// A workload (by the number of its subject) got an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Lookup {
+    pub(crate) at: u64,
+    pub(crate) workload: u32,
+    pub(crate) name: DnsName,
+    pub(crate) address: IpAddr,
+    pub(crate) ttl: u32,
+}
+
+fn subjects() -> Vec<Subject> {
+    let of = |space: &'static str| ["", "app=web", "app=web tier=front"].map(|own| subject(space, own));
+    ["shop", "bank"].into_iter().flat_map(of).chain([subject("nowhere", "")]).collect()
+}
+
+impl World {
+    pub(crate) fn draw(draw: &mut Draw) -> Self {
+        let spaces = ["shop", "bank"].map(|space| {
+            let side = [Fallback::Allow, Fallback::Deny, Fallback::Deny];
+            namespace(space, draw.of(&side), draw.of(&side))
+        });
+        let mut policies = Vec::new();
+        for own in ["b", "a", "c", "a-0"] {
+            if !draw.one_in(3) {
+                policies.push(any_policy(draw, own));
+            }
+        }
+        let listener = |draw: &mut Draw| Listener {
+            address: if draw.one_in(2) { None } else { Some(address(draw)) },
+            protocol: Protocol::Tcp,
+            port: port(draw),
+        };
+        let node = Node {
+            addresses: draw.some(2, address).into_iter().collect(),
+            listeners: draw.some(2, listener).into_iter().collect(),
+            probes: draw.one_in(2),
+        };
+        let traffic = draw.of(&[WorkloadTraffic::Open, WorkloadTraffic::Isolated]);
+        let lookups = draw.some(20, |draw| Lookup {
+            at: draw.below(200) * SECOND,
+            workload: draw.below(6) as u32,
+            name: any_name(draw),
+            address: address(draw),
+            ttl: draw.below(100) as u32,
+        });
+        Self { network: network(traffic), namespaces: spaces.to_vec(), policies, node, lookups, subjects: subjects() }
+    }
+
+    pub(crate) fn model(&self) -> Model<'_> {
+        Model::new(&self.namespaces, [&self.network], &self.policies, [], &self.node)
+    }
+
+    /// A flow that is likely to meet a rule or its edge.
+    pub(crate) fn target(&self, draw: &mut Draw) -> Target {
+        let address = match self.lookups.as_slice() {
+            [] => address(draw),
+            lookups if draw.one_in(3) => draw.of(lookups).address,
+            _ => address(draw),
+        };
+        let protocol = draw.of(&[6, 6, 17, 17, 1, 58, 47]);
+        Target { address, protocol, port: if protocol == 6 || protocol == 17 { port(draw) } else { 0 } }
+    }
+
+    /// Every world that lacks one thing of this one.
+    pub(crate) fn smaller(&self) -> Vec<Self> {
+        let mut worlds = Vec::new();
+        let mut keep = |change: &dyn Fn(&mut Self)| {
+            let mut world = self.clone();
+            change(&mut world);
+            worlds.push(world);
+        };
+        for index in 0..self.lookups.len() {
+            keep(&|world| drop(world.lookups.remove(index)));
+        }
+        for index in 0..self.policies.len() {
+            keep(&|world| drop(world.policies.remove(index)));
+        }
+        keep(&|world| world.node = Node { probes: world.node.probes, ..Node::default() });
+        for (at, policy) in self.policies.iter().enumerate() {
+            for index in 0..policy.deny.len() {
+                keep(&|world| drop(world.policies[at].deny.remove(index)));
+                for smaller in smaller_cidrs(&policy.deny[index]) {
+                    keep(&|world| world.policies[at].deny[index] = smaller.clone());
+                }
+            }
+            for (index, rule) in policy.allow.iter().enumerate() {
+                keep(&|world| drop(world.policies[at].allow.remove(index)));
+                if let AllowRule::Cidrs(rule) = rule {
+                    for smaller in smaller_cidrs(rule) {
+                        keep(&|world| world.policies[at].allow[index] = AllowRule::Cidrs(smaller.clone()));
+                    }
+                }
+            }
+        }
+        worlds.retain(|world| format!("{world:?}").len() < format!("{self:?}").len());
+        worlds
+    }
+}
+
+pub(crate) fn any_name(draw: &mut Draw) -> DnsName {
+    dns(draw.of(&["example", "a.example", "b.example", "x.a.example", "y.x.a.example", "ba.example", "test", "a.test"]))
+}
+
+/// Half of all lie in 10.0.0.0/28, the rest around it; IPv6 alike.
+pub(crate) fn address(draw: &mut Draw) -> IpAddr {
+    let low = if draw.one_in(2) { draw.below(16) } else { draw.of(&[0, 15, 16, 31, 255, 256, 0x1_0000, 0x00ff_ffff]) };
+    if draw.one_in(2) {
+        IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + low as u32))
+    } else {
+        IpAddr::V6(Ipv6Addr::from((0xfd00u128 << 112) + u128::from(low)))
+    }
+}
+
+fn port(draw: &mut Draw) -> u16 {
+    draw.of(&[0, 1, 2, 53, 79, 80, 81, 443, 8000, 8005, 8010, 8011, 65534, 65535])
+}
+
+fn prefix(draw: &mut Draw) -> IpNetwork {
+    let address = address(draw);
+    let length = match address {
+        IpAddr::V4(_) => draw.of(&[0, 1, 8, 16, 24, 27, 28, 29, 30, 31, 32]),
+        IpAddr::V6(_) => draw.of(&[0, 1, 64, 100, 112, 120, 123, 124, 126, 127, 128]),
+    };
+    let exact = IpNetwork::new(address, length).unwrap();
+    IpNetwork::new(exact.network(), length).unwrap()
+}
+
+fn ports(draw: &mut Draw) -> Ports {
+    if draw.one_in(3) {
+        return Ports::All;
+    }
+    let range = |draw: &mut Draw| {
+        let (one, other) = (port(draw).max(1), port(draw).max(1));
+        let last = if draw.one_in(2) { one } else { one.max(other) };
+        PortRange { protocol: draw.of(&[Protocol::Tcp, Protocol::Udp]), first: one.min(last), last }
+    };
+    let mut ranges = draw.some(3, range);
+    ranges.push(range(draw));
+    Ports::Some(ranges)
+}
+
+fn cidr_rule(draw: &mut Draw) -> CidrRule {
+    let mut cidrs = draw.some(3, prefix);
+    cidrs.push(prefix(draw));
+    CidrRule { cidrs, except: draw.some(2, prefix), ports: ports(draw) }
+}
+
+fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
+    let pattern = |draw: &mut Draw| {
+        let name = any_name(draw);
+        if draw.one_in(2) { DomainPattern::Below(name) } else { DomainPattern::Exact(name) }
+    };
+    let patterns = |draw: &mut Draw| {
+        let mut patterns = draw.some(2, pattern);
+        patterns.push(pattern(draw));
+        patterns
+    };
+    EgressPolicy {
+        namespace: name(draw.of(&["shop", "shop", "bank"])),
+        name: name(own),
+        selector: crate::text::labels(draw.of(&["", "", "app=web", "tier=front"])),
+        deny: if draw.one_in(2) { Vec::new() } else { draw.some(3, cidr_rule) },
+        allow: draw.some(4, |draw| match draw.below(5) {
+            0 => AllowRule::Resolve(patterns(draw)),
+            1 | 2 => AllowRule::Names(NameRule { names: patterns(draw), ports: ports(draw) }),
+            _ => AllowRule::Cidrs(cidr_rule(draw)),
+        }),
+    }
+}
+
+fn network(workload_traffic: WorkloadTraffic) -> Network {
+    Network {
+        name: name("tenant-a"),
+        vlan: None,
+        subnets: Vec::new(),
+        gateway: Gateway::Node,
+        snat: Snat::Masquerade,
+        workload_traffic,
+        dns: None,
+        mtu: None,
+    }
+}
+
+fn smaller_cidrs(rule: &CidrRule) -> Vec<CidrRule> {
+    let mut smaller = Vec::new();
+    for index in 0..rule.cidrs.len() {
+        let mut one = rule.clone();
+        one.cidrs.remove(index);
+        smaller.push(one);
+    }
+    for index in 0..rule.except.len() {
+        let mut one = rule.clone();
+        one.except.remove(index);
+        smaller.push(one);
+    }
+    if let Ports::Some(ranges) = &rule.ports {
+        for index in (0..ranges.len()).filter(|_| ranges.len() > 1) {
+            let mut fewer = ranges.clone();
+            fewer.remove(index);
+            smaller.push(CidrRule { ports: Ports::Some(fewer), ..rule.clone() });
+        }
+    }
+    smaller
+}
