@@ -25,6 +25,12 @@ impl Namespace {
         Self { name, path, log, lasting }
     }
 
+    /// A namespace of somebody else, held open at that path.
+    pub fn at(path: &Path) -> Self {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Self { log: std::env::temp_dir().join(&name), name, path: path.to_owned(), lasting: false }
+    }
+
     /// Its name for `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name

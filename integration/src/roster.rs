@@ -4,5 +4,33 @@
 //! what is different there: 8021q and bridges that filter by VLAN, tc filters instead of tcx links.
 
 /// Test program and test.
-pub const SECOND_KERNEL: &[(&str, &str)] =
-    &[("worlds", "a_switch_keeps_vlans_apart"), ("worlds", "the_internet_answers")];
+pub const SECOND_KERNEL: &[(&str, &str)] = &[
+    ("worlds", "a_switch_keeps_vlans_apart"),
+    ("segmentation", "frames_of_one_vlan_are_never_seen_on_another_after_the_daemons_death_too"),
+    ("segmentation", "workloads_on_vlans_reach_the_internet_by_their_policy"),
+    ("segmentation", "a_vlan_network_leaves_no_sub_interface_behind"),
+    ("egress", "only_what_is_named_is_reached_in_both_families"),
+    ("egress", "a_narrowed_policy_ends_open_flows_and_spares_others"),
+    ("names", "each_lookup_followed_at_once_by_a_connection_loses_no_syn"),
+    ("names", "dns_works_where_a_router_of_the_segment_routes_and_the_bridge_has_no_address"),
+    ("names", "dns_works_with_bridge_netfilter_strict_reverse_paths_and_a_foreign_firewall"),
+    ("spoofing", "a_foreign_source_address_or_mac_does_not_leave"),
+    ("restart", "a_killed_daemon_cuts_no_flow_and_opens_nothing"),
+    ("edge", "both_protocols_reach_the_workloads_in_turn_and_the_headers_tell_the_client"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_list_is_a_test() {
+        for (program, test) in SECOND_KERNEL {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{program}.rs"));
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(text.contains(&format!("fn {test}(")), "{program} has no test {test}");
+        }
+    }
+}

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::daemon::{Daemon, Netctl, Settings};
@@ -17,7 +17,7 @@ use crate::peers::certificates::Authority;
 use crate::peers::dns::{Unbound, Zones};
 use crate::peers::web::{Nginx, WebSite};
 use crate::traffic::EchoServer;
-use crate::wait::wait_for;
+use crate::wait::{wait_for, wait_until};
 use crate::world::World;
 
 /// A host of the internet, by its number: `203.0.113.n` and `2001:db8:113::n` (n in hexadecimal digits).
@@ -205,6 +205,17 @@ impl Internet {
         let echo = namespace.echo_server(&echo_addresses());
         Self { unbound, echo, namespace }
     }
+}
+
+/// Serves the internet's echoes again, in the namespace held open at `path`: for a world that outlives its process.
+/// The process that served them may still hold the ports for a moment.
+pub fn serve_echoes_in(path: &Path) -> EchoServer {
+    let namespace = Namespace::at(path);
+    let first = echo_addresses()[0];
+    wait_until("the ports of the echo hosts are free", Duration::from_secs(5), || {
+        namespace.enter(|| std::net::TcpListener::bind(first).is_ok())
+    });
+    namespace.echo_server(&echo_addresses())
 }
 
 impl Web {

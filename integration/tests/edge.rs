@@ -63,8 +63,8 @@ fn install(site: &Site, pair: &Pair) {
     let folder = site.files("shop");
     for (from, name) in [(&pair.certificate, "shop.crt"), (&pair.key, "shop.key")] {
         let fresh = folder.join(format!("{name}.new"));
-        fs::copy(from, &fresh).unwrap();
-        fs::rename(&fresh, folder.join(name)).unwrap();
+        fs::copy(from, &fresh).expect("copy a certificate");
+        fs::rename(&fresh, folder.join(name)).expect("install a certificate");
     }
 }
 
@@ -200,7 +200,7 @@ fn handshake(stage: &Stage, name: &str, version: &str) -> String {
     command.args(["s_client", "-connect", &format!("{NODE4}:443"), "-servername", name, version, "-CAfile"]);
     let said = output_with_input(command.arg(authority), "");
     let file = stage.site.world.folder().join("shown.crt");
-    fs::write(&file, &said.stdout).unwrap();
+    fs::write(&file, &said.stdout).expect("write a certificate");
     if !said.stdout.contains("BEGIN CERTIFICATE") {
         return said.stderr;
     }
