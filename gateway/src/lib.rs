@@ -1,4 +1,7 @@
-//! Tidegate's daemon: the three flows, what they stand on, and where they meet.
+//! Tidegate's daemon: the three flows, what they stand on, and where they meet ([`app`]).
+
+#[macro_use]
+pub mod sys;
 
 pub mod admin;
 pub mod app;
@@ -9,6 +12,5 @@ pub mod segmentation;
 pub mod service;
 pub mod settings;
 pub mod store;
-pub mod sys;
 pub mod telemetry;
 pub mod workload;

@@ -1,12 +1,13 @@
 //! Files into the next desired state: parsed, merged, and checked as a whole before anything is touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use config::api::{self, Action, Difference, File, ResourceName};
-use config::resource::{Kind, ResourceKey};
+use config::resource::{Kind, Network, ResourceKey};
 use config::{Parsed, Problem};
 
 use super::desired::Desired;
+use super::enforcement::network_number;
 use crate::store;
 
 /// The next state, and what is different in it.
@@ -98,6 +99,7 @@ impl Merged {
     fn checked(mut self) -> Result<Self, Vec<Problem>> {
         let mut problems = config::check(&self.next.resources);
         problems.extend(attached(&self.next));
+        problems.extend(numbers(&self.next));
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -133,6 +135,22 @@ fn attached(next: &Desired) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Networks that the kernel's tables could not tell apart: see [`network_number`].
+fn numbers(next: &Desired) -> Vec<Problem> {
+    let mut seen = BTreeMap::new();
+    let clash = |network: &Network| {
+        let other = seen.insert(network_number(&network.name), network.name.clone())?;
+        Some(Problem {
+            file: format!("network/{}", network.name),
+            line: None,
+            key: "metadata.name".to_owned(),
+            what: format!("by chance the kernel's tables have one number for this name and for {other}"),
+            mend: "give one of the two another name".to_owned(),
+        })
+    };
+    next.resources.networks().filter_map(clash).collect()
 }
 
 fn missing(name: &ResourceName) -> Problem {

@@ -4,7 +4,7 @@
 //! 2. [`tables`] is the one door to what they read and write: pinned maps, typed.
 //! 3. [`attach`] puts the programs on a device, so that they stay when this process dies, and puts them back.
 //! 4. [`events`] hears of new flows and drops.
-//! 5. [`dns`] answers workloads' lookups; what they learn becomes open through the composition.
+//! 5. [`dns`] answers workloads' lookups; what they learn is opened by the composition.
 //!
 //! A change of policy goes through the door in this order: `write_generation` beside the old one, `write_name_class`
 //! for names in use, `switch` each workload (one write, with its epoch gone up), `retire` the old generation. At no

@@ -18,6 +18,12 @@ use crate::workload::{Mac, Workload, WorkloadId};
 /// Begins the alias of every link that is ours.
 pub const MARK: &str = "tidegate ";
 
+/// Whether an alias says that the link belongs to a network or workload of this flow. Other parts of the gateway have
+/// links too (`tg0`), and look after them.
+pub fn is_ours(alias: &str) -> bool {
+    alias.strip_prefix(MARK).is_some_and(|rest| rest.starts_with("network/") || rest.starts_with("workload/"))
+}
+
 /// All bridges of networks begin so; nft rules count on it.
 pub const BRIDGE_PREFIX: &str = "tgb";
 

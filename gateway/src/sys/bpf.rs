@@ -12,7 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::Pod;
-use aya::maps::MapInfo;
+use aya::maps::{MapData, MapInfo, RingBuf};
+use tokio::io::unix::AsyncFd;
 
 const LOOKUP: libc::c_int = 1;
 const UPDATE: libc::c_int = 2;
@@ -225,6 +226,14 @@ impl<V: Pod> PerCpuArray<V> {
     }
 }
 
+/// The ring pinned at `path`, for a tokio runtime to wait on. Must be called in one.
+pub fn open_ring(path: &Path) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    let data = MapData::from_pin(path).map_err(io::Error::other)?;
+    let ring = RingBuf::try_from(aya::maps::Map::RingBuf(data)).map_err(io::Error::other)?;
+    // SAFETY: the ring owns its map's descriptor, never exchanges it, and is dropped after its registration.
+    unsafe { AsyncFd::register(ring) }.map_err(Into::into)
+}
+
 /// Time since boot, suspended time included: the clock of the tables.
 pub fn boot_time() -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -259,7 +268,7 @@ pub fn interface_name(ifindex: u32) -> io::Result<String> {
 
 fn open_pin(path: &Path) -> io::Result<(OwnedFd, MapInfo)> {
     let other = |e: aya::maps::MapError| io::Error::other(format!("{}: {e}", path.display()));
-    let data = aya::maps::MapData::from_pin(path).map_err(other)?;
+    let data = MapData::from_pin(path).map_err(other)?;
     let info = data.info().map_err(other)?;
     Ok((data.fd().as_fd().try_clone_to_owned()?, info))
 }

@@ -2,8 +2,10 @@
 
 #[macro_use]
 pub(crate) mod bpf_plain;
+
 pub mod beneath;
 pub mod bpf;
+pub mod bpf_query;
 pub mod bpf_test_run;
 pub mod caps;
 pub mod listener;

@@ -154,7 +154,7 @@ fn leftovers(desired: &Desired, observed: &Observed) -> Vec<Step> {
             wanted.insert(names::vlan(&network.name));
         }
     }
-    let marked = |link: &&Link| link.alias.as_ref().is_some_and(|alias| alias.starts_with(names::MARK));
+    let marked = |link: &&Link| link.alias.as_ref().is_some_and(|alias| names::is_ours(alias));
     let mut unwanted: Vec<_> = observed.links.iter().filter(marked).filter(|l| !wanted.contains(&l.name)).collect();
     unwanted.sort_by_key(|link| (link.alias.as_ref().is_some_and(|a| !a.contains("workload/")), link.name.clone()));
     let delete = |link: &Link| Step::DeleteLink { link: link.name.clone(), mark: link.alias.clone() };
