@@ -1,0 +1,145 @@
+//! Three worlds of one shape. The client is a port of a bridge in the node, the sink is behind the node's uplink:
+//!
+//! ```text
+//! client eth0 ── port, bridge 10.100.0.1, node, eth0 192.0.2.2 ── 192.0.2.1 eth0 sink, 203.0.113.30
+//! ```
+//! The rules are the same in nftables and in Tidegate: [`RULES`] prefixes with one TCP port and a range of UDP ports
+//! each; the sink's is one of them. Nothing is masqueraded.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use integration::daemon::{Daemon, Settings};
+use integration::frame::Mac;
+use integration::manifests::{allow_cidrs, namespace, network, policy};
+use integration::namespace::Namespace;
+use integration::process::output_with_input;
+use integration::site::{Pod, pod};
+use integration::traffic::Target;
+use integration::wait::wait_for;
+use integration::world::World;
+
+/// Prefixes in each rule set.
+pub(crate) const RULES: u8 = 64;
+/// Where the sink accepts TCP.
+pub(crate) const TCP_PORT: u16 = 5201;
+/// First of the UDP ports that are allowed, and where packets go.
+pub(crate) const UDP_PORT: u16 = 9000;
+/// The sink.
+pub(crate) const SINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 30);
+
+const LAST_UDP_PORT: u16 = 9063;
+
+/// One way from a client to a sink.
+pub(crate) struct Lane {
+    pub(crate) name: &'static str,
+    pub(crate) client: Namespace,
+    pub(crate) sink: Namespace,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) mac: Mac,
+    _daemon: Option<Daemon>,
+    _world: World,
+}
+
+impl Lane {
+    /// The kernel's routing alone.
+    pub(crate) fn plain() -> Self {
+        Self::routed("plain routing", |_| {})
+    }
+
+    /// Routing, and a forward chain that drops what is neither of a known connection nor in the set.
+    pub(crate) fn nftables() -> Self {
+        Self::routed("nftables", |node| {
+            let said = output_with_input(node.command("nft").args(["-f", "-"]), &nft_rules());
+            assert!(said.success(), "nft: {}", said.stderr);
+        })
+    }
+
+    /// A workload of a running gateway.
+    pub(crate) fn tidegate() -> Self {
+        let (world, node, sink) = node_and_sink();
+        let settings =
+            Settings { upstreams: vec![SINK.into()], listen: Vec::new(), probes: false, more: String::new() };
+        let daemon = Daemon::start(&world, &node, &settings);
+        let network = network("tenant", 100, "  egress: { snat: None }\n");
+        daemon.netctl().apply(&(network + &namespace("bench", "tenant") + &tidegate_rules()));
+        let client = world.namespace("client", None);
+        let path = client.path().to_str().expect("a path of the world is text").to_owned();
+        daemon.netctl().ok(&["attach", "client", "-n", "bench", "--netns", &path]);
+        let workload = pod("bench", "client", client.clone());
+        Self {
+            name: "Tidegate",
+            client,
+            sink,
+            address: workload.v4,
+            mac: workload.mac,
+            _daemon: Some(daemon),
+            _world: world,
+        }
+    }
+
+    fn routed(name: &'static str, rules: impl FnOnce(&Namespace)) -> Self {
+        let (world, node, sink) = node_and_sink();
+        let client = world.namespace("client", None);
+        world.link((&client, Pod::INTERFACE), (&node, "port0"));
+        node.ip_lines([
+            "link add bridge0 type bridge",
+            "link set port0 master bridge0",
+            "addr add 10.100.0.1/24 dev bridge0",
+            "link set bridge0 up",
+        ]);
+        client.ip_lines(["addr add 10.100.0.2/24 dev eth0", "route add default via 10.100.0.1"]);
+        node.sysctl("ipv4/ip_forward", "1");
+        rules(&node);
+        let link = client.ip_json("link show dev eth0");
+        let mac = link[0]["address"].as_str().and_then(|text| text.parse().ok()).expect("the client's MAC");
+        Self { name, client, sink, address: Ipv4Addr::new(10, 100, 0, 2), mac, _daemon: None, _world: world }
+    }
+
+    /// The MAC that the client sends to, learned by asking for something that passes.
+    pub(crate) fn next_hop(&self) -> Mac {
+        wait_for("the client's next hop", Duration::from_secs(5), || {
+            self.client.attempt(Target::Udp((SINK, UDP_PORT).into()), Duration::from_millis(50));
+            let entries = self.client.ip_json("neigh show 10.100.0.1");
+            entries[0]["lladdr"].as_str()?.parse().ok()
+        })
+    }
+}
+
+fn node_and_sink() -> (World, Namespace, Namespace) {
+    let world = World::new();
+    let (node, sink) = (world.namespace("node", None), world.namespace("sink", None));
+    world.link((&sink, "eth0"), (&node, "eth0"));
+    let address = format!("addr add {SINK}/32 dev lo");
+    sink.ip_lines([&*address, "addr add 192.0.2.1/24 dev eth0", "route add 10.0.0.0/8 via 192.0.2.2"]);
+    node.ip_lines(["addr add 192.0.2.2/24 dev eth0", "route add default via 192.0.2.1"]);
+    (world, node, sink)
+}
+
+fn prefixes() -> Vec<String> {
+    let others = (1..RULES).map(|number| format!("198.51.{number}.0/24"));
+    others.chain([format!("{SINK}/32")]).collect()
+}
+
+fn tidegate_rules() -> String {
+    let prefixes = prefixes();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    let ports = format!(
+        "[ {{ protocol: TCP, port: {TCP_PORT} }}, {{ protocol: UDP, port: {UDP_PORT}, endPort: {LAST_UDP_PORT} }} ]"
+    );
+    policy("bench", "allowed", &allow_cidrs(&prefixes, &ports))
+}
+
+fn nft_rules() -> String {
+    let mut elements = String::new();
+    for prefix in prefixes() {
+        let _infallible =
+            write!(elements, "{prefix} . tcp . {TCP_PORT}, {prefix} . udp . {UDP_PORT}-{LAST_UDP_PORT}, ");
+    }
+    format!(
+        "table ip bench {{\n  set allowed {{ type ipv4_addr . inet_proto . inet_service; flags interval; elements = {{ {elements} }} }}\n  \
+         chain forward {{\n    type filter hook forward priority 0; policy drop;\n    ct state established,related accept\n    \
+         ip daddr . meta l4proto . th dport @allowed accept\n  }}\n}}\n"
+    )
+}

@@ -1,0 +1,121 @@
+//! The table for people and the numbers for machines.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::statistics::{Median, median, paired};
+
+/// Everything that was measured.
+pub(crate) struct Report {
+    slices: u32,
+    slice: Duration,
+    measurements: Vec<Measurement>,
+}
+
+struct Measurement {
+    title: &'static str,
+    key: &'static str,
+    /// Divides rates for the table.
+    unit: f64,
+    suffix: &'static str,
+    lanes: Vec<Row>,
+}
+
+struct Row {
+    name: &'static str,
+    rate: Median,
+    /// Against each earlier lane.
+    ratios: Vec<(&'static str, Median)>,
+}
+
+impl Report {
+    pub(crate) fn new(
+        names: &[&'static str],
+        slices: u32,
+        slice: Duration,
+        packets: &[Vec<f64>],
+        bytes: &[Vec<f64>],
+    ) -> Self {
+        let measurements = vec![
+            Measurement {
+                title: "64-byte packets a second",
+                key: "packetsPerSecond",
+                unit: 1e3,
+                suffix: "k/s",
+                lanes: rows(names, packets),
+            },
+            Measurement {
+                title: "bulk TCP, one connection",
+                key: "bulkBytesPerSecond",
+                unit: 1e6,
+                suffix: "MB/s",
+                lanes: rows(names, bytes),
+            },
+        ];
+        Self { slices, slice, measurements }
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let measurements: serde_json::Map<String, Value> =
+            self.measurements.iter().map(|measurement| (measurement.key.to_owned(), measurement.json())).collect();
+        let value = json!({
+            "kernel": integration::kernel::release(),
+            "slices": self.slices,
+            "sliceMs": self.slice.as_millis() as u64,
+            "measurements": measurements,
+        });
+        std::fs::write(path, format!("{value:#}\n"))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = self.slice.as_millis();
+        writeln!(
+            f,
+            "{} interleaved slices of {milliseconds} ms each; ratios are medians of paired slices, with their 95 % interval",
+            self.slices
+        )?;
+        for measurement in &self.measurements {
+            writeln!(f, "\n{}", measurement.title)?;
+            for row in &measurement.lanes {
+                write!(f, "  {:<14} {:>9.0} {:<5}", row.name, row.rate.value / measurement.unit, measurement.suffix)?;
+                for (to, ratio) in &row.ratios {
+                    write!(f, "  {:.2} of {to} ({:.2}–{:.2})", ratio.value, ratio.low, ratio.high)?;
+                }
+                writeln!(f)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Measurement {
+    fn json(&self) -> Value {
+        let interval = |median: &Median| json!({ "median": median.value, "low": median.low, "high": median.high });
+        let lane = |row: &Row| {
+            let ratios: serde_json::Map<String, Value> =
+                row.ratios.iter().map(|(to, ratio)| ((*to).to_owned(), interval(ratio))).collect();
+            json!({ "name": row.name, "rate": interval(&row.rate), "ratios": ratios })
+        };
+        self.lanes.iter().map(lane).collect()
+    }
+}
+
+fn rows(names: &[&'static str], rates: &[Vec<f64>]) -> Vec<Row> {
+    let ratios = |index: usize| -> Vec<(&'static str, Median)> {
+        (0..index).map(|earlier| (names[earlier], median(&paired(&rates[index], &rates[earlier])))).collect()
+    };
+    names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| Row { name, rate: median(&rates[index]), ratios: ratios(index) })
+        .collect()
+}
