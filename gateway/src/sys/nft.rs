@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, oneshot};
 
 /// How long `nft` may take.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub const DEADLINE: Duration = Duration::from_secs(45);
 
 /// Why a ruleset was not taken or could not be read.
 #[derive(Debug, thiserror::Error)]
