@@ -1,0 +1,113 @@
+//! Programs on devices: they outlive the daemon, are replaced without a gap, and are put back.
+
+use std::process::Command;
+
+use gateway::egress::tables::Tables;
+use policy::reason::Reason::*;
+
+use super::frames::*;
+use super::world::*;
+
+/// Sends a frame into `w1` from its other end, and why it passed or not there.
+fn arrives(node: &Node, frame: &[u8]) -> Vec<u8> {
+    let before = node.counts();
+    send(frame);
+    wait_until("the frame is counted", || node.counts() != before);
+    let after = node.counts();
+    after.into_iter().filter(|(reason, n)| before[reason] != *n).map(|(reason, _)| reason).collect()
+}
+
+fn send(frame: &[u8]) {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    // SAFETY: plain arguments; the descriptor is owned at once.
+    let socket = unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)) };
+    // SAFETY: a zeroed sockaddr_ll is a valid one.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = ifindex("w1p") as i32;
+    let length = size_of::<libc::sockaddr_ll>() as u32;
+    // SAFETY: a buffer with its length and an address with its length.
+    let sent = unsafe { libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), length) };
+    assert_eq!(sent, frame.len() as isize);
+}
+
+/// Frames of the kernel's own making would be counted between ours.
+fn quiet(device: &str) {
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
+}
+
+fn attached() -> Node {
+    let node = Node::new();
+    quiet("w1");
+    quiet("w1p");
+    node.tables.attach(node.device).unwrap();
+    node
+}
+
+#[test]
+fn programs_outlive_the_daemon_and_the_next_one_replaces_them() {
+    let mut node = attached();
+    let denied = out(&plain(OWN4, "10.8.0.1", TCP, &tcp(1, 80, SYN)));
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+    let path = node.bpffs.path();
+    let limits = node.limits.clone();
+    drop(std::mem::replace(&mut node.tables, Tables::open(&limits, &path).unwrap()));
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8], "once, not by two programs");
+    assert!(!node.tables.ensure_attached(node.device).unwrap(), "the new program is there already");
+    node.tables.attach(node.device).unwrap();
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+    node.tables.detach(node.device).unwrap();
+    node.tables.detach(node.device).unwrap();
+    assert!(node.tables.ensure_attached(node.device).unwrap());
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+}
+
+#[test]
+fn what_somebody_removes_is_put_back() {
+    let node = attached();
+    assert!(!node.tables.ensure_attached(node.device).unwrap());
+    if node.tables.has_tcx() {
+        for entry in std::fs::read_dir(node.tables.folder().join("links")).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    } else {
+        assert!(Command::new("tc").args(["qdisc", "del", "dev", "w1", "clsact"]).status().unwrap().success());
+    }
+    assert!(node.tables.ensure_attached(node.device).unwrap());
+    assert!(!node.tables.ensure_attached(node.device).unwrap());
+    let denied = out(&plain(OWN4, "10.8.0.1", TCP, &tcp(1, 80, SYN)));
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+}
+
+#[test]
+fn a_device_that_is_gone_leaves_its_number_to_the_next() {
+    let node = attached();
+    ip("link del w1");
+    assert!(node.tables.ensure_attached(node.device).is_err());
+    let error = node.tables.attach(node.device).unwrap_err().to_string();
+    assert!(error.contains(&format!("device {}", node.device)), "{error}");
+    ip(&format!("link add w1 index {} type veth peer name w1p", node.device));
+    node.tables.attach(node.device).unwrap();
+    quiet("w1");
+    quiet("w1p");
+    ip("link set w1 up");
+    ip("link set w1p up");
+    let denied = out(&plain(OWN4, "10.8.0.1", TCP, &tcp(1, 80, SYN)));
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+}
+
+#[test]
+fn filters_of_others_still_run() {
+    let node = attached();
+    // another's filter, after ours, that drops all: it must see what we pass
+    let tc = |arguments: &str| assert!(Command::new("tc").args(arguments.split(' ')).status().unwrap().success());
+    if node.tables.has_tcx() {
+        tc("qdisc add dev w1 clsact");
+    }
+    tc("filter add dev w1 ingress protocol all prio 100 u32 match u32 0 0 action drop");
+    let arp = ethernet(MAC, BROADCAST, 0x0806, &arp(1, MAC, OWN4, GATEWAY4));
+    assert_eq!(arrives(&node, &arp), [SegmentControl as u8]);
+    let shown = Command::new("tc").args(["-s", "filter", "show", "dev", "w1", "ingress"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("Sent 46 bytes 1 pkt") || shown.contains("Sent 60 bytes 1 pkt"), "{shown}");
+}
