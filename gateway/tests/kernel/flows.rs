@@ -171,7 +171,7 @@ fn stale_flows_are_reclaimed_without_the_daemon() {
     wait_until("the half-open flow goes", || node.tables.open_flows(WorkloadId(1)).unwrap() == 1);
     let left: Vec<u16> = node.tables.flows().unwrap().iter().map(|f| f.local_port).collect();
     assert_eq!(left, [2], "the established one stays");
-    assert!(node.tables.sweeps().unwrap().1 >= 1);
+    wait_until("the sweep is counted", || node.tables.sweeps().unwrap().1 >= 1);
     assert_eq!(node.sends(&syn(3)), AllowedByCidr);
 
     node.sends(&out(&plain(OWN4, FAR4, TCP, &tcp(2, 80, RST))));

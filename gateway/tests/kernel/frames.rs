@@ -4,16 +4,16 @@ use super::world::{MAC, GATEWAY_MAC, addr};
 use gateway::workload::Mac;
 use std::net::IpAddr;
 
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const ICMP: u8 = 1;
-pub const ICMPV6: u8 = 58;
-pub const SYN: u8 = 2;
-pub const ACK: u8 = 16;
-pub const RST: u8 = 4;
-pub const FIN: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const ACK: u8 = 16;
+pub(crate) const RST: u8 = 4;
+pub(crate) const FIN: u8 = 1;
 
-pub fn ethernet(from: Mac, to: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ethernet(from: Mac, to: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame: Vec<u8> = [to.0, from.0].concat();
     frame.extend(kind.to_be_bytes());
     frame.extend(payload);
@@ -21,34 +21,34 @@ pub fn ethernet(from: Mac, to: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-pub fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
+pub(crate) fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
     let mut h = [source.to_be_bytes(), destination.to_be_bytes()].concat();
     h.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 1, 0, 0, 0, 0, 0]);
     h
 }
 
-pub fn udp(source: u16, destination: u16) -> Vec<u8> {
+pub(crate) fn udp(source: u16, destination: u16) -> Vec<u8> {
     let mut h = [source.to_be_bytes(), destination.to_be_bytes(), 12u16.to_be_bytes()].concat();
     h.extend([0, 0, 1, 2, 3, 4]);
     h
 }
 
 /// Type, code, then what follows the checksum.
-pub fn icmp(kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn icmp(kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
     [&[kind, code, 0, 0], rest].concat()
 }
 
-pub fn echo(kind: u8, id: u16) -> Vec<u8> {
+pub(crate) fn echo(kind: u8, id: u16) -> Vec<u8> {
     icmp(kind, 0, &[id.to_be_bytes(), [0, 1]].concat())
 }
 
 /// One header's knobs; `Default` is an ordinary packet.
 #[derive(Clone, Copy)]
-pub struct Knobs {
-    pub hops: u8,
+pub(crate) struct Knobs {
+    pub(crate) hops: u8,
     /// Byte offset and whether more follow.
-    pub fragment: Option<(u16, bool)>,
-    pub id: u16,
+    pub(crate) fragment: Option<(u16, bool)>,
+    pub(crate) id: u16,
 }
 
 impl Default for Knobs {
@@ -58,7 +58,7 @@ impl Default for Knobs {
 }
 
 /// An IP packet of the addresses' family.
-pub fn packet(source: &str, destination: &str, protocol: u8, knobs: Knobs, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(source: &str, destination: &str, protocol: u8, knobs: Knobs, payload: &[u8]) -> Vec<u8> {
     match (addr(source), addr(destination)) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let (offset, more) = knobs.fragment.unwrap_or((0, false));
@@ -98,35 +98,35 @@ fn ether_type(packet: &[u8]) -> u16 {
 }
 
 /// From the workload to its gateway.
-pub fn out(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn out(packet: &[u8]) -> Vec<u8> {
     ethernet(MAC, GATEWAY_MAC, ether_type(packet), packet)
 }
 
 /// To the workload.
-pub fn into(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn into(packet: &[u8]) -> Vec<u8> {
     ethernet(GATEWAY_MAC, MAC, ether_type(packet), packet)
 }
 
 /// From the workload to a group.
-pub fn out_multicast(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn out_multicast(packet: &[u8]) -> Vec<u8> {
     ethernet(MAC, Mac([0x33, 0x33, 0, 0, 0, 1]), ether_type(packet), packet)
 }
 
-pub fn into_multicast(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn into_multicast(packet: &[u8]) -> Vec<u8> {
     ethernet(GATEWAY_MAC, Mac([0x33, 0x33, 0, 0, 0, 1]), ether_type(packet), packet)
 }
 
-pub fn plain(source: &str, destination: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn plain(source: &str, destination: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
     packet(source, destination, protocol, Knobs::default(), payload)
 }
 
 /// What a segment's ND is made of: hop limit 255.
-pub fn nd(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn nd(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
     packet(source, destination, ICMPV6, Knobs { hops: 255, ..Knobs::default() }, payload)
 }
 
 /// Solicitation (135) or advertisement (136) of a target, with a link-layer option of type 1 or 2.
-pub fn neighbour(kind: u8, flags: u8, target: &str, option: Option<(u8, Mac)>) -> Vec<u8> {
+pub(crate) fn neighbour(kind: u8, flags: u8, target: &str, option: Option<(u8, Mac)>) -> Vec<u8> {
     let IpAddr::V6(target) = addr(target) else { panic!("IPv6 only") };
     let mut body = vec![flags, 0, 0, 0];
     body.extend(target.octets());
@@ -137,7 +137,7 @@ pub fn neighbour(kind: u8, flags: u8, target: &str, option: Option<(u8, Mac)>) -
     icmp(kind, 0, &body)
 }
 
-pub fn arp(operation: u16, sender_mac: Mac, sender: &str, target: &str) -> Vec<u8> {
+pub(crate) fn arp(operation: u16, sender_mac: Mac, sender: &str, target: &str) -> Vec<u8> {
     let octets = |text: &str| match addr(text) {
         IpAddr::V4(ip) => ip.octets(),
         IpAddr::V6(_) => panic!("IPv4 only"),
@@ -151,4 +151,4 @@ pub fn arp(operation: u16, sender_mac: Mac, sender: &str, target: &str) -> Vec<u
     body
 }
 
-pub const BROADCAST: Mac = Mac([0xff; 6]);
+pub(crate) const BROADCAST: Mac = Mac([0xff; 6]);

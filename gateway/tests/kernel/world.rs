@@ -22,10 +22,10 @@ use policy::reason::Reason;
 use policy::tables::{Action, ClassId, Generation, NameId, PolicyId, PortPrefix, RuleEntry, RuleId};
 
 /// A network namespace, as long as this lives.
-pub struct Namespace(OwnedFd);
+pub(crate) struct Namespace(OwnedFd);
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let made = std::thread::spawn(|| {
             unshare_network();
             File::open("/proc/thread-self/ns/net").unwrap().into()
@@ -36,7 +36,7 @@ impl Namespace {
     }
 
     /// Runs `work` in it, on a thread of its own.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 // SAFETY: a namespace's descriptor, and this thread does nothing but `work`.
@@ -48,29 +48,29 @@ impl Namespace {
     }
 
     /// `ip ARGUMENTS` in it.
-    pub fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         self.run(|| ip(arguments));
     }
 
-    pub fn sysctl(&self, key: &str, value: &str) {
+    pub(crate) fn sysctl(&self, key: &str, value: &str) {
         self.run(|| fs::write(Path::new("/proc/sys").join(key), value).unwrap());
     }
 
     /// A path that `ip … netns` takes.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_fd().as_raw_fd())
     }
 }
 
 /// `ip ARGUMENTS` in this thread's namespace.
-pub fn ip(arguments: &str) -> String {
+pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {error}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub fn ifindex(device: &str) -> u32 {
+pub(crate) fn ifindex(device: &str) -> u32 {
     ip(&format!("-o link show {device}")).split(':').next().unwrap().trim().parse().unwrap()
 }
 
@@ -80,10 +80,10 @@ fn unshare_network() {
 }
 
 /// A bpf file system, unmounted on drop.
-pub struct Bpffs(PathBuf);
+pub(crate) struct Bpffs(PathBuf);
 
 impl Bpffs {
-    pub fn mount() -> Self {
+    pub(crate) fn mount() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("tidegate-kernel-{}-{number}", std::process::id()));
@@ -95,7 +95,7 @@ impl Bpffs {
         Self(path)
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.join("tidegate")
     }
 }
@@ -109,47 +109,47 @@ impl Drop for Bpffs {
     }
 }
 
-pub const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-pub const GATEWAY_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
-pub const OWN4: &str = "10.1.0.2";
-pub const OWN6: &str = "fd00:1::2";
-pub const OWN_LINK_LOCAL: &str = "fe80::2";
-pub const GATEWAY4: &str = "10.1.0.1";
-pub const GATEWAY6: &str = "fd00:1::1";
-pub const FAR4: &str = "10.9.0.9";
-pub const FAR6: &str = "fd00:9::9";
-pub const NETWORK: u32 = 7;
-pub const EGRESS: PolicyId = PolicyId(100);
-pub const INGRESS: PolicyId = PolicyId(101);
-pub const ALLOW: RuleId = RuleId(11);
-pub const DENY: RuleId = RuleId(12);
-pub const BY_NAME: RuleId = RuleId(13);
-pub const NAME: NameId = NameId(5);
-pub const NAME_CLASS: ClassId = ClassId(50);
+pub(crate) const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(crate) const GATEWAY_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
+pub(crate) const OWN4: &str = "10.1.0.2";
+pub(crate) const OWN6: &str = "fd00:1::2";
+pub(crate) const OWN_LINK_LOCAL: &str = "fe80::2";
+pub(crate) const GATEWAY4: &str = "10.1.0.1";
+pub(crate) const GATEWAY6: &str = "fd00:1::1";
+pub(crate) const FAR4: &str = "10.9.0.9";
+pub(crate) const FAR6: &str = "fd00:9::9";
+pub(crate) const NETWORK: u32 = 7;
+pub(crate) const EGRESS: PolicyId = PolicyId(100);
+pub(crate) const INGRESS: PolicyId = PolicyId(101);
+pub(crate) const ALLOW: RuleId = RuleId(11);
+pub(crate) const DENY: RuleId = RuleId(12);
+pub(crate) const BY_NAME: RuleId = RuleId(13);
+pub(crate) const NAME: NameId = NameId(5);
+pub(crate) const NAME_CLASS: ClassId = ClassId(50);
 const NEAR: ClassId = ClassId(1);
 const BANNED: ClassId = ClassId(2);
 
-pub fn addr(text: &str) -> IpAddr {
+pub(crate) fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 /// Tables, and one workload (id 1) behind device `w1`, whose other end is `w1p`.
-pub struct Node {
-    pub tables: Tables,
-    pub device: u32,
-    pub entry: WorkloadEntry,
-    pub limits: Limits,
-    pub bpffs: Bpffs,
+pub(crate) struct Node {
+    pub(crate) tables: Tables,
+    pub(crate) device: u32,
+    pub(crate) entry: WorkloadEntry,
+    pub(crate) limits: Limits,
+    pub(crate) bpffs: Bpffs,
 }
 
 impl Node {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Limits { flows: 4096, learned: 1024, ..Limits::default() })
     }
 
     /// The workload may send TCP to ports 80–87 and 443 and anything to FAR (10.9/16, fd00:9::/32) on UDP 5000, and
     /// ICMP there; not to the banned (10.9.66/24, fd00:9:66::/48). It may be reached on TCP 8080 from FAR.
-    pub fn with(limits: Limits) -> Self {
+    pub(crate) fn with(limits: Limits) -> Self {
         unshare_network();
         ip("link set lo up");
         ip("link add w1 type veth peer name w1p");
@@ -168,7 +168,7 @@ impl Node {
         node
     }
 
-    pub fn own(&self, entry: &WorkloadEntry, device: u32, number: u8) {
+    pub(crate) fn own(&self, entry: &WorkloadEntry, device: u32, number: u8) {
         let last = u16::from(number) + 1;
         let address = |address: String, handle: String| Address { address: addr(&address), handle: addr(&handle) };
         let own = [
@@ -180,19 +180,19 @@ impl Node {
     }
 
     /// Takes `entry` into use as it is.
-    pub fn switch(&self) {
+    pub(crate) fn switch(&self) {
         self.tables.switch(self.device, &self.entry).unwrap();
     }
 
     /// Changes the entry, raises the epoch, takes it into use.
-    pub fn change(&mut self, change: impl FnOnce(&mut WorkloadEntry)) {
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut WorkloadEntry)) {
         change(&mut self.entry);
         self.entry.epoch += 1;
         self.switch();
     }
 
     /// One frame, and why it passed or not: every run moves exactly one counter by one.
-    pub fn reason_at(&self, program: Program, frame: &[u8], device: u32, entered_by: u32) -> Reason {
+    pub(crate) fn reason_at(&self, program: Program, frame: &[u8], device: u32, entered_by: u32) -> Reason {
         let before = self.counts();
         self.tables.try_frame(program, frame, device, entered_by).unwrap();
         let after = self.counts();
@@ -202,35 +202,35 @@ impl Node {
         Reason::from_number(*moved[0].0).unwrap()
     }
 
-    pub fn sends(&self, frame: &[u8]) -> Reason {
+    pub(crate) fn sends(&self, frame: &[u8]) -> Reason {
         self.reason_at(Program::FromWorkload, frame, self.device, 0)
     }
 
     /// A frame to the workload, from a device that is nobody's in particular.
-    pub fn receives(&self, frame: &[u8]) -> Reason {
+    pub(crate) fn receives(&self, frame: &[u8]) -> Reason {
         self.reason_at(Program::ToWorkload, frame, self.device, 1)
     }
 
-    pub fn receives_by(&self, frame: &[u8], entered_by: u32) -> Reason {
+    pub(crate) fn receives_by(&self, frame: &[u8], entered_by: u32) -> Reason {
         self.reason_at(Program::ToWorkload, frame, self.device, entered_by)
     }
 
-    pub fn serves(&self, frame: &[u8]) -> Reason {
+    pub(crate) fn serves(&self, frame: &[u8]) -> Reason {
         self.reason_at(Program::FromService, frame, 0, 0)
     }
 
-    pub fn counts(&self) -> BTreeMap<u8, u64> {
+    pub(crate) fn counts(&self) -> BTreeMap<u8, u64> {
         self.tables.counters().unwrap().into_iter().map(|c| (c.reason as u8, c.packets)).collect()
     }
 
     /// The workload resolved NAME to an address; it may still be used for `left`.
-    pub fn learn(&self, address: &str, left: Duration) {
+    pub(crate) fn learn(&self, address: &str, left: Duration) {
         let slot = LearnedSlot { name: NAME, expires: boot_time() + left };
         self.tables.learn(WorkloadId(1), addr(address), &[slot]).unwrap();
     }
 }
 
-pub fn entry(id: u32) -> WorkloadEntry {
+pub(crate) fn entry(id: u32) -> WorkloadEntry {
     WorkloadEntry {
         id: WorkloadId(id),
         network: NETWORK,
@@ -248,12 +248,12 @@ pub fn entry(id: u32) -> WorkloadEntry {
     }
 }
 
-pub fn rule(policy: PolicyId, class: ClassId, protocol: Option<u8>, ports: (u16, u8), action: Action, rule: RuleId) -> RuleEntry {
+pub(crate) fn rule(policy: PolicyId, class: ClassId, protocol: Option<u8>, ports: (u16, u8), action: Action, rule: RuleId) -> RuleEntry {
     RuleEntry { policy, class, protocol, ports: PortPrefix { port: ports.0, length: ports.1 }, action, rule }
 }
 
 /// See [`Node::with`]; policies of generation `n` are EGRESS + 10 (n - 1) and INGRESS + 10 (n - 1).
-pub fn generation(number: u32) -> Generation {
+pub(crate) fn generation(number: u32) -> Generation {
     let (egress, ingress) = (PolicyId(EGRESS.0 + 10 * (number - 1)), PolicyId(INGRESS.0 + 10 * (number - 1)));
     let prefixes = [("10.9.0.0/16", NEAR), ("fd00:9::/32", NEAR), ("10.9.66.0/24", BANNED), ("fd00:9:66::/48", BANNED)];
     let rules = vec![
@@ -273,12 +273,12 @@ pub fn generation(number: u32) -> Generation {
 }
 
 /// A generation under which nothing is allowed.
-pub fn nothing(number: u32) -> Generation {
+pub(crate) fn nothing(number: u32) -> Generation {
     Generation { number, ..Generation::default() }
 }
 
 /// Asks until it is so, for at most ten seconds (the second kernel is emulated).
-pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !so() {
         assert!(Instant::now() < deadline, "never came: {what}");
@@ -286,6 +286,6 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-pub fn policies(ids: &[PolicyId]) -> BTreeSet<PolicyId> {
+pub(crate) fn policies(ids: &[PolicyId]) -> BTreeSet<PolicyId> {
     ids.iter().copied().collect()
 }
