@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use config::names::InterfaceName;
 
 use super::Seal;
-use super::observe::Homes;
+use super::observe::{Homes, Table};
 use super::plan::Part;
 use super::ruleset;
 use super::step::{Inside, Step};
@@ -69,11 +69,42 @@ pub enum StepError {
     Seal(String),
 }
 
-/// The table that was loaded last: what was asked, and what `nft` then showed.
-#[derive(Clone, Debug)]
-pub(super) struct Loaded {
-    pub(super) ruleset: String,
-    pub(super) listing: String,
+/// What is known of table `inet tidegate`.
+#[derive(Debug, Default)]
+pub(super) struct TableMemory {
+    /// Loaded last: the ruleset, and what `nft` then showed.
+    loaded: Option<(String, String)>,
+    /// How it was found last, and at which change of nf_tables: while that number stands, it is so still.
+    seen: Option<(u32, Table)>,
+}
+
+impl TableMemory {
+    /// How the table is now.
+    pub(super) async fn look(&mut self, nft: &Nft) -> Result<Table, NftError> {
+        let generation = nft.generation();
+        if let (Some(now), Some((then, table))) = (generation, &self.seen)
+            && now == *then
+        {
+            return Ok(table.clone());
+        }
+        let table = match (nft.list(ruleset::FAMILY, ruleset::TABLE).await?, &self.loaded) {
+            (None, _) => Table::Absent,
+            (Some(listing), Some((ruleset, shown))) if listing == *shown => Table::As(ruleset.clone()),
+            (Some(_), _) => Table::Other,
+        };
+        self.seen = generation.map(|generation| (generation, table.clone()));
+        Ok(table)
+    }
+
+    async fn load(&mut self, nft: &Nft, ruleset: Option<&String>) -> Result<(), NftError> {
+        *self = Self::default();
+        nft.load(ruleset.map_or(ruleset::DELETE, String::as_str).to_owned()).await?;
+        if let Some(ruleset) = ruleset {
+            let listing = nft.list(ruleset::FAMILY, ruleset::TABLE).await?;
+            self.loaded = listing.map(|listing| (ruleset.clone(), listing));
+        }
+        Ok(())
+    }
 }
 
 /// Takes steps. Made for one run: it holds workloads' namespaces open.
@@ -83,7 +114,7 @@ pub(super) struct Executor<'a> {
     pub(super) nft: &'a Nft,
     pub(super) seal: &'a dyn Seal,
     pub(super) node: Identity,
-    pub(super) table: &'a mut Option<Loaded>,
+    pub(super) table: &'a mut TableMemory,
     pub(super) homes: &'a mut Homes,
     rooms: BTreeMap<WorkloadId, Room>,
 }
@@ -100,7 +131,7 @@ impl<'a> Executor<'a> {
         nft: &'a Nft,
         seal: &'a dyn Seal,
         node: Identity,
-        (table, homes): (&'a mut Option<Loaded>, &'a mut Homes),
+        (table, homes): (&'a mut TableMemory, &'a mut Homes),
     ) -> Self {
         Self { netlink, helper, nft, seal, node, table, homes, rooms: BTreeMap::new() }
     }
@@ -192,8 +223,8 @@ impl<'a> Executor<'a> {
                 let index = self.index(link).await?;
                 self.seal.seal(index, workload, *bridge_mac).map_err(StepError::Seal)?;
             }
-            Step::PutTable { ruleset, .. } => self.load(Some(ruleset)).await?,
-            Step::DeleteTable { .. } => self.load(None).await?,
+            Step::PutTable { ruleset, .. } => self.table.load(self.nft, Some(ruleset)).await?,
+            Step::DeleteTable { .. } => self.table.load(self.nft, None).await?,
         }
         Ok(())
     }
@@ -215,16 +246,6 @@ impl<'a> Executor<'a> {
             }
             Some(_) | None => Ok(()),
         }
-    }
-
-    async fn load(&mut self, ruleset: Option<&String>) -> Result<(), StepError> {
-        *self.table = None;
-        self.nft.load(ruleset.map_or(ruleset::DELETE, String::as_str).to_owned()).await?;
-        if let Some(ruleset) = ruleset {
-            let listing = self.nft.list(ruleset::FAMILY, ruleset::TABLE).await?;
-            *self.table = listing.map(|listing| Loaded { ruleset: ruleset.clone(), listing });
-        }
-        Ok(())
     }
 
     async fn room(&mut self, inside: &Inside) -> Result<&Room, StepError> {

@@ -38,6 +38,11 @@ pub trait Seal: Send + Sync {
     /// `bridge_mac` is what the workload sees as its gateway.
     fn seal(&self, host_ifindex: u32, workload: &Workload, bridge_mac: Mac) -> Result<(), String>;
 
-    /// The link with that index was deleted because the workload was detached.
+    /// Called for each connected host side with every look: puts the programs back if others took them away, and says
+    /// whether it had to. Must be cheap when there is nothing to do.
+    fn keep(&self, host_ifindex: u32, workload: &Workload) -> Result<bool, String>;
+
+    /// The link with that index was deleted because the workload was detached. Not called for a link that went with its
+    /// workload's namespace.
     fn unseal(&self, host_ifindex: u32, workload: &Workload);
 }

@@ -10,11 +10,11 @@ use config::names::Name;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
-use super::apply::{ApplyError, Executor, Loaded};
+use super::apply::{ApplyError, Executor, TableMemory};
 use super::desired::Desired;
-use super::observe::{self, Homes, ObserveError, Observed, Table};
+use super::observe::{self, Homes, ObserveError, Observed};
 use super::plan::{self, Plan, Refusal, Subject, forbidden_changes};
-use super::{Seal, names, ruleset};
+use super::{Seal, names};
 use crate::sys::namespace_helper::{NamespaceHelper, OpenError};
 use crate::sys::netlink::watch::{Notice, Watch};
 use crate::sys::netlink::{Netlink, NetlinkError};
@@ -136,7 +136,7 @@ struct Shared {
 struct State {
     /// `None` until it is said for the first time: until then nothing is touched.
     desired: Option<Desired>,
-    table: Option<Loaded>,
+    table: TableMemory,
     homes: Homes,
 }
 
@@ -296,13 +296,7 @@ impl Shared {
         fresh: Option<WorkloadId>,
     ) -> Result<Observed, ObserveError> {
         let mut observed = Observed::take(&self.netlink).await?;
-        observed.table = match self.nft.list(ruleset::FAMILY, ruleset::TABLE).await? {
-            None => Table::Absent,
-            Some(listing) => match &state.table {
-                Some(loaded) if loaded.listing == listing => Table::As(loaded.ruleset.clone()),
-                _ => Table::Other,
-            },
-        };
+        observed.table = state.table.look(&self.nft).await?;
         for workload in desired.workloads.values().filter(|workload| Some(workload.id) != fresh) {
             if observed.link(&workload.host_interface).is_none() && self.is_gone(workload, &state.homes).await {
                 observed.gone.insert(workload.id);
@@ -383,7 +377,10 @@ impl Shared {
         let mut errors = Vec::new();
         let observed = match self.observe(&mut state, &desired, None).await {
             Ok(observed) => observed,
-            Err(error) => return self.note(Err(error.to_string())),
+            Err(error) => {
+                count(0, true);
+                return self.note(Err(error.to_string()));
+            }
         };
         let plan = Plan::new(&desired, &observed);
         let mut repairs = 0;
@@ -403,17 +400,24 @@ impl Shared {
                 }
             }
         }
-        let observed = match repairs {
+        let observed = match repairs + errors.len() as u64 {
             0 => observed,
             _ => self.observe(&mut state, &desired, None).await.unwrap_or(observed),
         };
+        let ports = ports(&desired, &observed);
+        for port in &ports {
+            match self.seal.keep(port.ifindex, &desired.workloads[&port.workload]) {
+                Ok(repaired) => repairs += u64::from(repaired),
+                Err(error) => errors.push(error),
+            }
+        }
         *self.own.write().unwrap_or_else(PoisonError::into_inner) = own(&observed);
         let status = Status {
             helper_ended: self.helper.ended(),
             refusals: plan.refusals,
             errors,
             gone: observed.gone.clone(),
-            ports: ports(&desired, &observed),
+            ports,
             segments: segments(&desired, &observed),
             repairs,
         };
@@ -443,9 +447,9 @@ impl Shared {
         match notice {
             Notice::Link | Notice::Address | Notice::Netfilter | Notice::Lost => true,
             Notice::RouteGone { connected } => *connected,
-            Notice::Neighbour { index } => self.own.read().unwrap_or_else(PoisonError::into_inner).contains(index),
-            // The kernel programs are looked after by the egress flow.
-            Notice::TrafficControl { .. } => false,
+            Notice::Neighbour { index } | Notice::TrafficControl { index } => {
+                self.own.read().unwrap_or_else(PoisonError::into_inner).contains(index)
+            }
         }
     }
 }

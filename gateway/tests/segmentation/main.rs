@@ -1,5 +1,6 @@
 //! Segmentation against the real kernel: the node of each test is a network namespace of its own.
 
+mod helper;
 mod networks;
 mod vlan;
 mod watching;
