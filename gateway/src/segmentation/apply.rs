@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use config::names::InterfaceName;
 
 use super::Seal;
-use super::observe::{Homes, Table};
+use super::observe::Homes;
 use super::plan::Part;
-use super::ruleset;
 use super::step::{Inside, Step};
+use super::table::TableMemory;
 use crate::sys::namespace_helper::{HelperError, NamespaceHelper, OpenError};
 use crate::sys::netlink::{ForwardingEntry, Guest, Link, Neighbour, Netlink, NetlinkError};
 use crate::sys::netns::{Identity, Netns};
@@ -67,44 +67,6 @@ pub enum StepError {
     /// The kernel programs could not be put in place.
     #[error("cannot close the workload's interface before it comes up: {0}")]
     Seal(String),
-}
-
-/// What is known of table `inet tidegate`.
-#[derive(Debug, Default)]
-pub(super) struct TableMemory {
-    /// Loaded last: the ruleset, and what `nft` then showed.
-    loaded: Option<(String, String)>,
-    /// How it was found last, and at which change of nf_tables: while that number stands, it is so still.
-    seen: Option<(u32, Table)>,
-}
-
-impl TableMemory {
-    /// How the table is now.
-    pub(super) async fn look(&mut self, nft: &Nft) -> Result<Table, NftError> {
-        let generation = nft.generation();
-        if let (Some(now), Some((then, table))) = (generation, &self.seen)
-            && now == *then
-        {
-            return Ok(table.clone());
-        }
-        let table = match (nft.list(ruleset::FAMILY, ruleset::TABLE).await?, &self.loaded) {
-            (None, _) => Table::Absent,
-            (Some(listing), Some((ruleset, shown))) if listing == *shown => Table::As(ruleset.clone()),
-            (Some(_), _) => Table::Other,
-        };
-        self.seen = generation.map(|generation| (generation, table.clone()));
-        Ok(table)
-    }
-
-    async fn load(&mut self, nft: &Nft, ruleset: Option<&String>) -> Result<(), NftError> {
-        *self = Self::default();
-        nft.load(ruleset.map_or(ruleset::DELETE, String::as_str).to_owned()).await?;
-        if let Some(ruleset) = ruleset {
-            let listing = nft.list(ruleset::FAMILY, ruleset::TABLE).await?;
-            self.loaded = listing.map(|listing| (ruleset.clone(), listing));
-        }
-        Ok(())
-    }
 }
 
 /// Takes steps. Made for one run: it holds workloads' namespaces open.
