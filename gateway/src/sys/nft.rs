@@ -123,3 +123,29 @@ fn refused(doing: &'static str, output: &Output) -> NftError {
     let text = String::from_utf8_lossy(&output.stderr);
     NftError::Refused { doing, text: text.lines().take(3).collect::<Vec<_>>().join(" ").trim().to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_moves_the_generation_on() {
+        let work = || {
+            crate::sys::netns::unshare().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let nft = Nft::default();
+                let before = nft.generation().unwrap();
+                assert_eq!(nft.list("inet", "one").await.unwrap(), None);
+                assert_eq!(nft.generation(), Some(before));
+                nft.load("table inet one {}\n".to_owned()).await.unwrap();
+                assert_ne!(nft.generation(), Some(before));
+                assert!(nft.list("inet", "one").await.unwrap().unwrap().contains("table inet one"));
+                let refused = nft.load("table inet two { nonsense }\n".to_owned()).await.unwrap_err();
+                assert!(matches!(refused, NftError::Refused { .. }), "{refused}");
+                assert_eq!(nft.list("inet", "two").await.unwrap(), None);
+            });
+        };
+        std::thread::spawn(work).join().unwrap();
+    }
+}
