@@ -9,7 +9,7 @@ mod world;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
@@ -18,31 +18,35 @@ use tokio::net::{TcpSocket, UdpSocket};
 use world::{NOBODY, Node, SOON, V4, V6};
 
 #[test]
-fn whatever_server_is_asked_answers_in_both_families_and_transports() {
+fn whatever_ipv4_server_is_asked_answers() {
+    whatever_server_is_asked_answers(V4, &["8.8.8.8", "10.0.0.1", "169.254.20.10", "198.18.255.254"]);
+}
+
+#[test]
+fn whatever_ipv6_server_is_asked_answers() {
+    whatever_server_is_asked_answers(V6, &["2001:db8::53", "fe80::53%tg0"]);
+}
+
+fn whatever_server_is_asked_answers(asker: &str, servers: &[&str]) {
     let node = Node::new();
     node.serve(async |node| {
-        for server in
-            ["8.8.8.8", "10.0.0.1", "169.254.20.10", "198.18.255.254", "2001:db8::53", "fd00::1", "fe80::53%tg0"]
-        {
+        for server in servers {
             for transport in ["+notcp", "+tcp"] {
                 for (kind, address) in [("A", "203.0.113.10"), ("AAAA", "2001:db8:1::10"), ("TXT", "hello")] {
-                    let source = if server.contains(':') { V6 } else { V4 };
-                    let shown = node.dig(&format!("-b {source} {transport} @{server} WWW.Example.com {kind}")).await;
+                    let shown = node.dig(&format!("-b {asker} {transport} @{server} WWW.Example.com {kind}")).await;
                     assert!(
                         shown.contains("status: NOERROR") && shown.contains(address),
                         "{server} {transport} {kind}\n{shown}"
                     );
-                    let (shown_server, _scope) = server.split_once('%').unwrap_or((server, ""));
-                    assert!(shown.contains(&format!("SERVER: {shown_server}")), "{shown}");
+                    let (address, _scope) = server.split_once('%').unwrap_or((server, ""));
+                    assert!(shown.contains(&format!("SERVER: {address}")), "{shown}");
                 }
             }
         }
-        for asker in [V4, V6] {
-            let learned = node.notes.learned(asker, "www.example.com");
-            for (address, ttl) in [("203.0.113.10", 60), ("2001:db8:1::10", 90)] {
-                let own = learned.iter().filter(|(learned, _)| learned == address).map(|(_, ttl)| *ttl).max();
-                assert!(own.is_some_and(|own| (1..=ttl).contains(&own)), "{asker} {learned:?}");
-            }
+        let learned = node.notes.learned(asker, "www.example.com");
+        for (address, ttl) in [("203.0.113.10", 60), ("2001:db8:1::10", 90)] {
+            let own = learned.iter().filter(|(learned, _)| learned == address).map(|(_, ttl)| *ttl).max();
+            assert!(own.is_some_and(|own| (1..=ttl).contains(&own)), "{learned:?}");
         }
         assert!(node.notes.learned("198.18.0.11", "www.example.com").is_empty(), "another workload learns nothing");
     });
@@ -129,7 +133,7 @@ fn an_answer_leaves_only_when_it_is_learned() {
     let node = Node::new();
     node.serve(async |node| {
         node.notes.shut();
-        let mut asking = node.spawn(&format!("dig +tries=1 +time=8 -b {V4} @8.8.8.8 www.example.com"));
+        let mut asking = node.spawn(&format!("dig +tries=1 +time=60 -b {V4} @8.8.8.8 www.example.com"));
         node.until_learning(1).await;
         let refused = node.dig("@8.8.8.8 secret.example.org").await;
         assert!(refused.contains("NXDOMAIN"), "others are answered meanwhile\n{refused}");
@@ -183,9 +187,12 @@ fn dead_upstreams_are_said_and_passed_over() {
         ];
         for (upstreams, want) in cases {
             *node.notes.upstreams.lock().unwrap() = upstreams.to_vec();
-            let start = Instant::now();
             let shown = node.dig("@8.8.8.8 www.example.com").await;
-            assert!(shown.contains(want) && start.elapsed() < SOON, "{upstreams:?} {:?}\n{shown}", start.elapsed());
+            let time = shown
+                .lines()
+                .find_map(|line| line.strip_prefix(";; Query time: ")?.strip_suffix(" msec")?.parse().ok());
+            let time = Duration::from_millis(time.unwrap_or(u64::MAX));
+            assert!(shown.contains(want) && time < SOON, "{upstreams:?} {time:?}\n{shown}");
             assert_eq!(want.starts_with("EDE"), shown.contains("status: SERVFAIL"), "{shown}");
         }
     });
@@ -224,14 +231,14 @@ fn bounds_hold_for_each_asker() {
     node.limits.connections_per_asker = 1;
     node.serve(async |node| {
         node.notes.shut();
-        let ask = |n: u32| node.spawn(&format!("dig +tries=1 +time=8 -b {V4} @8.8.8.8 {n}.wild.example.com"));
+        let ask = |n: u32| node.spawn(&format!("dig +tries=1 +time=60 -b {V4} @8.8.8.8 {n}.wild.example.com"));
         let waiting = [ask(1), ask(2)];
         node.until_learning(2).await;
         let third = node.dig("+time=1 @8.8.8.8 www.example.com").await;
         assert!(!third.contains("status:"), "dropped\n{third}");
         let by_tcp = node.dig("+tcp @8.8.8.8 www.example.com").await;
         assert!(by_tcp.contains("SERVFAIL") && by_tcp.contains("too many queries"), "{by_tcp}");
-        let other = node.spawn("dig +tries=1 +time=8 -b 198.18.0.11 @8.8.8.8 www.example.com");
+        let other = node.spawn("dig +tries=1 +time=60 -b 198.18.0.11 @8.8.8.8 www.example.com");
         node.until_learning(3).await;
         node.notes.open();
         for asking in waiting.into_iter().chain([other]) {
