@@ -20,8 +20,11 @@ use aya::{Ebpf, programs};
 
 use super::tables::Tables;
 use crate::sys::bpf::{detach_link, interface_name};
+use crate::sys::bpf_query::tcx_programs;
 use crate::sys::bpf_test_run::{Answer, test_run};
 
+/// `lo` of every network namespace.
+const LOOPBACK: u32 = 1;
 /// Before other people's filters, which would decide first otherwise.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 0x7467);
@@ -47,6 +50,13 @@ impl Program {
             Self::FromWorkload => "from_workload",
             Self::ToWorkload => "to_workload",
             Self::FromService => "from_service",
+        }
+    }
+
+    const fn is_egress(self) -> bool {
+        match self {
+            Self::ToWorkload => true,
+            Self::FromWorkload | Self::FromService => false,
         }
     }
 
@@ -113,7 +123,7 @@ impl Programs {
         let starter = classifier(&mut ebpf, "start_sweeper")?;
         starter.load()?;
         let starter = starter.fd()?.as_fd().try_clone_to_owned()?;
-        let tcx = SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok();
+        let tcx = tcx_programs(LOOPBACK, false).is_ok();
         Ok((Self { loaded: Mutex::new(ebpf), tcx, links: folder.join("links") }, starter))
     }
 
@@ -136,7 +146,7 @@ impl Programs {
         let loaded = classifier(&mut ebpf, program.name()).map_err(|e| failed(&*e))?;
         if self.tcx {
             let path = self.pin_path(ifindex, program);
-            if update_link(loaded, &path).is_ok() && is_listed(loaded, device, program).map_err(|e| failed(&e))? {
+            if update_link(loaded, &path).is_ok() && is_listed(loaded, ifindex, program).map_err(|e| failed(&*e))? {
                 return Ok(());
             }
             detach_link(&path).map_err(|source| AttachError::Pin { path: path.clone(), source })?;
@@ -151,7 +161,7 @@ impl Programs {
         let loaded = classifier(&mut ebpf, program.name());
         let there = loaded.is_ok_and(|loaded| {
             if self.tcx {
-                is_listed(loaded, device, program).unwrap_or(false)
+                is_listed(loaded, ifindex, program).unwrap_or(false)
             } else {
                 replace_filter(loaded, device, program).is_ok()
             }
@@ -282,9 +292,9 @@ fn update_link(program: &mut SchedClassifier, pin: &Path) -> Result<(), Box<dyn 
     Ok(())
 }
 
-fn is_listed(program: &SchedClassifier, device: &str, which: Program) -> Result<bool, ProgramError> {
+fn is_listed(program: &SchedClassifier, ifindex: u32, which: Program) -> Result<bool, Box<dyn Error>> {
     let id = program.info()?.id();
-    Ok(SchedClassifier::query_tcx(device, which.direction())?.1.iter().any(|listed| listed.id() == id))
+    Ok(tcx_programs(ifindex, which.is_egress())?.contains(&id))
 }
 
 fn link(program: &mut SchedClassifier, device: &str, which: Program, pin: &Path) -> Result<(), Box<dyn Error>> {

@@ -51,7 +51,7 @@ pub struct Segment {
 
 /// Indexes of the links that are ours.
 pub(super) fn own(observed: &Observed) -> BTreeSet<u32> {
-    let marked = |alias: &String| alias.starts_with(names::MARK);
+    let marked = |alias: &String| names::is_ours(alias);
     observed.links.iter().filter(|link| link.alias.as_ref().is_some_and(marked)).map(|link| link.index).collect()
 }
 
