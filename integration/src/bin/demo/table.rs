@@ -74,7 +74,7 @@ fn head_and_tail(text: &str, count: usize) -> (String, usize) {
     let lines: Vec<&str> = text.lines().collect();
     let left_out = lines.len().saturating_sub(count);
     let shown = lines.iter().enumerate().filter(|(index, _)| *index == 0 || *index > left_out);
-    (shown.map(|(_, line)| format!("{line}\n")).collect(), left_out.saturating_sub(usize::from(left_out > 0)))
+    (shown.map(|(_, line)| format!("{line}\n")).collect(), left_out)
 }
 
 fn row(from: &str, to: &str, expected: &str, seen: &str, rule: &str) {
