@@ -19,12 +19,9 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, programs};
 
 use super::tables::Tables;
-use crate::sys::bpf::interface_name;
-use crate::sys::bpf_query::tcx_programs;
+use crate::sys::bpf::{detach_link, interface_name};
 use crate::sys::bpf_test_run::{Answer, test_run};
 
-/// `lo` of every network namespace.
-const LOOPBACK: u32 = 1;
 /// Before other people's filters, which would decide first otherwise.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 0x7467);
@@ -50,13 +47,6 @@ impl Program {
             Self::FromWorkload => "from_workload",
             Self::ToWorkload => "to_workload",
             Self::FromService => "from_service",
-        }
-    }
-
-    const fn is_egress(self) -> bool {
-        match self {
-            Self::ToWorkload => true,
-            Self::FromWorkload | Self::FromService => false,
         }
     }
 
@@ -123,7 +113,7 @@ impl Programs {
         let starter = classifier(&mut ebpf, "start_sweeper")?;
         starter.load()?;
         let starter = starter.fd()?.as_fd().try_clone_to_owned()?;
-        let tcx = tcx_programs(LOOPBACK, false).is_ok();
+        let tcx = SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok();
         Ok((Self { loaded: Mutex::new(ebpf), tcx, links: folder.join("links") }, starter))
     }
 
@@ -146,10 +136,10 @@ impl Programs {
         let loaded = classifier(&mut ebpf, program.name()).map_err(|e| failed(&*e))?;
         if self.tcx {
             let path = self.pin_path(ifindex, program);
-            if update_link(loaded, &path).is_ok() && is_listed(loaded, ifindex, program).map_err(|e| failed(&*e))? {
+            if update_link(loaded, &path).is_ok() && is_listed(loaded, device, program).map_err(|e| failed(&e))? {
                 return Ok(());
             }
-            remove(&path)?;
+            detach_link(&path).map_err(|source| AttachError::Pin { path: path.clone(), source })?;
             return link(loaded, device, program, &path).map_err(|e| failed(&*e));
         }
         replace_filter(loaded, device, program).or_else(|_| add_filter(loaded, device, program)).map_err(|e| failed(&e))
@@ -161,7 +151,7 @@ impl Programs {
         let loaded = classifier(&mut ebpf, program.name());
         let there = loaded.is_ok_and(|loaded| {
             if self.tcx {
-                is_listed(loaded, ifindex, program).unwrap_or(false)
+                is_listed(loaded, device, program).unwrap_or(false)
             } else {
                 replace_filter(loaded, device, program).is_ok()
             }
@@ -175,7 +165,8 @@ impl Programs {
 
     fn take_away(&self, ifindex: u32, program: Program) -> Result<(), AttachError> {
         if self.tcx {
-            return remove(&self.pin_path(ifindex, program));
+            let path = self.pin_path(ifindex, program);
+            return detach_link(&path).map_err(|source| AttachError::Pin { path, source });
         }
         if let Ok(device) = interface_name(ifindex) {
             drop(filter(&device, program)); // dropping it removes the filter; one that is not there is no failure
@@ -283,13 +274,6 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
     Ok(program.try_into()?)
 }
 
-fn remove(path: &Path) -> Result<(), AttachError> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|source| AttachError::Pin { path: path.into(), source }),
-    }
-}
-
 /// The pinned link's program becomes this one, in one step. Fails if the link's device is gone.
 fn update_link(program: &mut SchedClassifier, pin: &Path) -> Result<(), Box<dyn Error>> {
     let link = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
@@ -298,9 +282,9 @@ fn update_link(program: &mut SchedClassifier, pin: &Path) -> Result<(), Box<dyn 
     Ok(())
 }
 
-fn is_listed(program: &SchedClassifier, ifindex: u32, which: Program) -> Result<bool, Box<dyn Error>> {
+fn is_listed(program: &SchedClassifier, device: &str, which: Program) -> Result<bool, ProgramError> {
     let id = program.info()?.id();
-    Ok(tcx_programs(ifindex, which.is_egress())?.contains(&id))
+    Ok(SchedClassifier::query_tcx(device, which.direction())?.1.iter().any(|listed| listed.id() == id))
 }
 
 fn link(program: &mut SchedClassifier, device: &str, which: Program, pin: &Path) -> Result<(), Box<dyn Error>> {

@@ -15,7 +15,7 @@ use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::RouteMessageBuilder;
 
 use super::links::{Netlink, failed, io_error};
-use super::{Config, ServiceError, TG1};
+use super::{Config, ServiceError, TG0, TG1};
 use crate::sys::thread_netns::set_sysctl;
 
 /// Source of the edge's connections where the network's gateway is not this node.
@@ -50,7 +50,7 @@ pub(super) struct Inside {
 
 impl Inside {
     pub(super) fn new(config: &Config) -> Self {
-        let ipv6 = Path::new("/proc/net/if_inet6").exists();
+        let ipv6 = speaks_ipv6();
         let mut addresses =
             vec![(IpAddr::V4(service_v4(config.handles_v4)), config.handles_v4.prefix()), (IpAddr::V4(EDGE_V4), 32)];
         if ipv6 {
@@ -67,29 +67,28 @@ impl Inside {
 
     /// Puts everything in place; must run on the namespace's thread. True if something was missing or too much.
     pub(super) async fn apply(&self, inside: &Netlink, tg1: u32) -> Result<bool, ServiceError> {
-        self.sysctls()?;
+        let mut changed = self.sysctls()?;
         inside.up(LOOPBACK).await?;
-        let mut changed = self.address(inside, tg1).await?;
+        changed |= self.address(inside, tg1).await?;
         for route in self.routes(tg1) {
             changed |= add(inside, route).await?;
         }
         Ok(changed)
     }
 
-    fn sysctls(&self) -> Result<(), ServiceError> {
-        let set = |key: String, value| set_sysctl(&key, value).map_err(|source| ServiceError::Sysctl { key, source });
-        set("ipv4/ip_unprivileged_port_start".into(), "0")?;
+    fn sysctls(&self) -> Result<bool, ServiceError> {
+        let mut changed = set("ipv4/ip_unprivileged_port_start", "0")?;
         for interface in ["all", "default", TG1] {
-            set(format!("ipv4/conf/{interface}/forwarding"), "0")?;
-            set(format!("ipv4/conf/{interface}/rp_filter"), "0")?;
-            set(format!("ipv4/conf/{interface}/send_redirects"), "0")?;
+            for key in ["forwarding", "rp_filter", "send_redirects"] {
+                changed |= set(&format!("ipv4/conf/{interface}/{key}"), "0")?;
+            }
         }
         if self.ipv6 {
             for key in ["disable_ipv6", "accept_ra", "autoconf", "router_solicitations"] {
-                set(format!("ipv6/conf/{TG1}/{key}"), "0")?;
+                changed |= set(&format!("ipv6/conf/{TG1}/{key}"), "0")?;
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     async fn address(&self, inside: &Netlink, tg1: u32) -> Result<bool, ServiceError> {
@@ -140,6 +139,24 @@ impl Inside {
         }
         routes
     }
+}
+
+/// Keeps the node's own stack away from `tg0`: what no program takes off it (while none is attached yet) is neither
+/// forwarded nor spoken to. For a thread of the node's namespace. True if something was changed.
+pub(super) fn quieten_node_side() -> Result<bool, ServiceError> {
+    let mut changed = set(&format!("ipv4/conf/{TG0}/forwarding"), "0")?;
+    if speaks_ipv6() {
+        changed |= set(&format!("ipv6/conf/{TG0}/disable_ipv6"), "1")?;
+    }
+    Ok(changed)
+}
+
+fn speaks_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
+fn set(key: &str, value: &str) -> Result<bool, ServiceError> {
+    set_sysctl(key, value).map_err(|source| ServiceError::Sysctl { key: key.to_owned(), source })
 }
 
 fn is(message: &AddressMessage, (address, length): (IpAddr, u8)) -> bool {

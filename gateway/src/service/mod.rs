@@ -9,6 +9,7 @@
 //!    an earlier daemon left at `<runtime_dir>/netns/service`, or a new one that is then held there ([`namespace`]).
 //! 2. The thread makes the links, addresses, routes and sysctls, or puts right what differs ([`links`], [`addresses`]).
 //!    A pair that is already right is left alone, so that `tg0`'s index, and what is attached to it, outlive the daemon.
+//!    On `tg0` the node's stack neither forwards nor speaks IPv6, so that nothing leaks while no program is attached to it.
 //! 3. Whatever needs sockets in the namespace runs on that thread ([`Service::spawn`]), or has one made there and
 //!    handed over ([`Service::dial`], file [`dial`]).
 //! 4. [`Service::ensure`] is step 2 again: the composition calls it when links change, and on a timer. It needs CAP_NET_ADMIN only.
@@ -98,8 +99,10 @@ pub enum ServiceError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// A sysctl of the namespace could not be written.
-    #[error("cannot set net.{key} in the service namespace: {source}; /proc/sys must be writable for the gateway")]
+    /// A sysctl could not be written.
+    #[error(
+        "cannot set net.{key} for the service namespace's links: {source}; /proc/sys must be writable for the gateway"
+    )]
     Sysctl {
         /// Below `/proc/sys/net`.
         key: String,
@@ -121,6 +124,7 @@ impl Service {
     /// waits for the kernel: call it outside of a runtime, or on a thread of your own. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
     pub fn start(config: &Config) -> Result<Self, ServiceError> {
         let (thread, links, ensured) = thread::start(config)?;
+        addresses::quieten_node_side()?;
         Ok(Self {
             thread,
             links: Arc::new(Mutex::new(links)),
@@ -130,11 +134,12 @@ impl Service {
     }
 
     /// Puts right whatever of links, addresses, routes and sysctls is not as it should be.
-    /// After [`Ensured::remade`] `tg0` is a new device: programs must be attached to it again.
+    /// After [`Ensured::remade`] `tg0` is a new device: programs must be attached to it again. For a runtime of the node's namespace.
     pub async fn ensure(&self) -> Result<Ensured, ServiceError> {
         let links = Arc::clone(&self.links);
-        let ensured =
+        let mut ensured =
             self.spawn(async move { links.lock().await.ensure().await }).await.map_err(|_| ServiceError::Stopped)??;
+        ensured.mended |= addresses::quieten_node_side()?;
         self.tg0.store(ensured.tg0_ifindex, Ordering::Relaxed);
         Ok(ensured)
     }

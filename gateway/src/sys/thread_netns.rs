@@ -71,13 +71,13 @@ pub fn release(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes one of the calling thread's namespace's `/proc/sys/net/<key>`, unless it has that value already.
-pub fn set_sysctl(key: &str, value: &str) -> io::Result<()> {
+/// Writes one of the calling thread's namespace's `/proc/sys/net/<key>`; false if it had that value already.
+pub fn set_sysctl(key: &str, value: &str) -> io::Result<bool> {
     let path = Path::new("/proc/sys/net").join(key);
     if fs::read_to_string(&path)?.trim() == value {
-        return Ok(());
+        return Ok(false);
     }
-    fs::write(&path, value)
+    fs::write(&path, value).map(|()| true)
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
