@@ -255,8 +255,7 @@ impl Enforcement {
 
     /// Writes a workload's entry, with an epoch that no flow of it has. Sealed where its policies are not compiled.
     pub(super) fn switch(&self, workload: &Workload, port: Port, desired: &Desired, compiled: &Compiled) -> Result<(), TableError> {
-        let present = self.tables.workload(port.ifindex)?;
-        let epoch = present.map_or(1, |entry| entry.epoch.wrapping_add(1));
+        let epoch = self.latest_epoch(workload.id, port.ifindex)?.wrapping_add(1);
         let network = desired.resources.network(&workload.network);
         let policy = compiled.policies.get(&workload.subject());
         let entry = WorkloadEntry {
@@ -277,6 +276,14 @@ impl Enforcement {
         self.tables.switch(port.ifindex, &entry)?;
         // Addresses after the entry: until they are there, everything the workload sends counts as spoofed.
         self.tables.set_addresses(port.ifindex, &entry, &workload.addresses)
+    }
+
+    /// The highest epoch that flows of this workload can have: they outlive its host side, and so do their verdicts.
+    fn latest_epoch(&self, workload: WorkloadId, ifindex: u32) -> Result<u32, TableError> {
+        if let Some(entry) = self.tables.workload(ifindex)?.filter(|entry| entry.id == workload) {
+            return Ok(entry.epoch);
+        }
+        Ok(self.tables.devices_of(workload)?.into_values().map(|entry| entry.epoch).max().unwrap_or(0))
     }
 
     /// A workload that is gone: nothing that it had is left in the tables.

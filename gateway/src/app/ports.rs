@@ -11,7 +11,8 @@ use crate::egress::attach::AttachError;
 use crate::egress::tables::TableError;
 use crate::egress::tables::node::Listener;
 use crate::segmentation::Status;
-use crate::workload::{Mac, Workload};
+use crate::sys::bpf::interface_name;
+use crate::workload::{Mac, Workload, WorkloadId};
 
 /// Why a host side is not closed.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +30,24 @@ impl Enforcement {
     pub(crate) fn seal(&self, ifindex: u32, workload: &Workload, bridge_mac: Mac) -> Result<(), SealError> {
         let port = Port { ifindex, bridge_mac };
         let state = &mut *self.state();
-        if let Some(old) = state.ports.insert(workload.id, port).filter(|old| old.ifindex != ifindex) {
-            tracing::debug!(old = old.ifindex, ifindex, "a workload has a new host side");
-        }
+        state.ports.insert(workload.id, port);
         self.switch(workload, port, &state.desired, &state.compiled)?;
-        Ok(self.tables.attach(ifindex)?)
+        self.tables.attach(ifindex)?;
+        self.leave_former(workload.id, ifindex)
+    }
+
+    /// A workload can make the node remake its host side as often as it likes, by deleting its own: what the tables have
+    /// of the former ones goes at once, or they would be full one day.
+    fn leave_former(&self, workload: WorkloadId, present: u32) -> Result<(), SealError> {
+        for former in self.tables.devices_of(workload)?.into_keys().filter(|ifindex| *ifindex != present) {
+            tracing::debug!(former, present, workload = workload.0, "a workload has a new host side");
+            self.tables.forget_device(former)?;
+            // On one that is still there, whatever its name is now, the programs stay and pass nothing.
+            if interface_name(former).is_err() {
+                self.tables.detach(former)?;
+            }
+        }
+        Ok(())
     }
 
     /// The link is gone; what the tables hold of it goes with the workload.

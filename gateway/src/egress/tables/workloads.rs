@@ -62,6 +62,19 @@ impl Tables {
         Ok(all.into_iter().map(|(ifindex, entry)| (ifindex, from_kernel(entry))).collect())
     }
 
+    /// The devices that have an entry of this workload. More than one: its host side was made anew.
+    pub fn devices_of(&self, id: WorkloadId) -> Result<BTreeMap<u32, WorkloadEntry>, TableError> {
+        Ok(self.workloads()?.into_iter().filter(|(_, entry)| entry.id == id).collect())
+    }
+
+    /// Removes a device's entry and its addresses: from then on nothing passes there. The workload's flows, and what it
+    /// learned, stay for its other device.
+    pub fn forget_device(&self, ifindex: u32) -> Result<(), TableError> {
+        self.workloads.remove(&ifindex).in_table("workloads")?;
+        self.addresses.become_exactly(&BTreeMap::new(), |key, _| key.ifindex == ifindex).in_table("addresses")?;
+        self.handles.become_exactly(&BTreeMap::new(), |_, h| h.ifindex == ifindex).in_table("handles")
+    }
+
     /// Makes `addresses` the workload's own, with their handles, and no others.
     pub fn set_addresses(&self, ifindex: u32, entry: &WorkloadEntry, addresses: &[Address]) -> Result<(), TableError> {
         let handle = |a: &Address| l::Handle {
