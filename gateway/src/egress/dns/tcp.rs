@@ -26,8 +26,10 @@ use crate::sys::socket;
 
 /// How long a connection may be without a whole query, and an answer without being taken.
 const IDLE: Duration = Duration::from_secs(10);
-/// Queries of one connection being answered at one time.
-const PIPELINED: usize = 64;
+/// Queries of one connection being answered at one time: each may hold an answer of 64 KiB that nobody reads.
+const PIPELINED: usize = 16;
+/// After a failed accept: it fails again at once while the process has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Connections that wait in the kernel.
 const BACKLOG: u32 = 1024;
 /// Longest query read, in bytes.
@@ -56,7 +58,7 @@ pub(super) async fn serve(listener: TcpListener, resolver: Arc<Resolver>, connec
             },
             Err(error) => {
                 debug!(%error, "a connection could not be accepted");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
