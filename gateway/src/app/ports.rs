@@ -62,9 +62,13 @@ impl Enforcement {
                 let known = self.tables.workload(port.ifindex)?.is_some_and(|entry| entry.id == workload.id);
                 self.state().ports.insert(workload.id, Port { ifindex: port.ifindex, bridge_mac: port.bridge_mac });
                 // One that the tables know keeps its entry, and its flows go on, until the policies are in force again.
-                match known {
-                    true => self.tables.attach(port.ifindex)?,
-                    false => self.seal(port.ifindex, workload, port.bridge_mac)?,
+                let closed = match known {
+                    true => self.tables.attach(port.ifindex).map_err(SealError::from),
+                    false => self.seal(port.ifindex, workload, port.bridge_mac),
+                };
+                // One device must not keep the whole node without a gateway; the upkeep tries again every second.
+                if let Err(error) = closed {
+                    tracing::error!(%error, workload = workload.id.0, "a workload's programs are not in place");
                 }
             }
         }
@@ -121,15 +125,18 @@ impl Enforcement {
         self.state().node.clone()
     }
 
-    /// The node has these addresses and listeners now. True if that is news; flows are decided again at the next change.
+    /// The node has these addresses and listeners now. True if that is news; then open flows are decided again: one to an
+    /// address that has moved here must not go on to the node itself.
     pub(crate) fn set_node(&self, node: Node) -> Result<bool, TableError> {
-        let mut state = self.state();
+        let state = &mut *self.state();
         if state.node == node {
             return Ok(false);
         }
         self.tables.set_node_addresses(&node.addresses)?;
-        let listener = |l: &policy::Listener| Listener { address: l.address, port: l.port, protocol: l.protocol.number() };
+        let listener =
+            |l: &policy::Listener| Listener { address: l.address, port: l.port, protocol: l.protocol.number() };
         self.tables.set_node_listeners(&node.listeners.iter().map(listener).collect())?;
+        self.decide_again(state)?;
         state.node = node;
         Ok(true)
     }
