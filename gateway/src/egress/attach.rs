@@ -80,7 +80,9 @@ pub enum AttachError {
         source: io::Error,
     },
     /// The kernel refuses the program there.
-    #[error("program {program} at {device}: {cause}; the daemon needs CAP_NET_ADMIN, and the kernel tcx or the clsact qdisc")]
+    #[error(
+        "program {program} at {device}: {cause}; the daemon needs CAP_NET_ADMIN, and the kernel tcx or the clsact qdisc"
+    )]
     Program {
         /// Which.
         program: &'static str,
@@ -253,11 +255,16 @@ impl Tables {
         devices.extend(tg0);
         for ifindex in devices {
             let service = tg0 == Some(ifindex);
-            match (interface_name(ifindex).is_ok(), service) {
-                (true, true) => self.attach_service(ifindex)?,
-                (true, false) => self.attach(ifindex)?,
-                (false, true) => self.detach_service(ifindex)?,
-                (false, false) => self.detach(ifindex)?,
+            let replaced = match (interface_name(ifindex).is_ok(), service) {
+                (true, true) => self.attach_service(ifindex),
+                (true, false) => self.attach(ifindex),
+                (false, true) => self.detach_service(ifindex),
+                (false, false) => self.detach(ifindex),
+            };
+            match replaced {
+                // it went away between the question and the answer
+                Err(_) if interface_name(ifindex).is_err() => {}
+                other => other?,
             }
         }
         Ok(())
@@ -280,7 +287,8 @@ fn name_of(ifindex: u32) -> Result<String, AttachError> {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Box<dyn Error>> {
-    let program: &mut programs::Program = ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))?;
+    let program: &mut programs::Program =
+        ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))?;
     Ok(program.try_into()?)
 }
 
