@@ -172,6 +172,10 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     let telemetry = TelemetryServer::bind(settings.metrics.listen, recorder, readiness.clone()).await?;
     tokio::spawn(telemetry.serve(until(ended.clone())));
 
+    // Capabilities belong to threads, and this one began before they were given up.
+    let given_up = prepared.service.spawn(async { caps::keep(caps::DAEMON) }).await;
+    let given_up = given_up.map_err(io::Error::other).and_then(|kept| kept);
+    given_up.map_err(|source| StartError::Process { doing: "give up capabilities", source })?;
     let gate = Arc::new(assemble(settings, prepared)?);
     restore(&gate).await?;
     let names = Names { enforcement: Arc::clone(&gate.enforcement), upstreams: Arc::clone(&gate.upstreams) };
