@@ -150,7 +150,7 @@ CHECKED_ALONE __u8 open_flow(struct workload *w, struct flow_key *k, struct pack
 		f.bytes_in = p->bytes;
 	}
 	struct flow_key key = *k;
-	long error = bpf_map_update_elem(&flows, &key, &f, BPF_NOEXIST);
+	int error = bpf_map_update_elem(&flows, &key, &f, BPF_NOEXIST); /* 6.1 does not extend its sign to a long */
 	if (!error)
 		return v->reason;
 	__sync_fetch_and_sub(&u->flows, 1);

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use aya::{EbpfLoader, VerifierLogLevel};
+use aya::EbpfLoader;
 
 use self::layout as l;
 use super::attach::{AttachError, Programs, chain};
@@ -157,10 +157,7 @@ impl Tables {
             make_folder(folder)?;
         }
 
-        // the verifier's log costs more time than verifying: it is asked for when there is something to read in it
-        let loaded = load(limits, &folder, VerifierLogLevel::DISABLE);
-        if let Err(e) = &loaded { eprintln!("RETRY {e}"); }
-        let (programs, start_sweeper) = loaded.or_else(|_| load(limits, &folder, VerifierLogLevel::DEBUG))?;
+        let (programs, start_sweeper) = load(limits, &folder)?;
         let per_cpu = |table: &'static str| (table, maps.join(table));
         let tables = Self {
             programs,
@@ -233,10 +230,9 @@ impl Tables {
     }
 }
 
-fn load(limits: &Limits, folder: &Path, log: VerifierLogLevel) -> Result<(Programs, OwnedFd), OpenError> {
+fn load(limits: &Limits, folder: &Path) -> Result<(Programs, OwnedFd), OpenError> {
     let ebpf = EbpfLoader::new()
         .default_map_pin_directory(folder.join("maps"))
-        .verifier_log_level(log)
         .map_max_entries("flows", limits.flows)
         .map_max_entries("learned", limits.learned)
         .map_max_entries("names", limits.learned)
