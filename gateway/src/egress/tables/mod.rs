@@ -66,7 +66,7 @@ pub struct Tables {
     exposed: Map<l::PortKey, u32>,
     node_addresses: Map<l::Address, u32>,
     node_listeners: Map<l::ListenerKey, u32>,
-    segments: Map<u32, l::Segment>,
+    segments: Map<l::SegmentKey, u32>,
     subnets: Map<l::SubnetKey, u32>,
     fragments: Map<l::FragmentKey, l::Fragment>,
     budgets: Map<u32, l::Budget>,
@@ -80,7 +80,9 @@ pub struct Tables {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No bpf file system there.
-    #[error("{path} is not on a bpf file system; `mount -t bpf bpf /sys/fs/bpf`, or set `[node] bpffs` to a folder on one")]
+    #[error(
+        "{path} is not on a bpf file system; `mount -t bpf bpf /sys/fs/bpf`, or set `[node] bpffs` to a folder on one"
+    )]
     NotBpffs {
         /// The folder asked for.
         path: PathBuf,
@@ -95,7 +97,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A pinned map does not fit.
-    #[error("the pinned table `{table}` does not fit: {source}; remove {path}, which ends all flows' state, and start again")]
+    #[error(
+        "the pinned table `{table}` does not fit: {source}; remove {path}, which ends all flows' state, and start again"
+    )]
     Table {
         /// Its name.
         table: &'static str,
@@ -113,7 +117,9 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The kernel refuses a map or program.
-    #[error("the kernel takes no program: {0}; it must be 6.1 or newer with BTF, and the daemon needs CAP_BPF and CAP_NET_ADMIN")]
+    #[error(
+        "the kernel takes no program: {0}; it must be 6.1 or newer with BTF, and the daemon needs CAP_BPF and CAP_NET_ADMIN"
+    )]
     Load(String),
     /// The timer that reclaims stale flows does not start.
     #[error("the timer that reclaims stale flows does not start: {0}; the kernel must be 6.1 or newer")]
@@ -186,8 +192,12 @@ impl Tables {
             sweeper: open(&maps, "sweeper")?,
             folder,
         };
-        tables.write_limits(limits).map_err(|e| OpenError::Table { table: e.table, path: maps.join(e.table), source: e.source })?;
-        let answer = test_run(start_sweeper.as_fd(), &[0; 64], 0, 0).map_err(OpenError::Sweeper)?;
+        tables.write_limits(limits).map_err(|e| OpenError::Table {
+            table: e.table,
+            path: maps.join(e.table),
+            source: e.source,
+        })?;
+        let answer = test_run(start_sweeper.as_fd(), &[0; 64], 0, 0, 1).map_err(OpenError::Sweeper)?;
         if answer.action != 0 {
             return Err(OpenError::Sweeper(io::Error::other(format!("the program answered {}", answer.action))));
         }
@@ -282,4 +292,3 @@ fn refuse_other_layouts(bpffs: &Path) -> Result<(), OpenError> {
     }
     Ok(())
 }
-
