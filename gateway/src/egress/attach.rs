@@ -239,11 +239,23 @@ impl Tables {
     /// Runs a program on one Ethernet frame, as if it came through `ifindex` after entering the node at `entered_by`
     /// (0: the node itself). Tables and counters change as by a real packet.
     pub fn try_frame(&self, program: Program, frame: &[u8], ifindex: u32, entered_by: u32) -> io::Result<Answer> {
+        self.repeat_frame(program, frame, ifindex, entered_by, 1)
+    }
+
+    /// [`Self::try_frame`], `repeat` times on the same frame: for the mean time of a run.
+    pub fn repeat_frame(
+        &self,
+        program: Program,
+        frame: &[u8],
+        ifindex: u32,
+        entered_by: u32,
+        repeat: u32,
+    ) -> io::Result<Answer> {
         let mut ebpf = self.programs.lock();
         let loaded = classifier(&mut ebpf, program.name()).map_err(|e| io::Error::other(e.to_string()))?;
         let fd = loaded.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()?;
         drop(ebpf);
-        test_run(fd.as_fd(), frame, ifindex, entered_by)
+        test_run(fd.as_fd(), frame, ifindex, entered_by, repeat)
     }
 
     /// This build's programs in the place of an earlier run's. Pins of devices that are gone are removed.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use policy::tables::PolicyId;
 
 use super::layout as l;
 use super::{InTable, TableError, Tables};
+use crate::sys::bpf::boot_time;
 use crate::workload::{Address, Mac, WorkloadId};
 
 /// All that the programs know of a workload. Written whole, in one step.
@@ -131,7 +133,9 @@ impl Tables {
 
 fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
     let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+    let stamp = next_stamp();
     l::Workload {
+        stamp,
         id: entry.id.0,
         network: entry.network,
         epoch: entry.epoch,
@@ -145,7 +149,16 @@ fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
         flow_quota: entry.flow_quota,
         mac: entry.mac.0,
         gateway_mac: entry.gateway_mac.0,
+        stamp_again: stamp,
     }
+}
+
+/// Another with each write, also after a restart: a reader in the kernel knows by it that it saw one write as a whole.
+fn next_stamp() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = boot_time().as_micros() as u32;
+    let _first_time_only = NEXT.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn from_kernel(entry: l::Workload) -> WorkloadEntry {
