@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use config::names::Name;
 use tokio::sync::{Mutex, watch};
@@ -20,6 +21,7 @@ use crate::sys::netlink::watch::{Notice, Watch};
 use crate::sys::netlink::{Netlink, NetlinkError};
 use crate::sys::netns::{Identity, Netns};
 use crate::sys::nft::Nft;
+use crate::telemetry::metrics;
 use crate::workload::{Mac, Workload, WorkloadId};
 
 /// How often a plan is made again when, after all its steps, there are still some to take.
@@ -367,9 +369,9 @@ impl Shared {
             let plan = Plan::new(desired, &observed).only(&concerned);
             let Some(first) = plan.steps().next() else { return Ok(observed) };
             again = first.to_string();
-            let before = done.len();
+            let (before, since) = (done.len(), Instant::now());
             let taken = self.executor(state).run(&plan.parts, &mut done).await;
-            count(done.len() - before, taken.is_err());
+            count(done.len() - before, since, taken.is_err());
             taken?;
         }
         self.executor(state).take_back(&done).await;
@@ -389,13 +391,14 @@ impl Shared {
         let mut repairs = 0;
         for part in &plan.parts {
             let steps: Vec<String> = part.steps.iter().map(ToString::to_string).collect();
-            let mut done = Vec::new();
+            let (mut done, since) = (Vec::new(), Instant::now());
             let taken = self.executor(&mut state).run(std::slice::from_ref(part), &mut done).await;
-            count(done.len(), taken.is_err());
+            count(done.len(), since, taken.is_err());
             match taken {
                 Ok(()) => {
                     tracing::info!(subject = ?part.subject, ?steps, "segmentation put right");
                     repairs += done.len() as u64;
+                    metrics::reconcile_repairs(done.len() as u64);
                 }
                 Err(error) => {
                     tracing::warn!(subject = ?part.subject, %error, "segmentation cannot be put right");
@@ -476,7 +479,6 @@ fn segments(desired: &Desired, observed: &Observed) -> Vec<Segment> {
     desired.networks.values().filter_map(segment).collect()
 }
 
-fn count(steps: usize, failed: bool) {
-    metrics::counter!("tidegate_reconcile_steps_total").increment(steps as u64);
-    metrics::counter!("tidegate_reconcile_errors_total").increment(u64::from(failed));
+fn count(steps: usize, since: Instant, failed: bool) {
+    metrics::reconcile_run(steps as u64, since.elapsed(), failed);
 }

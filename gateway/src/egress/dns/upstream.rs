@@ -30,6 +30,7 @@ use tracing::{info, warn};
 use super::answer::UDP_LIMIT;
 use super::question::Question;
 use crate::sys::socket;
+use crate::telemetry::metrics;
 
 /// For the whole of one query: less than the five seconds after which stub resolvers ask again.
 const DEADLINE: Duration = Duration::from_millis(4_500);
@@ -122,7 +123,7 @@ impl Upstream {
     }
 
     fn note_failure(&self, server: &Server, error: &NetError) {
-        metrics::counter!("tidegate_dns_upstream_failures_total").increment(1);
+        metrics::dns_upstream_failure();
         let mut failed = self.lock();
         if failed.len() >= REMEMBERED
             && !failed.contains_key(server)
