@@ -19,7 +19,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, programs};
 
 use super::tables::Tables;
-use crate::sys::bpf::interface_name;
+use crate::sys::interface;
 use crate::sys::bpf_query::tcx_programs;
 use crate::sys::bpf_test_run::{Answer, test_run};
 
@@ -177,7 +177,7 @@ impl Programs {
         if self.tcx {
             return remove(&self.pin_path(ifindex, program));
         }
-        if let Ok(device) = interface_name(ifindex) {
+        if let Ok(device) = interface::name(ifindex) {
             drop(filter(&device, program)); // dropping it removes the filter; one that is not there is no failure
         }
         Ok(())
@@ -252,7 +252,7 @@ impl Tables {
         devices.extend(tg0);
         for ifindex in devices {
             let service = tg0 == Some(ifindex);
-            match (interface_name(ifindex).is_ok(), service) {
+            match (interface::name(ifindex).is_ok(), service) {
                 (true, true) => self.attach_service(ifindex)?,
                 (true, false) => self.attach(ifindex)?,
                 (false, true) => self.detach_service(ifindex)?,
@@ -275,7 +275,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 fn name_of(ifindex: u32) -> Result<String, AttachError> {
-    interface_name(ifindex).map_err(|source| AttachError::Device { ifindex, source })
+    interface::name(ifindex).map_err(|source| AttachError::Device { ifindex, source })
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Box<dyn Error>> {

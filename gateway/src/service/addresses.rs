@@ -10,13 +10,13 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use ipnetwork::{Ipv4Network, Ipv6Network};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
-use rtnetlink::RouteMessageBuilder;
 
-use super::links::{Netlink, failed, io_error};
+use super::links::{Netlink, failed};
 use super::{Config, ServiceError, TG1};
-use crate::sys::thread_netns::set_sysctl;
+use crate::sys::netlink::raw::{
+    AddressAttribute, AddressFlags, AddressMessage, RouteMessage, RouteMessageBuilder, RouteScope, RouteType, io_error,
+};
+use crate::sys::sysctl::Sysctl;
 
 /// Source of the edge's connections where the network's gateway is not this node.
 pub const EDGE_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
@@ -77,16 +77,15 @@ impl Inside {
     }
 
     fn sysctls(&self) -> Result<(), ServiceError> {
-        let set = |key: String, value| set_sysctl(&key, value).map_err(|source| ServiceError::Sysctl { key, source });
-        set("ipv4/ip_unprivileged_port_start".into(), "0")?;
+        Sysctl::named("ipv4/ip_unprivileged_port_start").ensure(0)?;
         for interface in ["all", "default", TG1] {
-            set(format!("ipv4/conf/{interface}/forwarding"), "0")?;
-            set(format!("ipv4/conf/{interface}/rp_filter"), "0")?;
-            set(format!("ipv4/conf/{interface}/send_redirects"), "0")?;
+            for key in ["forwarding", "rp_filter", "send_redirects"] {
+                Sysctl::named(format!("ipv4/conf/{interface}/{key}")).ensure(0)?;
+            }
         }
         if self.ipv6 {
             for key in ["disable_ipv6", "accept_ra", "autoconf", "router_solicitations"] {
-                set(format!("ipv6/conf/{TG1}/{key}"), "0")?;
+                Sysctl::named(format!("ipv6/conf/{TG1}/{key}")).ensure(0)?;
             }
         }
         Ok(())
