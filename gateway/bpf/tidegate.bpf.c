@@ -212,6 +212,9 @@ static __always_inline int conclude(struct packet *p, struct flow_key *k, struct
 	case REASON_ICMP_ERROR_OF_FLOW:
 		return TC_ACT_UNSPEC;
 	default:
+		/* A segment's chatter, nobody's attempt: counted only. */
+		if (p->multicast && (p->direction == TO_WORKLOAD || v->reason == REASON_SEALED))
+			return TC_ACT_SHOT;
 		if (!k->local.w[3] && !k->remote.w[3]) { /* no flow key was made: say what the frame had */
 			k->local = p->direction == FROM_WORKLOAD ? p->source : p->destination;
 			k->remote = p->direction == FROM_WORKLOAD ? p->destination : p->source;

@@ -24,6 +24,11 @@ fn made_as_the_design_says() {
     assert!(shown.contains("NOARP") && shown.contains("UP") && shown.contains("02:74:67:00:00:00"), "{shown}");
     assert_eq!(world.run(&format!("ip -o addr show dev {TG0}")), "");
 
+    assert_eq!(
+        world.run(&format!("cat /proc/sys/net/ipv4/conf/{TG0}/forwarding /proc/sys/net/ipv6/conf/{TG0}/disable_ipv6")),
+        "0\n1\n"
+    );
+
     let inside = world.run_service("ip -o link show tg1; ip -o addr show dev tg1; ip route show table local; ip -6 route show table all; ip rule; ip -6 rule");
     for want in [
         "NOARP",

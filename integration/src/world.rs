@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::namespace::Namespace;
 use crate::sys::process::{Signal, send};
 use crate::sys::{mount, netns};
-use crate::wait::happens_within;
+use crate::wait::{happens_within, wait_until};
 
 const PREFIX: &str = "tidegate-";
 const NETNS: &str = "/run/netns";
@@ -95,11 +95,17 @@ impl World {
         Namespace::new(name, self.folder.join("log").join(role), self.lasting)
     }
 
-    /// Joins two namespaces by a veth pair, both ends up.
+    /// Joins two namespaces by a veth pair, both ends up and ready to carry frames.
     pub fn link(&self, (a, in_a): (&Namespace, &str), (b, in_b): (&Namespace, &str)) {
         a.ip(&format!("link add {in_a} type veth peer name {in_b} netns {}", b.name()));
         a.ip(&format!("link set {in_a} up"));
         b.ip(&format!("link set {in_b} up"));
+        for (namespace, interface) in [(a, in_a), (b, in_b)] {
+            // The kernel tells a new carrier a little later, and drops frames until then.
+            wait_until("a carrier", Duration::from_secs(5), || {
+                namespace.enter(|| netns::is_running(interface)).is_ok_and(|running| running)
+            });
+        }
     }
 }
 

@@ -81,23 +81,19 @@ impl Enforcement {
         self.tables.set_segments(&segments)
     }
 
-    /// Puts back programs that somebody removed; answers how many devices that were.
-    pub(crate) fn ensure_attached(&self, tg0: u32) -> Result<u64, AttachError> {
-        let ports: Vec<u32> = self.state().ports.values().map(|port| port.ifindex).collect();
-        let mut repaired = u64::from(self.tables.ensure_service_attached(tg0)?);
-        for ifindex in ports {
-            match self.tables.ensure_attached(ifindex) {
-                Ok(put_back) => repaired += u64::from(put_back),
-                // Segmentation sees that too, and makes the link anew.
-                Err(AttachError::Device { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.repairs.fetch_add(repaired, std::sync::atomic::Ordering::Relaxed);
+    /// Puts back a workload's programs if somebody removed them; whether it had to.
+    pub(crate) fn keep(&self, ifindex: u32) -> Result<bool, AttachError> {
+        self.tables.ensure_attached(ifindex)
+    }
+
+    /// The same for tg0.
+    pub(crate) fn keep_service(&self, tg0: u32) -> Result<bool, AttachError> {
+        let repaired = self.tables.ensure_service_attached(tg0)?;
+        self.repairs.fetch_add(u64::from(repaired), std::sync::atomic::Ordering::Relaxed);
         Ok(repaired)
     }
 
-    /// Since the daemon started.
+    /// Times that tg0's program was put back, since the daemon started.
     pub(crate) fn repairs(&self) -> u64 {
         self.repairs.load(std::sync::atomic::Ordering::Relaxed)
     }

@@ -15,6 +15,10 @@ impl Seal for Sealer {
         self.0.seal(host_ifindex, workload, bridge_mac).map_err(|error| error.to_string())
     }
 
+    fn keep(&self, host_ifindex: u32, _workload: &Workload) -> Result<bool, String> {
+        self.0.keep(host_ifindex).map_err(|error| error.to_string())
+    }
+
     fn unseal(&self, host_ifindex: u32, workload: &Workload) {
         if let Err(error) = self.0.unseal(host_ifindex) {
             tracing::warn!(%error, host_ifindex, workload = workload.id.0, "the pins of a deleted link stay; no packet meets them");

@@ -19,9 +19,10 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, programs};
 
 use super::tables::Tables;
-use crate::sys::interface;
+use crate::sys::bpf::detach_link;
 use crate::sys::bpf_query::tcx_programs;
 use crate::sys::bpf_test_run::{Answer, test_run};
+use crate::sys::interface;
 
 /// `lo` of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -149,7 +150,7 @@ impl Programs {
             if update_link(loaded, &path).is_ok() && is_listed(loaded, ifindex, program).map_err(|e| failed(&*e))? {
                 return Ok(());
             }
-            remove(&path)?;
+            detach_link(&path).map_err(|source| AttachError::Pin { path: path.clone(), source })?;
             return link(loaded, device, program, &path).map_err(|e| failed(&*e));
         }
         replace_filter(loaded, device, program).or_else(|_| add_filter(loaded, device, program)).map_err(|e| failed(&e))
@@ -175,7 +176,8 @@ impl Programs {
 
     fn take_away(&self, ifindex: u32, program: Program) -> Result<(), AttachError> {
         if self.tcx {
-            return remove(&self.pin_path(ifindex, program));
+            let path = self.pin_path(ifindex, program);
+            return detach_link(&path).map_err(|source| AttachError::Pin { path, source });
         }
         if let Ok(device) = interface::name(ifindex) {
             drop(filter(&device, program)); // dropping it removes the filter; one that is not there is no failure
@@ -281,13 +283,6 @@ fn name_of(ifindex: u32) -> Result<String, AttachError> {
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Box<dyn Error>> {
     let program: &mut programs::Program = ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))?;
     Ok(program.try_into()?)
-}
-
-fn remove(path: &Path) -> Result<(), AttachError> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|source| AttachError::Pin { path: path.into(), source }),
-    }
 }
 
 /// The pinned link's program becomes this one, in one step. Fails if the link's device is gone.

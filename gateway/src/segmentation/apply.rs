@@ -8,8 +8,8 @@ use config::names::InterfaceName;
 use super::Seal;
 use super::observe::Homes;
 use super::plan::Part;
-use super::ruleset;
 use super::step::{Inside, Step};
+use super::table::TableMemory;
 use crate::sys::namespace_helper::{HelperError, NamespaceHelper, OpenError};
 use crate::sys::netlink::{ForwardingEntry, Guest, Link, Neighbour, Netlink, NetlinkError};
 use crate::sys::netns::{Identity, Netns};
@@ -69,13 +69,6 @@ pub enum StepError {
     Seal(String),
 }
 
-/// The table that was loaded last: what was asked, and what `nft` then showed.
-#[derive(Clone, Debug)]
-pub(super) struct Loaded {
-    pub(super) ruleset: String,
-    pub(super) listing: String,
-}
-
 /// Takes steps. Made for one run: it holds workloads' namespaces open.
 pub(super) struct Executor<'a> {
     pub(super) netlink: &'a Netlink,
@@ -83,7 +76,7 @@ pub(super) struct Executor<'a> {
     pub(super) nft: &'a Nft,
     pub(super) seal: &'a dyn Seal,
     pub(super) node: Identity,
-    pub(super) table: &'a mut Option<Loaded>,
+    pub(super) table: &'a mut TableMemory,
     pub(super) homes: &'a mut Homes,
     rooms: BTreeMap<WorkloadId, Room>,
 }
@@ -100,7 +93,7 @@ impl<'a> Executor<'a> {
         nft: &'a Nft,
         seal: &'a dyn Seal,
         node: Identity,
-        (table, homes): (&'a mut Option<Loaded>, &'a mut Homes),
+        (table, homes): (&'a mut TableMemory, &'a mut Homes),
     ) -> Self {
         Self { netlink, helper, nft, seal, node, table, homes, rooms: BTreeMap::new() }
     }
@@ -192,8 +185,8 @@ impl<'a> Executor<'a> {
                 let index = self.index(link).await?;
                 self.seal.seal(index, workload, *bridge_mac).map_err(StepError::Seal)?;
             }
-            Step::PutTable { ruleset, .. } => self.load(Some(ruleset)).await?,
-            Step::DeleteTable { .. } => self.load(None).await?,
+            Step::PutTable { ruleset, .. } => self.table.load(self.nft, Some(ruleset)).await?,
+            Step::DeleteTable { .. } => self.table.load(self.nft, None).await?,
         }
         Ok(())
     }
@@ -215,16 +208,6 @@ impl<'a> Executor<'a> {
             }
             Some(_) | None => Ok(()),
         }
-    }
-
-    async fn load(&mut self, ruleset: Option<&String>) -> Result<(), StepError> {
-        *self.table = None;
-        self.nft.load(ruleset.map_or(ruleset::DELETE, String::as_str).to_owned()).await?;
-        if let Some(ruleset) = ruleset {
-            let listing = self.nft.list(ruleset::FAMILY, ruleset::TABLE).await?;
-            *self.table = listing.map(|listing| Loaded { ruleset: ruleset.clone(), listing });
-        }
-        Ok(())
     }
 
     async fn room(&mut self, inside: &Inside) -> Result<&Room, StepError> {

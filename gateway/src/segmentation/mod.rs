@@ -5,8 +5,8 @@
 //! 2. [`observe`]: one look at what is.
 //! 3. [`plan`]: the [`step`]s between the two, pure and printable, or [`plan::Refusal`]s with their mend.
 //! 4. [`apply`]: takes the steps; when one fails, takes those before it back.
-//! 5. [`reconcile`]: the handle [`Segmentation`], with which networks are applied and workloads attached and detached;
-//!    a task that does 2 to 4 again whenever [`watch`] or a timer says so.
+//! 5. [`reconcile`]: the handle [`Segmentation`], with which networks are applied and workloads attached and detached.
+//! 6. `keeper` does 2 to 4 for it, and again whenever `watch` or a timer says so; [`status`] says how things stand.
 //!
 //! [`names`] says how links are called and marked; only marked ones are ever touched. [`ruleset`] is the nf_tables side.
 //! A workload's interface is closed by [`Seal`], which the composition implements with the kernel programs, before it
@@ -16,19 +16,23 @@ pub mod apply;
 pub mod attachment;
 pub mod desired;
 pub mod ipam;
+mod keeper;
 pub mod names;
 pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod ruleset;
+pub mod status;
 pub mod step;
+mod table;
 mod watch;
 
 use crate::workload::{Mac, Workload};
 
 pub use desired::{Desired, Node};
 pub use plan::{Plan, Refusal};
-pub use reconcile::{Attached, Error, Port, Segment, Segmentation, Status};
+pub use reconcile::{Attached, Error, Segmentation};
+pub use status::{Port, Segment, Status};
 
 /// What closes a workload's host side before it comes up, and forgets it when it is gone.
 pub trait Seal: Send + Sync {
@@ -38,6 +42,11 @@ pub trait Seal: Send + Sync {
     /// `bridge_mac` is what the workload sees as its gateway.
     fn seal(&self, host_ifindex: u32, workload: &Workload, bridge_mac: Mac) -> Result<(), String>;
 
-    /// The link with that index was deleted because the workload was detached.
+    /// Called for each connected host side with every look: puts the programs back if others took them away, and says
+    /// whether it had to. Must be cheap when there is nothing to do.
+    fn keep(&self, host_ifindex: u32, workload: &Workload) -> Result<bool, String>;
+
+    /// The link with that index was deleted because the workload was detached. Not called for a link that went with its
+    /// workload's namespace.
     fn unseal(&self, host_ifindex: u32, workload: &Workload);
 }

@@ -12,7 +12,7 @@ use futures_util::TryStreamExt;
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use super::links::{Netlink, failed};
-use super::{Config, ServiceError, TG1};
+use super::{Config, ServiceError, TG0, TG1};
 use crate::sys::netlink::raw::{
     AddressAttribute, AddressFlags, AddressMessage, RouteMessage, RouteMessageBuilder, RouteScope, RouteType, io_error,
 };
@@ -50,7 +50,7 @@ pub(super) struct Inside {
 
 impl Inside {
     pub(super) fn new(config: &Config) -> Self {
-        let ipv6 = Path::new("/proc/net/if_inet6").exists();
+        let ipv6 = speaks_ipv6();
         let mut addresses =
             vec![(IpAddr::V4(service_v4(config.handles_v4)), config.handles_v4.prefix()), (IpAddr::V4(EDGE_V4), 32)];
         if ipv6 {
@@ -67,28 +67,28 @@ impl Inside {
 
     /// Puts everything in place; must run on the namespace's thread. True if something was missing or too much.
     pub(super) async fn apply(&self, inside: &Netlink, tg1: u32) -> Result<bool, ServiceError> {
-        self.sysctls()?;
+        let mut changed = self.sysctls()?;
         inside.up(LOOPBACK).await?;
-        let mut changed = self.address(inside, tg1).await?;
+        changed |= self.address(inside, tg1).await?;
         for route in self.routes(tg1) {
             changed |= add(inside, route).await?;
         }
         Ok(changed)
     }
 
-    fn sysctls(&self) -> Result<(), ServiceError> {
-        Sysctl::named("ipv4/ip_unprivileged_port_start").ensure(0)?;
+    fn sysctls(&self) -> Result<bool, ServiceError> {
+        let mut changed = Sysctl::named("ipv4/ip_unprivileged_port_start").ensure(0)?;
         for interface in ["all", "default", TG1] {
             for key in ["forwarding", "rp_filter", "send_redirects"] {
-                Sysctl::named(format!("ipv4/conf/{interface}/{key}")).ensure(0)?;
+                changed |= Sysctl::named(format!("ipv4/conf/{interface}/{key}")).ensure(0)?;
             }
         }
         if self.ipv6 {
             for key in ["disable_ipv6", "accept_ra", "autoconf", "router_solicitations"] {
-                Sysctl::named(format!("ipv6/conf/{TG1}/{key}")).ensure(0)?;
+                changed |= Sysctl::named(format!("ipv6/conf/{TG1}/{key}")).ensure(0)?;
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     async fn address(&self, inside: &Netlink, tg1: u32) -> Result<bool, ServiceError> {
@@ -139,6 +139,20 @@ impl Inside {
         }
         routes
     }
+}
+
+/// Keeps the node's own stack away from `tg0`: what no program takes off it (while none is attached yet) is neither
+/// forwarded nor spoken to. For a thread of the node's namespace. True if something was changed.
+pub(super) fn quieten_node_side() -> Result<bool, ServiceError> {
+    let mut changed = Sysctl::named(format!("ipv4/conf/{TG0}/forwarding")).ensure(0)?;
+    if speaks_ipv6() {
+        changed |= Sysctl::named(format!("ipv6/conf/{TG0}/disable_ipv6")).ensure(1)?;
+    }
+    Ok(changed)
+}
+
+fn speaks_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
 }
 
 fn is(message: &AddressMessage, (address, length): (IpAddr, u8)) -> bool {

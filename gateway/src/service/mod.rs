@@ -9,6 +9,7 @@
 //!    an earlier daemon left at `<runtime_dir>/netns/service`, or a new one that is then held there ([`namespace`]).
 //! 2. The thread makes the links, addresses, routes and sysctls, or puts right what differs ([`links`], [`addresses`]).
 //!    A pair that is already right is left alone, so that `tg0`'s index, and what is attached to it, outlive the daemon.
+//!    On `tg0` the node's stack neither forwards nor speaks IPv6, so that nothing leaks while no program is attached to it.
 //! 3. Whatever needs sockets in the namespace runs on that thread ([`Service::spawn`]), or has one made there and
 //!    handed over ([`Service::dial`], file [`dial`]).
 //! 4. [`Service::ensure`] is step 2 again: the composition calls it when links change, and on a timer. It needs CAP_NET_ADMIN only.
@@ -100,8 +101,8 @@ pub enum ServiceError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// A sysctl of the namespace could not be written.
-    #[error("in the service namespace: {0}")]
+    /// A sysctl could not be written.
+    #[error("for the service namespace's links: {0}")]
     Sysctl(#[from] SysctlError),
     /// The thread could not be started.
     #[error(
@@ -118,6 +119,7 @@ impl Service {
     /// waits for the kernel: call it outside of a runtime, or on a thread of your own. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
     pub fn start(config: &Config) -> Result<Self, ServiceError> {
         let (thread, links, ensured) = thread::start(config)?;
+        addresses::quieten_node_side()?;
         Ok(Self {
             thread,
             links: Arc::new(Mutex::new(links)),
@@ -127,11 +129,12 @@ impl Service {
     }
 
     /// Puts right whatever of links, addresses, routes and sysctls is not as it should be.
-    /// After [`Ensured::remade`] `tg0` is a new device: programs must be attached to it again.
+    /// After [`Ensured::remade`] `tg0` is a new device: programs must be attached to it again. For a runtime of the node's namespace.
     pub async fn ensure(&self) -> Result<Ensured, ServiceError> {
         let links = Arc::clone(&self.links);
-        let ensured =
+        let mut ensured =
             self.spawn(async move { links.lock().await.ensure().await }).await.map_err(|_| ServiceError::Stopped)??;
+        ensured.mended |= addresses::quieten_node_side()?;
         self.tg0.store(ensured.tg0_ifindex, Ordering::Relaxed);
         Ok(ensured)
     }

@@ -2,10 +2,12 @@
 //! kernel locks. Layouts of the syscall's arguments are those of `union bpf_attr` in `include/uapi/linux/bpf.h`.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,9 +20,11 @@ pub use super::mount::is_bpffs;
 const LOOKUP: libc::c_int = 1;
 const UPDATE: libc::c_int = 2;
 const DELETE: libc::c_int = 3;
+const OPEN_PIN: libc::c_int = 7;
 const LOOKUP_BATCH: libc::c_int = 24;
 const UPDATE_BATCH: libc::c_int = 26;
 const DELETE_BATCH: libc::c_int = 27;
+const DETACH_LINK: libc::c_int = 34;
 /// Entries moved by one call.
 const CHUNK: usize = 4096;
 
@@ -48,6 +52,13 @@ struct Element {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+#[repr(C)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
 }
 
 #[repr(C)]
@@ -87,7 +98,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
         let mut element = self.element(key, value.as_mut_ptr() as u64);
         match call(LOOKUP, &mut element) {
             // SAFETY: the kernel wrote the whole value, whose size `open` compared; any bits are a `V`.
-            Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+            Ok(_) => Ok(Some(unsafe { value.assume_init() })),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(e) => Err(e),
         }
@@ -95,13 +106,13 @@ impl<K: Pod, V: Pod> Map<K, V> {
 
     /// Inserts or replaces, in one step for those who look it up.
     pub fn set(&self, key: &K, value: &V) -> io::Result<()> {
-        call(UPDATE, &mut self.element(key, std::ptr::from_ref(value) as u64))
+        call(UPDATE, &mut self.element(key, std::ptr::from_ref(value) as u64)).map(|_| ())
     }
 
     /// Removes; whether it was there.
     pub fn remove(&self, key: &K) -> io::Result<bool> {
         match call(DELETE, &mut self.element(key, 0)) {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(e) => Err(e),
         }
@@ -124,7 +135,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
             while !rest.is_empty() {
                 let mut batch = self.batch(rest.as_ptr() as u64, 0, rest.len());
                 match call(DELETE_BATCH, &mut batch) {
-                    Ok(()) => break,
+                    Ok(_) => break,
                     Err(e) if e.raw_os_error() == Some(libc::ENOENT) => rest = &rest[batch.count as usize + 1..],
                     Err(e) => return Err(e),
                 }
@@ -147,7 +158,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
             batch.in_batch = if started { position.as_ptr() as u64 } else { 0 };
             batch.out_batch = next.as_mut_ptr() as u64;
             let over = match call(LOOKUP_BATCH, &mut batch) {
-                Ok(()) => false,
+                Ok(_) => false,
                 Err(e) => match e.raw_os_error() {
                     Some(libc::ENOENT) => true,
                     Some(libc::EINTR) => continue,
@@ -226,6 +237,23 @@ impl<V: Pod> PerCpuArray<V> {
     }
 }
 
+/// Takes a pinned link's program from its device before this returns (closing a link's last handle does so later), and
+/// removes the pin. One that is not there is no failure.
+pub fn detach_link(pin: &Path) -> io::Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut open = Pin { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    match call(OPEN_PIN, &mut open) {
+        Ok(fd) => {
+            // SAFETY: a descriptor that the kernel just made for us.
+            let link = unsafe { OwnedFd::from_raw_fd(fd) };
+            let _its_device_may_be_gone = call(DETACH_LINK, &mut (link.as_raw_fd() as u32));
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    std::fs::remove_file(pin)
+}
+
 /// The ring pinned at `path`, for a tokio runtime to wait on. Must be called in one.
 pub fn open_ring(path: &Path) -> io::Result<AsyncFd<RingBuf<MapData>>> {
     let data = MapData::from_pin(path).map_err(io::Error::other)?;
@@ -256,9 +284,10 @@ fn check_size(ours: usize, theirs: u32, what: &str) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidData, format!("its {what} has {theirs} bytes, this build has {ours}")))
 }
 
-pub(super) fn call<T>(command: libc::c_int, argument: &mut T) -> io::Result<()> {
+/// What the kernel answers is 0, or a new descriptor.
+pub(super) fn call<T>(command: libc::c_int, argument: &mut T) -> io::Result<libc::c_int> {
     // SAFETY: `argument` begins like the member of `union bpf_attr` that belongs to `command`, and what it points to lives
     // through the call and has the sizes that the map was checked for.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(argument), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
 }

@@ -44,7 +44,7 @@ pub fn tcx_programs(ifindex: u32, egress: bool) -> io::Result<Vec<u32>> {
         revision: 0,
     };
     match call(QUERY, &mut query) {
-        Ok(()) => {}
+        Ok(_) => {}
         // No program was ever there.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),

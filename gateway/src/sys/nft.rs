@@ -9,10 +9,13 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rtnetlink::packet_core::NLM_F_REQUEST;
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{Socket, SocketAddr};
 use tokio::sync::{Mutex, oneshot};
 
 /// How long `nft` may take.
-pub const DEADLINE: Duration = Duration::from_secs(45);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Why a ruleset was not taken or could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,15 @@ impl Nft {
         if absent { Ok(None) } else { Err(refused(DOING, &output)) }
     }
 
+    /// The number of the last change of any table in the calling thread's network namespace; the kernel answers at
+    /// once. `None` where it does not say.
+    pub fn generation(&self) -> Option<u32> {
+        let socket = Socket::new(NETLINK_NETFILTER).ok()?;
+        socket.send_to(&generation_request(), &SocketAddr::new(0, 0), 0).ok()?;
+        let (answer, _) = socket.recv_from_full().ok()?;
+        generation_in(&answer)
+    }
+
     async fn run(&self, doing: &'static str, arguments: Vec<&'static str>, input: String) -> Result<Output, NftError> {
         let late = |_| NftError::Late(doing);
         let turn = tokio::time::timeout(DEADLINE, Arc::clone(&self.turn).lock_owned()).await.map_err(late)?;
@@ -88,7 +100,52 @@ fn run(arguments: &[&str], input: &str) -> io::Result<Output> {
     child.wait_with_output()
 }
 
+/// `NFT_MSG_GETGEN` (`linux/netfilter/nf_tables.h`) behind the headers of netlink and nfnetlink.
+fn generation_request() -> [u8; 20] {
+    let mut request = [0; 20];
+    request[0..4].copy_from_slice(&20u32.to_ne_bytes());
+    request[4..6].copy_from_slice(&(SUBSYSTEM_NFTABLES | 16).to_ne_bytes());
+    request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    request
+}
+
+const SUBSYSTEM_NFTABLES: u16 = 10 << 8;
+
+/// `NFTA_GEN_ID`, the first attribute of `NFT_MSG_NEWGEN`.
+fn generation_in(answer: &[u8]) -> Option<u32> {
+    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
+    let attribute = u16::from_ne_bytes(answer.get(22..24)?.try_into().ok()?);
+    let number = u32::from_be_bytes(answer.get(24..28)?.try_into().ok()?);
+    (kind == SUBSYSTEM_NFTABLES | 15 && attribute == 1).then_some(number)
+}
+
 fn refused(doing: &'static str, output: &Output) -> NftError {
     let text = String::from_utf8_lossy(&output.stderr);
     NftError::Refused { doing, text: text.lines().take(3).collect::<Vec<_>>().join(" ").trim().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_moves_the_generation_on() {
+        let work = || {
+            crate::sys::netns::unshare().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let nft = Nft::default();
+                let before = nft.generation().unwrap();
+                assert_eq!(nft.list("inet", "one").await.unwrap(), None);
+                assert_eq!(nft.generation(), Some(before));
+                nft.load("table inet one {}\n".to_owned()).await.unwrap();
+                assert_ne!(nft.generation(), Some(before));
+                assert!(nft.list("inet", "one").await.unwrap().unwrap().contains("table inet one"));
+                let refused = nft.load("table inet two { nonsense }\n".to_owned()).await.unwrap_err();
+                assert!(matches!(refused, NftError::Refused { .. }), "{refused}");
+                assert_eq!(nft.list("inet", "two").await.unwrap(), None);
+            });
+        };
+        std::thread::spawn(work).join().unwrap();
+    }
 }

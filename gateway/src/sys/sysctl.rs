@@ -64,9 +64,9 @@ impl Sysctl {
         number.map(Some).map_err(|source| SysctlError { doing: "understand", key: self.clone(), source })
     }
 
-    /// Sets it, unless it has that value already.
-    pub fn ensure(&self, value: i32) -> Result<(), SysctlError> {
-        if self.read()? == Some(value) { Ok(()) } else { self.write(value) }
+    /// Sets it; false if it had that value already.
+    pub fn ensure(&self, value: i32) -> Result<bool, SysctlError> {
+        if self.read()? == Some(value) { Ok(false) } else { self.write(value).map(|()| true) }
     }
 
     /// Sets it.

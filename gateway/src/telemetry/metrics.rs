@@ -20,7 +20,7 @@
 //! | `tidegate_edge_request_seconds` | app | from the request's head to the answer's end |
 //! | `tidegate_edge_certificate_not_after_seconds` | app | when the served certificate ends, since 1970 |
 //! | `tidegate_reconcile_steps_total` | | steps taken to bring links, addresses and rules about |
-//! | `tidegate_reconcile_errors_total` | | runs of steps that failed and were undone |
+//! | `tidegate_reconcile_errors_total` | | runs that failed and were undone, and looks at the node that failed |
 //! | `tidegate_reconcile_repairs_total` | | things put back that others removed or changed |
 //! | `tidegate_reconcile_seconds` | | time of a run of steps |
 //! | `tidegate_map_entries` | map | entries of a kernel table |
@@ -93,7 +93,7 @@ fn describe() {
         "When an app's certificate ends, since 1970."
     );
     describe_counter!("tidegate_reconcile_steps_total", Unit::Count, "Steps taken on the node.");
-    describe_counter!("tidegate_reconcile_errors_total", Unit::Count, "Runs of steps that failed and were undone.");
+    describe_counter!("tidegate_reconcile_errors_total", Unit::Count, "Runs that failed and were undone, and looks at the node that failed.");
     describe_counter!("tidegate_reconcile_repairs_total", Unit::Count, "Links, rules and filters put back.");
     describe_histogram!("tidegate_reconcile_seconds", Unit::Seconds, "Time of a run of steps.");
     describe_gauge!("tidegate_map_entries", Unit::Count, "Entries of a kernel table.");

@@ -9,7 +9,7 @@ mod world;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
@@ -18,33 +18,66 @@ use tokio::net::{TcpSocket, UdpSocket};
 use world::{NOBODY, Node, SOON, V4, V6};
 
 #[test]
-fn whatever_server_is_asked_answers_in_both_families_and_transports() {
+fn whatever_ipv4_server_is_asked_answers() {
+    whatever_server_is_asked_answers(V4, &["8.8.8.8", "10.0.0.1", "169.254.20.10", "198.18.255.254"]);
+}
+
+#[test]
+fn whatever_ipv6_server_is_asked_answers() {
+    whatever_server_is_asked_answers(V6, &["2001:db8::53", "fe80::53%tg0"]);
+}
+
+fn whatever_server_is_asked_answers(asker: &str, servers: &[&str]) {
     let node = Node::new();
     node.serve(async |node| {
-        for server in
-            ["8.8.8.8", "10.0.0.1", "169.254.20.10", "198.18.255.254", "2001:db8::53", "fd00::1", "fe80::53%tg0"]
-        {
+        for server in servers {
             for transport in ["+notcp", "+tcp"] {
                 for (kind, address) in [("A", "203.0.113.10"), ("AAAA", "2001:db8:1::10"), ("TXT", "hello")] {
-                    let source = if server.contains(':') { V6 } else { V4 };
-                    let shown = node.dig(&format!("-b {source} {transport} @{server} WWW.Example.com {kind}")).await;
+                    let shown = node.dig(&format!("-b {asker} {transport} @{server} WWW.Example.com {kind}")).await;
                     assert!(
                         shown.contains("status: NOERROR") && shown.contains(address),
                         "{server} {transport} {kind}\n{shown}"
                     );
-                    let (shown_server, _scope) = server.split_once('%').unwrap_or((server, ""));
-                    assert!(shown.contains(&format!("SERVER: {shown_server}")), "{shown}");
+                    let (address, _scope) = server.split_once('%').unwrap_or((server, ""));
+                    assert!(shown.contains(&format!("SERVER: {address}")), "{shown}");
                 }
             }
         }
-        for asker in [V4, V6] {
-            let learned = node.notes.learned(asker, "www.example.com");
-            for (address, ttl) in [("203.0.113.10", 60), ("2001:db8:1::10", 90)] {
-                let own = learned.iter().filter(|(learned, _)| learned == address).map(|(_, ttl)| *ttl).max();
-                assert!(own.is_some_and(|own| (1..=ttl).contains(&own)), "{asker} {learned:?}");
-            }
+        let learned = node.notes.learned(asker, "www.example.com");
+        for (address, ttl) in [("203.0.113.10", 60), ("2001:db8:1::10", 90)] {
+            let own = learned.iter().filter(|(learned, _)| learned == address).map(|(_, ttl)| *ttl).max();
+            assert!(own.is_some_and(|own| (1..=ttl).contains(&own)), "{learned:?}");
         }
         assert!(node.notes.learned("198.18.0.11", "www.example.com").is_empty(), "another workload learns nothing");
+    });
+}
+
+/// The same without `dig`, quick enough for a kernel in emulation; a connected socket hears only whom it asked.
+#[test]
+fn sockets_of_both_families_hear_whom_they_asked() {
+    let node = Node::new();
+    node.serve(async |node| {
+        let scope: u32 = node.service.tg0_ifindex();
+        let servers = ["8.8.8.8:53".to_owned(), "[2001:db8::53]:53".to_owned(), format!("[fe80::53%{scope}]:53")];
+        for (id, server) in (1..).zip(servers) {
+            let server: SocketAddr = server.parse().unwrap();
+            let source = SocketAddr::new(if server.is_ipv4() { V4 } else { V6 }.parse().unwrap(), 0);
+            let udp = UdpSocket::bind(source).await.unwrap();
+            udp.connect(server).await.unwrap();
+            udp.send(&query(id, "app.example.com.")).await.unwrap();
+            let mut buffer = [0; 1500];
+            let length = tokio::time::timeout(2 * SOON, udp.recv(&mut buffer)).await.unwrap().unwrap();
+            let by_udp = Message::from_vec(&buffer[..length]).unwrap();
+
+            let socket = if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+            socket.bind(source).unwrap();
+            let mut tcp = tokio::time::timeout(2 * SOON, socket.connect(server)).await.unwrap().unwrap();
+            tcp.write_all(&framed(id, "app.example.com.")).await.unwrap();
+            let by_tcp = read_one(&mut tcp).await;
+            for answer in [by_udp, by_tcp] {
+                assert_eq!((answer.metadata.id, answer.answers.len()), (id, 4), "{server} {answer}");
+            }
+        }
     });
 }
 
@@ -95,7 +128,7 @@ fn long_answers_are_cut_and_come_by_tcp() {
             let whole = node.dig(&format!("{size} @8.8.8.8 many.example.com")).await;
             assert!(whole.contains("ANSWER: 120") && whole.contains("(TCP)"), "{size}\n{whole}");
         }
-        assert_eq!(node.notes.learned(V4, "many.example.com").len(), 120);
+        assert_eq!(node.notes.pairs(), 120);
     });
 }
 
@@ -129,7 +162,7 @@ fn an_answer_leaves_only_when_it_is_learned() {
     let node = Node::new();
     node.serve(async |node| {
         node.notes.shut();
-        let mut asking = node.spawn(&format!("dig +tries=1 +time=8 -b {V4} @8.8.8.8 www.example.com"));
+        let mut asking = node.spawn(&format!("dig +tries=1 +time=60 -b {V4} @8.8.8.8 www.example.com"));
         node.until_learning(1).await;
         let refused = node.dig("@8.8.8.8 secret.example.org").await;
         assert!(refused.contains("NXDOMAIN"), "others are answered meanwhile\n{refused}");
@@ -183,9 +216,12 @@ fn dead_upstreams_are_said_and_passed_over() {
         ];
         for (upstreams, want) in cases {
             *node.notes.upstreams.lock().unwrap() = upstreams.to_vec();
-            let start = Instant::now();
             let shown = node.dig("@8.8.8.8 www.example.com").await;
-            assert!(shown.contains(want) && start.elapsed() < SOON, "{upstreams:?} {:?}\n{shown}", start.elapsed());
+            let time = shown
+                .lines()
+                .find_map(|line| line.strip_prefix(";; Query time: ")?.strip_suffix(" msec")?.parse().ok());
+            let time = Duration::from_millis(time.unwrap_or(u64::MAX));
+            assert!(shown.contains(want) && time < SOON, "{upstreams:?} {time:?}\n{shown}");
             assert_eq!(want.starts_with("EDE"), shown.contains("status: SERVFAIL"), "{shown}");
         }
     });
@@ -224,14 +260,14 @@ fn bounds_hold_for_each_asker() {
     node.limits.connections_per_asker = 1;
     node.serve(async |node| {
         node.notes.shut();
-        let ask = |n: u32| node.spawn(&format!("dig +tries=1 +time=8 -b {V4} @8.8.8.8 {n}.wild.example.com"));
+        let ask = |n: u32| node.spawn(&format!("dig +tries=1 +time=60 -b {V4} @8.8.8.8 {n}.wild.example.com"));
         let waiting = [ask(1), ask(2)];
         node.until_learning(2).await;
         let third = node.dig("+time=1 @8.8.8.8 www.example.com").await;
         assert!(!third.contains("status:"), "dropped\n{third}");
         let by_tcp = node.dig("+tcp @8.8.8.8 www.example.com").await;
         assert!(by_tcp.contains("SERVFAIL") && by_tcp.contains("too many queries"), "{by_tcp}");
-        let other = node.spawn("dig +tries=1 +time=8 -b 198.18.0.11 @8.8.8.8 www.example.com");
+        let other = node.spawn("dig +tries=1 +time=60 -b 198.18.0.11 @8.8.8.8 www.example.com");
         node.until_learning(3).await;
         node.notes.open();
         for asking in waiting.into_iter().chain([other]) {
@@ -342,7 +378,7 @@ fn thousands_of_queries_at_once() {
         for ask in asks.collect::<Vec<_>>() {
             ask.await.unwrap();
         }
-        assert_eq!(node.notes.learned.lock().unwrap().len(), 4000);
+        assert_eq!(node.notes.pairs(), 4000);
     });
 }
 

@@ -132,6 +132,12 @@ impl Notes {
             .collect()
     }
 
+    /// How many addresses are open, each for one asker and name.
+    pub(crate) fn pairs(&self) -> usize {
+        let learned = self.learned.lock().unwrap();
+        learned.iter().map(|(asker, name, address, _)| (asker, name, address)).collect::<BTreeSet<_>>().len()
+    }
+
     fn answer(&self, asker: IpAddr, allowed: bool) -> Permit {
         let known = [V4, V6, "198.18.0.11"].map(|text| text.parse::<IpAddr>().unwrap());
         if !known.contains(&asker) {

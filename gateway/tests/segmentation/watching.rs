@@ -31,7 +31,7 @@ fn what_others_delete_is_put_back_within_a_second() {
             slowest = slowest.max(begun.elapsed());
             assert!(!world.node.exec(mended).trim().is_empty(), "{harm}");
             let mut rounds = 0;
-            while world.plan().await != "" {
+            while !world.plan().await.is_empty() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 rounds += 1;
                 assert!(rounds < 200, "{harm}: {}", world.plan().await);

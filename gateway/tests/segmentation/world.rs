@@ -1,7 +1,7 @@
 //! Namespaces to test in: a node, workloads, and what can be seen and sent there.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,9 +17,13 @@ use gateway::segmentation::{Desired, Node, Seal, Segmentation};
 use gateway::sys::namespace_helper::{HelperProcess, NamespaceHelper};
 use gateway::sys::netns::Netns;
 use gateway::workload::{Mac, Workload, WorkloadId};
+use tokio::io::AsyncWriteExt;
 
 /// A wait's bound: emulated machines are slow.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How long a connection may take, on an emulated machine too.
+const REPLY: Duration = Duration::from_secs(4);
 
 /// A named network namespace, deleted on drop.
 pub(crate) struct Namespace {
@@ -71,23 +75,23 @@ impl Namespace {
         let listener = listening.join().unwrap();
         let address = listener.local_addr().unwrap();
         let answering = std::thread::spawn(move || {
-            listener.set_nonblocking(false).unwrap();
-            if let Ok((mut stream, _)) = listener.accept() {
-                let _ = stream.write_all(b"yes");
-            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                listener.set_nonblocking(true).unwrap();
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                if let Ok(Ok((mut stream, _))) = tokio::time::timeout(REPLY, listener.accept()).await {
+                    let _ = stream.write_all(b"yes").await;
+                }
+            });
         });
         let asking = self.inside(move || -> std::io::Result<bool> {
-            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
-            stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+            let mut stream = TcpStream::connect_timeout(&address, REPLY)?;
+            stream.set_read_timeout(Some(REPLY))?;
             let mut heard = String::new();
             stream.read_to_string(&mut heard)?;
             Ok(heard == "yes")
         });
         let heard = asking.join().unwrap().unwrap_or(false);
-        if !heard {
-            // Lets the answering thread end.
-            let _ = there.inside(move || TcpStream::connect_timeout(&address, Duration::from_secs(1))).join();
-        }
         answering.join().unwrap();
         heard
     }
@@ -107,6 +111,15 @@ pub(crate) struct Sealed {
     pub(crate) fail: Mutex<bool>,
     /// Whether each link was down when it was sealed.
     pub(crate) was_down: Mutex<Vec<bool>>,
+    /// Do not look at the links.
+    quiet: bool,
+}
+
+impl Sealed {
+    /// One that runs no commands, for a thread that may not.
+    pub(crate) fn quiet() -> Self {
+        Self { quiet: true, ..Self::default() }
+    }
 }
 
 impl Seal for Sealed {
@@ -117,9 +130,17 @@ impl Seal for Sealed {
         let links = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         assert!(links.contains(workload.host_interface.as_str()), "sealed in the node's namespace");
         self.calls.lock().unwrap().push((host_ifindex, workload.id));
+        if self.quiet {
+            return Ok(());
+        }
         let up = must(&["ip", "link", "show", "up", "dev", workload.host_interface.as_str()]);
         self.was_down.lock().unwrap().push(up.is_empty());
         Ok(())
+    }
+
+    fn keep(&self, host_ifindex: u32, workload: &Workload) -> Result<bool, String> {
+        assert!(self.calls.lock().unwrap().contains(&(host_ifindex, workload.id)), "kept before it was sealed");
+        Ok(false)
     }
 
     fn unseal(&self, host_ifindex: u32, workload: &Workload) {
@@ -180,18 +201,7 @@ impl World {
 
     /// A workload for that namespace, not attached yet.
     pub(crate) fn prepare(&mut self, id: u32, network: &str, netns: &Path) -> Workload {
-        let network = &self.desired.networks[&network.parse::<Name>().unwrap()];
-        let request = Request {
-            id: WorkloadId(id),
-            namespace: "shop".parse().unwrap(),
-            name: format!("web-{id}").parse().unwrap(),
-            labels: BTreeMap::new(),
-            netns: netns.to_owned(),
-            guest_interface: None,
-        };
-        let handles = ("198.18.0.0/15".parse().unwrap(), "fd74:6769::/64".parse().unwrap());
-        attachment::prepare(request, network, self.desired.workloads.values(), "test", handles, &mut self.cursor)
-            .unwrap()
+        prepare(&self.desired, id, network, netns, &mut self.cursor)
     }
 
     /// A namespace with a workload in it, attached.
@@ -219,6 +229,25 @@ impl World {
         let name = |line: &str| line.split(": ").nth(1).unwrap().split('@').next().unwrap().to_owned();
         text.lines().map(name).filter(|name| name != "lo" && !name.starts_with("ifb")).collect()
     }
+}
+
+/// A workload as the first that was ever made with its desired state.
+pub(crate) fn workload_for(desired: &Desired, id: u32, network: &str, netns: &Path) -> Workload {
+    prepare(desired, id, network, netns, &mut Cursor::default())
+}
+
+fn prepare(desired: &Desired, id: u32, network: &str, netns: &Path, cursor: &mut Cursor) -> Workload {
+    let network = &desired.networks[&network.parse::<Name>().unwrap()];
+    let request = Request {
+        id: WorkloadId(id),
+        namespace: "shop".parse().unwrap(),
+        name: format!("web-{id}").parse().unwrap(),
+        labels: BTreeMap::new(),
+        netns: netns.to_owned(),
+        guest_interface: None,
+    };
+    let handles = ("198.18.0.0/15".parse().unwrap(), "fd74:6769::/64".parse().unwrap());
+    attachment::prepare(request, network, desired.workloads.values(), "test", handles, cursor).unwrap()
 }
 
 pub(crate) fn network(name: &str, subnets: &[(&str, Option<&str>)]) -> Network {

@@ -89,8 +89,9 @@ impl World {
         text(&output.unwrap(), command)
     }
 
-    /// One MAC on both ends; starting a service sets them apart again.
+    /// One MAC on both ends, and IPv6 on the node's: starting a service takes both back.
     pub(crate) fn be_host_again(&self) {
+        self.run(&format!("echo 0 > /proc/sys/net/ipv6/conf/{TG0}/disable_ipv6"));
         self.run(&format!("ip link set {TG0} address {TG1_MAC}"));
     }
 

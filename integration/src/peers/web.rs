@@ -61,7 +61,7 @@ fn configuration(folder: &Path, sites: &[WebSite]) -> String {
     let place = folder.display();
     let mut text = format!(
         "user root;\nworker_processes 1;\npid {place}/nginx.pid;\nerror_log {place}/error.log;\n\
-         events {{ worker_connections 512; }}\nhttp {{\n  default_type text/plain;\n  keepalive_timeout 60s;\n  \
+         events {{ worker_connections 512; }}\nhttp {{\n  default_type text/plain;\n  keepalive_timeout 60s;\n  ssl_protocols TLSv1.2 TLSv1.3;\n  \
          client_body_temp_path {place}/body;\n  proxy_temp_path {place}/proxy;\n  fastcgi_temp_path {place}/fastcgi;\n  \
          uwsgi_temp_path {place}/uwsgi;\n  scgi_temp_path {place}/scgi;\n  \
          log_format plain '$server_name $remote_addr \"$request\" $status $connection';\n  \

@@ -45,18 +45,38 @@ pub fn enter(namespace: &File) -> io::Result<()> {
     check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
-/// Sets `lo` of the calling thread's namespace up (netdevice(7)).
+/// Whether the interface of the calling thread's namespace is up with a carrier, so that frames are taken.
+///
+/// # Errors
+/// When there is no such interface.
+pub fn is_running(interface: &str) -> io::Result<bool> {
+    let flags = flags(libc::SIOCGIFFLAGS, interface, 0)?;
+    Ok(libc::c_int::from(flags) & libc::IFF_RUNNING != 0)
+}
+
+/// Sets `lo` of the calling thread's namespace up.
 fn loopback_up() -> io::Result<()> {
+    flags(libc::SIOCSIFFLAGS, "lo", libc::IFF_UP as libc::c_short).map(drop)
+}
+
+/// Reads or writes an interface's flags (netdevice(7)).
+fn flags(request: libc::Ioctl, interface: &str, flags: libc::c_short) -> io::Result<libc::c_short> {
     // SAFETY: socket takes numbers only.
     let raw = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the descriptor is fresh and owned by nobody else.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     // SAFETY: an all-zero ifreq is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+    let mut message: libc::ifreq = unsafe { std::mem::zeroed() };
+    let name = interface.as_bytes();
+    if name.len() >= message.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in message.ifr_name.iter_mut().zip(name) {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads a live ifreq with a NUL-terminated name.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, ptr::from_ref(&request)) }).map(drop)
+    message.ifr_ifru.ifru_flags = flags;
+    // SAFETY: both requests take a live ifreq with a NUL-terminated name, and touch nothing but it.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), request, ptr::from_mut(&mut message)) })?;
+    // SAFETY: flags were written above, and by the kernel when they were asked for.
+    Ok(unsafe { message.ifr_ifru.ifru_flags })
 }

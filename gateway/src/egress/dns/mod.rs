@@ -9,23 +9,24 @@
 //!    on ([`resolve`]), so that upstream sockets are made in the node's namespace.
 //! 4. [`Resolution::permit`] decides. A refused name is NXDOMAIN with extended error 18 (Prohibited) and a short
 //!    negative TTL, never REFUSED: there glibc and musl stop their search list ([`answer`]). An unknown asker gets nothing.
-//! 5. [`upstream`] asks by hickory: random id and port, next server on failure, TCP where an answer is truncated. What
-//!    comes back goes on byte for byte but for its id, so that record types nobody here knows, CNAME chains
-//!    and signatures pass. Client options are not sent up; the DO, CD, AD and RD bits are.
+//! 5. [`upstream`] asks by hickory, on sockets of [`node_side`]: random id and port, the next server on failure, TCP
+//!    where an answer is truncated. What comes back goes on byte for byte but for its id, so that record types nobody
+//!    here knows, CNAME chains and signatures pass. Client options are not sent up; the DO, CD, AD and RD bits are.
 //! 6. [`chain`] reads the answer section. An address that no name may have (loopback, link-local, multicast,
 //!    unspecified, IPv4 in IPv6, handles), also as HTTPS/SVCB hint, makes the whole answer NXDOMAIN with extended error
-//!    17 (Filtered): DNS rebinding. Else the A and AAAA records of the asked name, or of what its CNAME
-//!    chain leads to, are its addresses, each with the least TTL on the way.
-//!    Addresses elsewhere in the message, hints included, are not learned and so open nothing; clients ask A and AAAA before they connect (RFC 9460, 3).
+//!    17 (Filtered): DNS rebinding. Else the A and AAAA records of the asked name, or of what its CNAME chain leads to,
+//!    are its addresses, each with the least TTL on the way. Addresses elsewhere in the message, hints included, are not
+//!    learned and so open nothing; clients ask A and AAAA before they connect (RFC 9460, 3).
 //! 7. [`Resolution::learn`] puts them into the kernel's table. Only after that the answer leaves; if it fails, the answer
 //!    is SERVFAIL with an extended error. A UDP answer past 1 232 bytes, or the client's own limit, is cut to nothing with TC set.
 //!
 //! Bounded things: [`Server`] owns two [`quota::Quota`]s, of queries and of TCP connections; a UDP query past its quota is
 //! dropped (the client asks again), one over TCP gets SERVFAIL, a connection is closed. [`tcp`] owns a channel of
-//! answers for each connection, [`upstream`] a map of servers that failed lately.
+//! answers for each connection, [`upstream`] a map of how servers did lately.
 
 mod answer;
 mod chain;
+mod node_side;
 mod outcome;
 mod question;
 mod quota;
@@ -122,7 +123,8 @@ pub enum DnsError {
     Stopped,
 }
 
-/// The running server; dropping it closes its sockets. Queries that are being answered end on their own deadline.
+/// The running server; dropping it stops listening. What is being answered ends on its own deadline of some seconds, and
+/// only then its UDP socket is closed.
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<AbortHandle>,

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::PORT;
@@ -30,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const PIPELINED: usize = 64;
 /// Connections that wait in the kernel.
 const BACKLOG: u32 = 1024;
+/// After an error of the system (no file descriptors, no memory) that would come again at once.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Longest query read, in bytes.
 const LONGEST: usize = 4096;
 
@@ -56,7 +58,7 @@ pub(super) async fn serve(listener: TcpListener, resolver: Arc<Resolver>, connec
             },
             Err(error) => {
                 debug!(%error, "a connection could not be accepted");
-                tokio::task::yield_now().await;
+                sleep(PAUSE).await;
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -16,6 +17,8 @@ use super::resolve::Resolver;
 use crate::sys::pktinfo::{self, Way};
 use crate::sys::socket;
 
+/// After an error of the system (no memory) that would come again at once.
+const PAUSE: Duration = Duration::from_millis(5);
 /// Longest query read, in bytes; a longer one is malformed.
 const LONGEST: usize = 4096;
 /// Bytes of queries that wait in the kernel: a burst of some thousand.
@@ -39,7 +42,7 @@ pub(super) async fn serve(socket: UdpSocket, resolver: Arc<Resolver>) {
             Ok(received) => take(&socket, &resolver, &buffer[..received.length], received.way).await,
             Err(error) => {
                 debug!(%error, "a datagram could not be received");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

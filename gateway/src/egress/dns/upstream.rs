@@ -1,20 +1,16 @@
 //! Asking upstream servers, by hickory's exchanges, from the node's side.
 //!
-//! Owns the map of servers that failed lately, at most [`REMEMBERED`] of them: they are asked last for [`AVOIDED`].
-//! When the map is full, its oldest entry goes.
+//! Owns the map of how servers did lately, at most [`REMEMBERED`] of them; when it is full, the one heard of longest ago
+//! goes. A server that fails is asked last for [`AVOIDED`]. A query that times out while others are answered is that
+//! name's fault, not the server's: no workload can make a server look dead.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use config::names::InterfaceName;
-use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
-use hickory_resolver::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioHandle, TokioTime};
 use hickory_resolver::net::tcp::TcpClientStream;
 use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsRequestSender, FirstAnswer};
@@ -22,14 +18,12 @@ use hickory_resolver::net::{DnsHandle, NetError};
 use hickory_resolver::proto::op::{
     DnsRequest, DnsRequestOptions, DnsResponse, Edns, Message, MessageType, ResponseCode,
 };
-use tokio::io::{Interest, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::answer::UDP_LIMIT;
+use super::node_side::NodeSide;
 use super::question::Question;
-use crate::sys::socket;
 use crate::telemetry::metrics;
 
 /// For the whole of one query: less than the five seconds after which stub resolvers ask again.
@@ -40,7 +34,9 @@ const TURN: Duration = Duration::from_millis(1_500);
 const AGAIN: Duration = Duration::from_millis(700);
 /// How long a server that failed is asked last.
 const AVOIDED: Duration = Duration::from_secs(10);
-/// Servers remembered as failed.
+/// Least time between two warnings about one server.
+const QUIET: Duration = Duration::from_secs(60);
+/// Servers remembered.
 const REMEMBERED: usize = 256;
 
 /// A server, and the device it is reached by: tenants' servers may have the same address.
@@ -49,7 +45,15 @@ type Server = (SocketAddr, Option<InterfaceName>);
 /// The way to upstream servers.
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
-    failed: Mutex<HashMap<Server, Instant>>,
+    health: Mutex<HashMap<Server, Health>>,
+}
+
+/// How a server did lately.
+#[derive(Clone, Copy, Debug, Default)]
+struct Health {
+    answered: Option<Instant>,
+    failed: Option<Instant>,
+    warned: Option<Instant>,
 }
 
 /// An answer as read, and as it came.
@@ -82,11 +86,15 @@ impl Upstream {
         device: Option<&InterfaceName>,
     ) -> Result<Response, Unanswered> {
         let end = Instant::now() + DEADLINE;
-        let node = NodeSide { device: device.cloned(), tasks: TokioHandle::default() };
+        let node = NodeSide::new(device.cloned(), DEADLINE);
         let ordered = self.ordered(servers, device);
         let (mut servfail, mut unanswered) = (None, Unanswered::NoServer);
         for (index, server) in ordered.iter().enumerate() {
-            let left = end.saturating_duration_since(Instant::now());
+            let start = Instant::now();
+            let left = end.saturating_duration_since(start);
+            if left.is_zero() {
+                break;
+            }
             let turn = if index + 1 < ordered.len() { TURN.min(left) } else { left };
             match timeout(turn, exchange(question, server.0, &node, turn)).await.unwrap_or(Err(NetError::Timeout)) {
                 Ok(response) => {
@@ -98,7 +106,7 @@ impl Upstream {
                     }
                 }
                 Err(error) => {
-                    self.note_failure(server, &error);
+                    self.note_failure(server, start, &error);
                     unanswered =
                         if is_timeout(&error) { Unanswered::Silent } else { Unanswered::Network(error.to_string()) };
                 }
@@ -108,38 +116,54 @@ impl Upstream {
     }
 
     fn ordered(&self, servers: &[SocketAddr], device: Option<&InterfaceName>) -> Vec<Server> {
-        let failed = self.lock();
-        let now = Instant::now();
+        let health = self.lock();
         let all = servers.iter().map(|server| (*server, device.cloned()));
-        let (well, ill): (Vec<Server>, Vec<Server>) =
-            all.partition(|server| failed.get(server).is_none_or(|since| now - *since > AVOIDED));
+        let (well, ill): (Vec<Server>, Vec<Server>) = all.partition(|server| {
+            let failed = health.get(server).and_then(|health| health.failed);
+            failed.is_none_or(|since| since.elapsed() > AVOIDED)
+        });
         well.into_iter().chain(ill).collect()
     }
 
     fn note_answer(&self, server: &Server) {
-        if self.lock().remove(server).is_some() {
-            info!(server = %server.0, "the upstream DNS server answers again");
+        let mut health = self.lock();
+        let health = entry(&mut health, server);
+        health.answered = Some(Instant::now());
+        if health.failed.take().is_some() {
+            debug!(server = %server.0, "the upstream DNS server answers again");
         }
     }
 
-    fn note_failure(&self, server: &Server, error: &NetError) {
+    fn note_failure(&self, server: &Server, start: Instant, error: &NetError) {
         metrics::dns_upstream_failure();
-        let mut failed = self.lock();
-        if failed.len() >= REMEMBERED
-            && !failed.contains_key(server)
-            && let Some(oldest) = failed.iter().min_by_key(|(_, since)| **since).map(|(server, _)| server.clone())
-        {
-            failed.remove(&oldest);
+        let mut health = self.lock();
+        let health = entry(&mut health, server);
+        if health.answered.is_some_and(|answered| answered >= start) {
+            return;
         }
-        if failed.insert(server.clone(), Instant::now()).is_none() {
+        let now = Instant::now();
+        health.failed = Some(now);
+        if health.warned.is_none_or(|warned| now - warned > QUIET) {
+            health.warned = Some(now);
             warn!(server = %server.0, %error, "an upstream DNS server does not answer; check `[dns] upstreams`, the network's `dns`, and the route there");
         }
     }
 
     /// A panic elsewhere cannot leave the map half-written.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Server, Instant>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Server, Health>> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn entry<'a>(all: &'a mut HashMap<Server, Health>, server: &Server) -> &'a mut Health {
+    if all.len() >= REMEMBERED
+        && !all.contains_key(server)
+        && let Some(oldest) =
+            all.iter().min_by_key(|(_, health)| health.answered.max(health.failed)).map(|(server, _)| server.clone())
+    {
+        all.remove(&oldest);
+    }
+    all.entry(server.clone()).or_default()
 }
 
 /// One server: UDP from a port of the kernel's choice with a random id, then TCP if the answer was cut.
@@ -193,84 +217,5 @@ fn is_timeout(error: &NetError) -> bool {
         NetError::Timeout => true,
         NetError::Io(error) => error.kind() == io::ErrorKind::TimedOut,
         _ => false,
-    }
-}
-
-/// Sockets of the node's namespace, bound to a device where one is given.
-#[derive(Clone)]
-struct NodeSide {
-    device: Option<InterfaceName>,
-    tasks: TokioHandle,
-}
-
-impl NodeSide {
-    fn device(&self) -> Option<&[u8]> {
-        self.device.as_ref().map(|device| device.as_str().as_bytes())
-    }
-}
-
-type Soon<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
-
-impl RuntimeProvider for NodeSide {
-    type Handle = TokioHandle;
-    type Timer = TokioTime;
-    type Udp = Datagrams;
-    type Tcp = AsyncIoTokioAsStd<TcpStream>;
-
-    fn create_handle(&self) -> TokioHandle {
-        self.tasks.clone()
-    }
-
-    fn connect_tcp(&self, server: SocketAddr, _: Option<SocketAddr>, wait: Option<Duration>) -> Soon<Self::Tcp> {
-        let node = self.clone();
-        Box::pin(async move {
-            let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            socket.bind_device(node.device())?;
-            socket.set_nodelay(true)?;
-            Ok(AsyncIoTokioAsStd(timeout(wait.unwrap_or(DEADLINE), socket.connect(server)).await??))
-        })
-    }
-
-    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Soon<Datagrams> {
-        let node = self.clone();
-        Box::pin(async move {
-            let socket = UdpSocket::bind(local).await?;
-            socket.bind_device(node.device())?;
-            socket.connect(server).await?;
-            Ok(Datagrams { socket, server })
-        })
-    }
-}
-
-/// A connected socket: other senders are not heard, and an ICMP error (a closed port) ends the wait at once. For that
-/// the wait must be for errors too, which tokio's own `recv_from` does not do.
-struct Datagrams {
-    socket: UdpSocket,
-    server: SocketAddr,
-}
-
-type Waiting<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
-
-impl DnsUdpSocket for Datagrams {
-    type Time = TokioTime;
-
-    fn poll_recv_from(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
-        let mut buffer = ReadBuf::new(buffer);
-        self.socket.poll_recv(context, &mut buffer).map_ok(|()| (buffer.filled().len(), self.server))
-    }
-
-    fn recv_from<'a, 'b, 'w>(&'a self, buffer: &'b mut [u8]) -> Waiting<'w, (usize, SocketAddr)>
-    where
-        'a: 'w,
-        'b: 'w,
-    {
-        let readable = Interest::READABLE | Interest::ERROR;
-        Box::pin(async move {
-            Ok((self.socket.async_io(readable, || socket::receive(self.socket.as_fd(), buffer)).await?, self.server))
-        })
-    }
-
-    fn poll_send_to(&self, context: &mut Context<'_>, bytes: &[u8], _: SocketAddr) -> Poll<io::Result<usize>> {
-        self.socket.poll_send(context, bytes)
     }
 }

@@ -19,7 +19,7 @@ pub mod names;
 pub mod node;
 pub mod workloads;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -157,16 +157,10 @@ impl Tables {
             make_folder(folder)?;
         }
 
-        let ebpf = EbpfLoader::new()
-            .default_map_pin_directory(&maps)
-            .verifier_log_level(VerifierLogLevel::DISABLE)
-            .map_max_entries("flows", limits.flows)
-            .map_max_entries("learned", limits.learned)
-            .map_max_entries("names", limits.learned)
-            .map_max_entries("name_classes", limits.learned.saturating_mul(4))
-            .load(OBJECT)
-            .map_err(|e| OpenError::Load(chain(&e)))?;
-        let (programs, start_sweeper) = Programs::load(ebpf, &folder).map_err(|e| OpenError::Load(chain(&*e)))?;
+        // the verifier's log costs more time than verifying: it is asked for when there is something to read in it
+        let loaded = load(limits, &folder, VerifierLogLevel::DISABLE);
+        if let Err(e) = &loaded { eprintln!("RETRY {e}"); }
+        let (programs, start_sweeper) = loaded.or_else(|_| load(limits, &folder, VerifierLogLevel::DEBUG))?;
         let per_cpu = |table: &'static str| (table, maps.join(table));
         let tables = Self {
             programs,
@@ -237,6 +231,19 @@ impl Tables {
         let missing = || TableError { table: "settings", source: io::ErrorKind::NotFound.into() };
         self.settings.get(&0).in_table("settings")?.ok_or_else(missing)
     }
+}
+
+fn load(limits: &Limits, folder: &Path, log: VerifierLogLevel) -> Result<(Programs, OwnedFd), OpenError> {
+    let ebpf = EbpfLoader::new()
+        .default_map_pin_directory(folder.join("maps"))
+        .verifier_log_level(log)
+        .map_max_entries("flows", limits.flows)
+        .map_max_entries("learned", limits.learned)
+        .map_max_entries("names", limits.learned)
+        .map_max_entries("name_classes", limits.learned.saturating_mul(4))
+        .load(OBJECT)
+        .map_err(|e| OpenError::Load(chain(&e)))?;
+    Programs::load(ebpf, folder).map_err(|e| OpenError::Load(chain(&*e)))
 }
 
 /// A time as the tables have it.

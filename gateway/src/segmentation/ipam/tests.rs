@@ -1,7 +1,10 @@
 use super::*;
 
-fn network(subnets: &[(&str, Option<&str>, Option<(&str, &str)>)]) -> Network {
-    let subnet = |(cidr, gateway, range): &(&str, Option<&str>, Option<(&str, &str)>)| Subnet {
+/// CIDR, gateway, range.
+type Written<'a> = (&'a str, Option<&'a str>, Option<(&'a str, &'a str)>);
+
+fn network(subnets: &[Written<'_>]) -> Network {
+    let subnet = |(cidr, gateway, range): &Written<'_>| Subnet {
         cidr: cidr.parse().unwrap(),
         gateway: gateway.map(|g| g.parse().unwrap()),
         range: range.map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())),

@@ -22,7 +22,9 @@ pub(super) fn before(desired: &Desired, observed: &Observed) -> Vec<Step> {
         match &observed.table {
             Table::As(present) if *present == ruleset => {}
             Table::As(present) => steps.push(Step::PutTable { ruleset, was: Some(present.clone()) }),
-            Table::Absent | Table::Other => steps.push(Step::PutTable { ruleset, was: None }),
+            Table::Absent => steps.push(Step::PutTable { ruleset, was: None }),
+            // An earlier daemon's, most likely: not to be deleted when this is taken back, since it may close something.
+            Table::Other => steps.push(Step::PutTable { was: Some(ruleset.clone()), ruleset }),
         }
     }
     let routes = |ipv4| desired.networks.values().any(|network| network.routes(ipv4));

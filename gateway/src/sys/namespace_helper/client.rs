@@ -16,7 +16,7 @@ use crate::sys::netns::{Netns, NetnsError};
 use crate::sys::{netlink::Netlink, netlink::NetlinkError, passing};
 
 /// How long one request may take.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Why the helper did not do what was asked.
 #[derive(Debug, thiserror::Error)]

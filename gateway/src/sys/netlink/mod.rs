@@ -40,7 +40,7 @@ pub use port::PortFlags;
 pub use route::ConnectedRoute;
 
 /// How long one request may take, its repetitions included.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// How often a request is asked when the kernel is busy or interrupts the dump.
 pub const ATTEMPTS: u32 = 6;

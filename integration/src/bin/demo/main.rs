@@ -35,11 +35,13 @@ fn main() -> ExitCode {
         ["up"] => up(false),
         ["up", "--keep"] => up(true),
         ["down"] => down(),
+        ["local"] => show(Segments::Local, false),
+        ["local", "--keep"] => show(Segments::Local, true),
         ["vlan"] => show(Segments::Vlan, false),
         // The internet's echo hosts of a world that outlives this process.
         ["echo", place] => serve_echoes(place),
         _ => {
-            eprintln!("usage: demo up [--keep] | down | vlan");
+            eprintln!("usage: demo up [--keep] | down | local [--keep] | vlan");
             return ExitCode::from(2);
         }
     };

@@ -86,7 +86,7 @@ impl Stage {
         let (socket, netctl) = (daemon.netctl().socket().display(), binary("netctl"));
         println!("\nThe world {} stays. To look around:", world.name());
         println!("  export TIDEGATE_SOCKET={socket}");
-        println!("  {} get workloads -o wide", netctl.display());
+        println!("  {} get workloads -A -o wide", netctl.display());
         println!("  {} explain --from shop/web-1 --to api.example.com:443", netctl.display());
         println!("  ip netns exec {} bash                     # the node", node.name());
         println!("  ip netns exec {} bash                 # the internet", internet.namespace.name());

@@ -53,29 +53,32 @@ pub(crate) fn show_netctl(stage: &Stage) {
     for words in [
         "get networks",
         "get namespaces",
-        "get workloads",
-        "get egresspolicies",
-        "get exposedapps",
-        "flows",
+        "get workloads -A -o wide",
+        "get egresspolicies -A",
+        "get exposedapps -A",
+        "flows -n shop",
         "explain --from shop/web-1 --to api.example.com:443",
     ] {
         println!("\n$ netctl {words}");
         let said = stage.site.netctl().run(&words.split(' ').collect::<Vec<_>>());
-        let (shown, rest) = first_lines(&said.stdout, 24);
+        let (shown, left_out) = head_and_tail(&said.stdout, 24);
         print!("{shown}{}", said.stderr);
-        if rest > 0 {
-            println!("… and {rest} lines more");
+        if left_out > 0 {
+            println!("({left_out} older lines left out)");
         }
     }
 }
 
-fn first_lines(text: &str, count: usize) -> (String, usize) {
-    let shown: String = text.lines().take(count).map(|line| format!("{line}\n")).collect();
-    (shown, text.lines().count().saturating_sub(count))
+/// The first line, which names the columns, and the last ones.
+fn head_and_tail(text: &str, count: usize) -> (String, usize) {
+    let lines: Vec<&str> = text.lines().collect();
+    let left_out = lines.len().saturating_sub(count);
+    let shown = lines.iter().enumerate().filter(|(index, _)| *index == 0 || *index > left_out);
+    (shown.map(|(_, line)| format!("{line}\n")).collect(), left_out)
 }
 
 fn row(from: &str, to: &str, expected: &str, seen: &str, rule: &str) {
-    println!("{from:<17} → {to:<58} {expected:<13} {seen:<13} {rule}");
+    println!("{from:<17} → {to:<67} {expected:<13} {seen:<13} {rule}");
 }
 
 fn attempt(stage: &Stage, line: &Line<'_>) -> End {

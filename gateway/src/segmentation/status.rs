@@ -1,0 +1,79 @@
+//! How things stand, for `status`, the composition and the watch.
+
+use std::collections::BTreeSet;
+
+use config::names::Name;
+
+use super::desired::Desired;
+use super::names;
+use super::observe::Observed;
+use super::plan::Refusal;
+use crate::workload::{Mac, Workload, WorkloadId};
+
+/// How things stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// How the namespace helper ended; it should not have.
+    pub helper_ended: Option<String>,
+    /// What of the desired state cannot be done.
+    pub refusals: Vec<Refusal>,
+    /// What failed when it was tried last.
+    pub errors: Vec<String>,
+    /// Workloads whose namespace is gone: to be detached, and their leases freed.
+    pub gone: BTreeSet<WorkloadId>,
+    /// Host sides of the workloads.
+    pub ports: Vec<Port>,
+    /// VLAN sub-interfaces.
+    pub segments: Vec<Segment>,
+    /// Steps taken to put back what others had changed, since the start.
+    pub repairs: u64,
+}
+
+/// The host side of a workload, at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Whose.
+    pub workload: WorkloadId,
+    /// The link's index.
+    pub ifindex: u32,
+    /// What the workload sees as its gateway.
+    pub bridge_mac: Mac,
+}
+
+/// The VLAN side of a network, at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The network.
+    pub network: Name,
+    /// Index of the VLAN sub-interface.
+    pub ifindex: u32,
+}
+
+/// Indexes of the links that are ours.
+pub(super) fn own(observed: &Observed) -> BTreeSet<u32> {
+    let marked = |alias: &String| names::is_ours(alias);
+    observed.links.iter().filter(|link| link.alias.as_ref().is_some_and(marked)).map(|link| link.index).collect()
+}
+
+/// Host sides that are there.
+pub(super) fn ports(desired: &Desired, observed: &Observed) -> Vec<Port> {
+    let port = |workload: &Workload| {
+        let link = observed.link(&workload.host_interface)?;
+        let bridge_mac = names::link_mac(&desired.node.seed, &names::bridge(&workload.network));
+        (link.alias == Some(names::workload_mark(workload))).then_some(Port {
+            workload: workload.id,
+            ifindex: link.index,
+            bridge_mac,
+        })
+    };
+    desired.workloads.values().filter_map(port).collect()
+}
+
+/// VLAN sub-interfaces that are there.
+pub(super) fn segments(desired: &Desired, observed: &Observed) -> Vec<Segment> {
+    let segment = |network: &config::resource::Network| {
+        let link = network.vlan.as_ref().and_then(|_| observed.link(&names::vlan(&network.name)))?;
+        Some(Segment { network: network.name.clone(), ifindex: link.index })
+    };
+    desired.networks.values().filter_map(segment).collect()
+}

@@ -1,0 +1,121 @@
+//! Programs on devices: they outlive the daemon, are replaced without a gap, and are put back.
+
+use std::process::Command;
+
+use gateway::egress::tables::Tables;
+use policy::reason::Reason::*;
+
+use super::frames::*;
+use super::world::*;
+
+/// Sends a frame into `w1` from its other end, and why it passed or not there.
+fn arrives(node: &Node, frame: &[u8]) -> Vec<u8> {
+    let before = node.counts();
+    send(frame);
+    wait_until("the frame is counted", || node.counts() != before);
+    let after = node.counts();
+    after.into_iter().filter(|(reason, n)| before[reason] != *n).map(|(reason, _)| reason).collect()
+}
+
+fn send(frame: &[u8]) {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    // SAFETY: plain arguments; the descriptor is owned at once.
+    let socket = unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)) };
+    // SAFETY: a zeroed sockaddr_ll is a valid one.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = ifindex("w1p") as i32;
+    let length = size_of::<libc::sockaddr_ll>() as u32;
+    // SAFETY: a buffer with its length and an address with its length.
+    let sent = unsafe { libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), length) };
+    assert_eq!(sent, frame.len() as isize);
+}
+
+/// Frames of the kernel's own making would be counted between ours.
+fn quiet(device: &str) {
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
+}
+
+fn attached() -> Node {
+    let node = Node::new();
+    quiet("w1");
+    quiet("w1p");
+    node.tables.attach(node.device).unwrap();
+    node
+}
+
+#[test]
+fn programs_outlive_the_daemon_and_the_next_one_replaces_them() {
+    let mut node = attached();
+    let denied = out(&plain(OWN4, "10.8.0.1", TCP, &tcp(1, 80, SYN)));
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+    let path = node.bpffs.path();
+    let limits = node.limits.clone();
+    drop(std::mem::replace(&mut node.tables, Tables::open(&limits, &path).unwrap()));
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8], "once, not by two programs");
+    assert!(!node.tables.ensure_attached(node.device).unwrap(), "the new program is there already");
+    node.tables.attach(node.device).unwrap();
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+    node.tables.detach(node.device).unwrap();
+    node.tables.detach(node.device).unwrap();
+    assert!(node.tables.ensure_attached(node.device).unwrap());
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+}
+
+#[test]
+fn what_somebody_removes_is_put_back() {
+    let node = attached();
+    assert!(!node.tables.ensure_attached(node.device).unwrap());
+    if node.tables.has_tcx() {
+        for entry in std::fs::read_dir(node.tables.folder().join("links")).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    } else {
+        assert!(Command::new("tc").args(["qdisc", "del", "dev", "w1", "clsact"]).status().unwrap().success());
+    }
+    let mut repairs = 0;
+    let wanted = if node.tables.has_tcx() { 2 } else { 1 };
+    // a link goes a little after its pin, and until then the program is still there
+    wait_until("both programs are back", || {
+        repairs += u32::from(node.tables.ensure_attached(node.device).unwrap());
+        repairs == wanted || (repairs == 1 && !node.tables.ensure_attached(node.device).unwrap())
+    });
+    let denied = out(&plain(OWN4, "10.8.0.1", TCP, &tcp(1, 80, SYN)));
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+}
+
+#[test]
+fn a_device_that_is_gone_leaves_its_number_to_the_next() {
+    let node = attached();
+    ip("link del w1");
+    assert!(node.tables.ensure_attached(node.device).is_err());
+    let error = node.tables.attach(node.device).unwrap_err().to_string();
+    assert!(error.contains(&format!("device {}", node.device)), "{error}");
+    ip(&format!("link add w1 index {} type veth peer name w1p", node.device));
+    node.tables.attach(node.device).unwrap();
+    quiet("w1");
+    quiet("w1p");
+    ip("link set w1 up");
+    ip("link set w1p up");
+    let denied = out(&plain(OWN4, "10.8.0.1", TCP, &tcp(1, 80, SYN)));
+    assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
+}
+
+#[test]
+fn filters_of_others_still_run() {
+    let node = attached();
+    let tc = |arguments: &str| assert!(Command::new("tc").args(arguments.split(' ')).status().unwrap().success());
+    if node.tables.has_tcx() {
+        tc("qdisc add dev w1 clsact");
+    }
+    // somebody's filter after ours: the same program once more, so that what reaches it is counted twice
+    let program = node.tables.folder().join("programs/from_workload");
+    tc(&format!("filter add dev w1 ingress prio 100 bpf direct-action object-pinned {}", program.display()));
+    let passes = ethernet(MAC, BROADCAST, 0x0806, &arp(1, MAC, OWN4, GATEWAY4));
+    let drops = ethernet(MAC, BROADCAST, 0x0806, &arp(2, MAC, GATEWAY4, OWN4));
+    let before = node.counts();
+    send(&passes);
+    wait_until("both filters count", || node.counts()[&(SegmentControl as u8)] == before[&(SegmentControl as u8)] + 2);
+    assert_eq!(arrives(&node, &drops), [SpoofedAddress as u8]);
+    assert_eq!(node.counts()[&(SpoofedAddress as u8)], 1, "a drop is final");
+}

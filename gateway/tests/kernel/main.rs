@@ -1,0 +1,14 @@
+//! The kernel programs through the real door: on frames by `BPF_PROG_TEST_RUN`, and on real flows between network
+//! namespaces. Needs root; everything lives in namespaces and on a bpf file system of its own.
+
+mod attaching;
+mod errors;
+mod flows;
+mod frames;
+mod from_service;
+mod from_workload;
+mod live;
+mod restart;
+mod service;
+mod to_workload;
+mod world;
