@@ -210,13 +210,13 @@ spec:
     #[test]
     fn what_is_taken_out_is_missed_by_what_needs_it() {
         let mut set: Resources = parse("", BASE).unwrap().into_iter().map(|parsed| parsed.resource).collect();
-        set.remove(&"network/a".parse().unwrap());
+        set.remove(&ResourceKey::network("a".parse().unwrap()));
         let told = |set: &Resources| check(set).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             told(&set),
             ["namespace/shop: spec.network: there is no Network `a`; apply the Network first, or with this"]
         );
-        set.remove(&"namespace/shop".parse().unwrap());
+        set.remove(&ResourceKey::namespace("shop".parse().unwrap()));
         assert_eq!(
             told(&set),
             ["egresspolicy/shop/p", "exposedapp/shop/web"].map(|key| format!(

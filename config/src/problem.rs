@@ -4,12 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One thing to mend. As text `shop.yaml:12: spec.allow[1].ports[0].port: what; mend`.
+/// One thing to mend, in a manifest or between resources. As text `shop.yaml:12: spec.allow[1].ports[0].port: what; mend`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
-    /// The file, or the resource (`network/tenant-a`) where no file is known.
+    /// The file's name as it was given, or the resource (`network/tenant-a`) where no file is known.
     pub file: String,
-    /// From 1; `None` where no file is known.
+    /// Line in the file, from 1; `None`, and absent in JSON, where no file is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     /// Path of the key, as `spec.allow[1].ports[0].port`; empty for the whole document.
     pub key: String,

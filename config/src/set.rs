@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn a_resource_replaces_the_one_of_its_key_and_can_go() {
         let mut set = set();
-        let key: ResourceKey = "egp/shop/web".parse().unwrap();
+        let key = ResourceKey { kind: Kind::EgressPolicy, namespace: Some(name("shop")), name: name("web") };
         assert_eq!(set.origin(&key).and_then(|origin| origin.line("spec.selector.matchLabels.app")), Some(6));
         assert_eq!(set.origin(&key).and_then(|origin| origin.line("spec.selector.absent[3].key")), Some(6));
         let old = set.remove(&key).unwrap();
@@ -275,7 +275,7 @@ mod tests {
         let mut other = set();
         other.forget_origins();
         assert_eq!(set(), other);
-        other.remove(&"ns/shop".parse().unwrap());
+        other.remove(&ResourceKey::namespace(name("shop")));
         assert_ne!(set(), other);
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::settings::Settings;
+use crate::sys::sysctl::bridged_frames_pass_netfilter;
 
 /// The name of the check of this process's capabilities.
 pub const PRIVILEGES: &str = "privileges";
@@ -39,6 +40,7 @@ pub struct Check {
 
 /// Looks at everything. Changes nothing on the node.
 pub fn checks(settings: &Settings, vlan: bool) -> Vec<Check> {
+    let dropping = dropping_forward_chains(&chains());
     vec![
         privileges(),
         kernel_types(),
@@ -47,8 +49,8 @@ pub fn checks(settings: &Settings, vlan: bool) -> Vec<Check> {
         nft(),
         vlan_interfaces(vlan),
         ipv6(),
-        bridge_netfilter(),
-        forward_policy(),
+        bridge_netfilter(bridged_frames_pass_netfilter().unwrap_or_default(), &dropping),
+        forward_policy(&dropping),
     ]
 }
 
@@ -75,7 +77,7 @@ fn privileges() -> Check {
         .collect();
     let found = if missing.is_empty() { "all there".to_owned() } else { format!("without {}", missing.join(", ")) };
     check(
-        "privileges",
+        PRIVILEGES,
         Weight::Required,
         missing.is_empty(),
         found,
@@ -160,25 +162,36 @@ fn ipv6() -> Check {
     )
 }
 
-fn bridge_netfilter() -> Check {
-    let on: Vec<&str> = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"]
-        .into_iter()
-        .filter(|key| fs::read_to_string(format!("/proc/sys/net/bridge/{key}")).is_ok_and(|v| v.trim() == "1"))
-        .collect();
-    let found = if on.is_empty() { "off".to_owned() } else { format!("{} on", on.join(" and ")) };
+/// `on`: whether IPv4 and IPv6 frames are shown to the node's rules; `dropping`: the forward chains that drop by policy.
+fn bridge_netfilter(on: (bool, bool), dropping: &[String]) -> Check {
+    let judges = |chain: &&String| match chain.split(' ').next() {
+        Some("ip") => on.0,
+        Some("ip6") => on.1,
+        Some("inet") => on.0 || on.1,
+        _ => false,
+    };
+    let judges: Vec<&str> = dropping.iter().filter(judges).map(String::as_str).collect();
+    let switched = match on {
+        (false, false) => "off",
+        (true, false) => "on for IPv4",
+        (false, true) => "on for IPv6",
+        (true, true) => "on",
+    };
+    let found = match (on, judges.is_empty()) {
+        ((false, false), _) => switched.to_owned(),
+        (_, true) => format!("{switched}, and no forward chain drops by policy"),
+        (_, false) => format!("{switched}, and policy drop in {}", judges.join(", ")),
+    };
     check(
         "bridge netfilter",
         Weight::Part,
-        on.is_empty(),
+        judges.is_empty(),
         found,
         "the node's FORWARD rules also judge frames inside a tenant's segment, and a drop there stops a workload's neighbour discovery to an External router; set net.bridge.bridge-nf-call-iptables and -ip6tables to 0 unless something on this node needs them",
     )
 }
 
-fn forward_policy() -> Check {
-    let rules = Command::new("nft").args(["list", "chains"]).stdin(Stdio::null()).output();
-    let text = rules.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    let dropping = dropping_forward_chains(&text);
+fn forward_policy(dropping: &[String]) -> Check {
     let found = if dropping.is_empty() {
         "no forward chain drops by policy".to_owned()
     } else {
@@ -191,6 +204,12 @@ fn forward_policy() -> Check {
         found,
         "allowed packets of Node networks pass the node's own forward chains too, and this one drops what it does not name (Docker sets that); accept the bridges tgb* there",
     )
+}
+
+/// What `nft list chains` says; nothing where it cannot be asked.
+fn chains() -> String {
+    let listed = Command::new("nft").args(["list", "chains"]).stdin(Stdio::null()).output();
+    listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
 /// `family table chain` of each base chain on the forward hook with policy drop, read from `nft list chains`.
@@ -208,7 +227,8 @@ fn dropping_forward_chains(text: &str) -> Vec<String> {
     found
 }
 
-fn release() -> String {
+/// The kernel's release, as `uname -r` has it.
+pub fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
@@ -233,6 +253,16 @@ mod tests {
     fn only_forward_chains_that_drop_are_named() {
         let text = "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\ntable inet x {\n\tchain f {\n\t\ttype filter hook forward priority filter; policy accept;\n\t}\n}\n";
         assert_eq!(dropping_forward_chains(text), ["ip filter FORWARD"]);
+    }
+
+    #[test]
+    fn bridged_frames_matter_only_where_something_drops_them() {
+        let dropping = ["ip filter FORWARD".to_owned()];
+        let ok = |on, dropping: &[String]| bridge_netfilter(on, dropping).ok;
+        assert!(ok((false, false), &dropping) && ok((true, true), &[]) && ok((false, true), &dropping));
+        assert!(!ok((true, false), &dropping) && !ok((false, true), &["inet f forward".to_owned()]));
+        assert_eq!(bridge_netfilter((true, true), &[]).found, "on, and no forward chain drops by policy");
+        assert_eq!(bridge_netfilter((true, false), &dropping).found, "on for IPv4, and policy drop in ip filter FORWARD");
     }
 
     #[test]

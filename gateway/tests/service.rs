@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gateway::service::{self, EDGE_V4, EDGE_V6, Service, ServiceError, TG0, TG1_MAC};
-use gateway::sys::thread_netns;
+use gateway::sys::netns;
 use service_world::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -163,7 +163,7 @@ fn the_nodes_own_namespace_is_refused() {
     let world = World::new();
     fs::create_dir_all(world.dir.join("netns")).unwrap();
     let refused = world.inside(|| {
-        thread_netns::hold(&world.held()).unwrap();
+        netns::hold(&world.held()).unwrap();
         Service::start(&world.config()).unwrap_err()
     });
     assert!(matches!(refused, ServiceError::NodesOwn { .. }), "{refused}");

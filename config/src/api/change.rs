@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::is_false;
 use super::kind::{Kind, ResourceName};
 use crate::names::Name;
+use crate::problem::Problem;
 
 /// One manifest as the user has it. The daemon parses it, so that there is one decoder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,40 +101,6 @@ impl fmt::Display for Action {
             Self::Unchanged => "unchanged",
             Self::Deleted => "deleted",
         })
-    }
-}
-
-/// One thing wrong in a manifest, or between resources.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Problem {
-    /// The file's name as it was sent.
-    pub file: String,
-    /// Line in that file, from 1; 0 when the problem has no line.
-    pub line: u32,
-    /// The key, as `spec.vlan.id`.
-    pub key: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to write instead.
-    pub mend: String,
-}
-
-impl fmt::Display for Problem {
-    /// `file:line: key: what; mend`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file)?;
-        if self.line > 0 {
-            write!(f, "{}:", self.line)?;
-        }
-        if !self.key.is_empty() {
-            write!(f, " {}:", self.key)?;
-        }
-        write!(f, " {}", self.what)?;
-        if !self.mend.is_empty() {
-            write!(f, "; {}", self.mend)?;
-        }
-        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
-//! Kinds and resource names, and the words for them on the command line.
+//! Kinds and resource names as the API has them: [`resource::Kind`] and one more, the workload, which is listed and never
+//! applied. Conversions between the two are here, and so is the reading of what people type.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Name, NameError};
+use crate::resource::{self, ResourceKey};
+use crate::wording::{closest, one_of, quoted, wrong};
 
 /// What the admin API can list. Written as in manifests (`EgressPolicy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,64 +27,78 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of `netctl get all`.
-    pub const ALL: &[Self] = &[Self::Network, Self::Namespace, Self::EgressPolicy, Self::ExposedApp, Self::Workload];
+    pub const ALL: [Self; 5] = [Self::Network, Self::Namespace, Self::EgressPolicy, Self::ExposedApp, Self::Workload];
+
+    /// The kind of resource; `None` for workloads.
+    pub const fn of_resource(self) -> Option<resource::Kind> {
+        match self {
+            Self::Network => Some(resource::Kind::Network),
+            Self::Namespace => Some(resource::Kind::Namespace),
+            Self::EgressPolicy => Some(resource::Kind::EgressPolicy),
+            Self::ExposedApp => Some(resource::Kind::ExposedApp),
+            Self::Workload => None,
+        }
+    }
 
     /// As in manifests.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Network => "Network",
-            Self::Namespace => "Namespace",
-            Self::EgressPolicy => "EgressPolicy",
-            Self::ExposedApp => "ExposedApp",
-            Self::Workload => "Workload",
+    pub const fn as_str(self) -> &'static str {
+        match self.of_resource() {
+            Some(kind) => kind.as_str(),
+            None => "Workload",
         }
     }
 
     /// The word in `egresspolicy/shop/shop-egress` and in the API's paths.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Network => "network",
-            Self::Namespace => "namespace",
-            Self::EgressPolicy => "egresspolicy",
-            Self::ExposedApp => "exposedapp",
-            Self::Workload => "workload",
+    pub const fn singular(self) -> &'static str {
+        match self.of_resource() {
+            Some(kind) => kind.singular(),
+            None => "workload",
         }
     }
 
     /// The plural, as kubectl writes it.
     pub const fn plural(self) -> &'static str {
-        match self {
-            Self::Network => "networks",
-            Self::Namespace => "namespaces",
-            Self::EgressPolicy => "egresspolicies",
-            Self::ExposedApp => "exposedapps",
-            Self::Workload => "workloads",
+        match self.of_resource() {
+            Some(kind) => kind.plural(),
+            None => "workloads",
         }
     }
 
     /// The short name.
     pub const fn short(self) -> &'static str {
-        match self {
-            Self::Network => "net",
-            Self::Namespace => "ns",
-            Self::EgressPolicy => "ep",
-            Self::ExposedApp => "app",
-            Self::Workload => "wl",
+        match self.of_resource() {
+            Some(kind) => kind.short(),
+            None => "wl",
         }
     }
 
+    const fn words(self) -> [&'static str; 3] {
+        [self.plural(), self.singular(), self.short()]
+    }
+
     /// Whether resources of the kind stand in a namespace.
-    pub const fn namespaced(self) -> bool {
-        match self {
-            Self::Network | Self::Namespace => false,
-            Self::EgressPolicy | Self::ExposedApp | Self::Workload => true,
+    pub const fn is_namespaced(self) -> bool {
+        match self.of_resource() {
+            Some(kind) => kind.is_namespaced(),
+            None => true,
+        }
+    }
+}
+
+impl From<resource::Kind> for Kind {
+    fn from(kind: resource::Kind) -> Self {
+        match kind {
+            resource::Kind::Network => Self::Network,
+            resource::Kind::Namespace => Self::Namespace,
+            resource::Kind::EgressPolicy => Self::EgressPolicy,
+            resource::Kind::ExposedApp => Self::ExposedApp,
         }
     }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.singular())
     }
 }
 
@@ -91,11 +108,14 @@ impl FromStr for Kind {
     /// Singular, plural or short name, in any case.
     fn from_str(text: &str) -> Result<Self, NameError> {
         let lower = text.to_ascii_lowercase();
-        let known = |kind: &&Self| lower == kind.word() || lower == kind.plural() || lower == kind.short();
-        Self::ALL.iter().find(known).copied().ok_or_else(|| NameError {
-            problem: format!("`{text}` is not a kind"),
-            mend: format!("use one of {}", Self::ALL.iter().map(|kind| kind.plural()).collect::<Vec<_>>().join(", ")),
-        })
+        if let Some(kind) = Self::ALL.into_iter().find(|kind| kind.words().contains(&lower.as_str())) {
+            return Ok(kind);
+        }
+        let mend = match closest(&lower, Self::ALL.iter().flat_map(|kind| kind.words())) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => format!("use {}", one_of(&Self::ALL.map(Self::plural))),
+        };
+        Err(wrong(format!("{} is no kind", quoted(text)), mend))
     }
 }
 
@@ -110,6 +130,31 @@ pub struct ResourceName {
     pub namespace: Option<Name>,
     /// Its name.
     pub name: Name,
+}
+
+impl From<ResourceKey> for ResourceName {
+    fn from(ResourceKey { kind, namespace, name }: ResourceKey) -> Self {
+        Self { kind: kind.into(), namespace, name }
+    }
+}
+
+impl TryFrom<ResourceName> for ResourceKey {
+    type Error = NameError;
+
+    /// Fails for workloads, and where a namespace is missing or too much.
+    fn try_from(resource: ResourceName) -> Result<Self, NameError> {
+        let Some(kind) = resource.kind.of_resource() else {
+            let mend = "workloads are made by `netctl attach` and end by `netctl detach`";
+            return Err(wrong(format!("`{resource}` is no resource of a manifest"), mend));
+        };
+        match (kind.is_namespaced(), &resource.namespace) {
+            (true, Some(_)) | (false, None) => Ok(Self { kind, namespace: resource.namespace, name: resource.name }),
+            (true, None) => {
+                Err(wrong(format!("`{resource}` is not complete"), format!("write {}/NAMESPACE/NAME", kind.singular())))
+            }
+            (false, Some(_)) => Err(no_namespace(&resource.to_string(), resource.kind)),
+        }
+    }
 }
 
 impl fmt::Display for ResourceName {
@@ -130,16 +175,15 @@ impl FromStr for ResourceName {
         let kind: Kind = parts.next().unwrap_or_default().parse()?;
         match (parts.next(), parts.next()) {
             (Some(name), None) => Ok(Self { kind, namespace: None, name: name.parse()? }),
-            (Some(namespace), Some(name)) if kind.namespaced() => {
+            (Some(namespace), Some(name)) if kind.is_namespaced() => {
                 Ok(Self { kind, namespace: Some(namespace.parse()?), name: name.parse()? })
             }
-            (Some(_), Some(_)) => Err(NameError {
-                problem: format!("`{text}` names a namespace, and a {kind} has none"),
-                mend: format!("write {kind}/NAME"),
-            }),
-            (None, _) => {
-                Err(NameError { problem: format!("`{text}` has no name"), mend: format!("write {kind}/NAME") })
-            }
+            (Some(_), Some(_)) => Err(no_namespace(text, kind)),
+            (None, _) => Err(wrong(format!("{} has no name", quoted(text)), format!("write {kind}/NAME"))),
         }
     }
+}
+
+fn no_namespace(text: &str, kind: Kind) -> NameError {
+    wrong(format!("{} names a namespace, and a {kind} has none", quoted(text)), format!("write {kind}/NAME"))
 }

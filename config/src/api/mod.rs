@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use change::{
     Action, ApplyRequest, ApplyResponse, Change, DeleteRequest, DiffResponse, Difference, File, FilesRequest,
-    PlanResponse, Problem,
+    PlanResponse,
 };
 pub use explain::{Answer, ExplainRequest, Explanation, Host, Protocol, Target, WorkloadName};
 pub use flow::{Direction, Endpoint, Flow, FlowEvent, FlowList, FlowQuery, Verdict};
@@ -43,8 +43,8 @@ pub use status::{
 };
 pub use time::Timestamp;
 
-/// `apiVersion` of every resource.
-pub const API_VERSION: &str = "tidegate.dev/v1alpha1";
+pub use crate::problem::Problem;
+pub use crate::resource::API_VERSION;
 
 /// Where the daemon listens when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/tidegate/gateway.sock";

@@ -168,8 +168,11 @@ pub struct Doctor {
 pub struct Check {
     /// What was checked.
     pub name: String,
-    /// Whether it is as needed.
+    /// Whether it is as it should be.
     pub ok: bool,
+    /// Whether the gateway cannot run, or something applied is not in force, unless it is `ok`; else only a part falls
+    /// short. `netctl doctor` fails by required checks only.
+    pub required: bool,
     /// What was found, and what falls short by it.
     pub found: String,
     /// What to do; empty when all is well.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::resource::ResourceKey;
 
 #[test]
 fn times_are_written_and_read() {
@@ -68,15 +69,21 @@ fn targets_are_read_as_users_write_them() {
 }
 
 #[test]
-fn kinds_have_three_words_each_and_no_two_share_one() {
+fn kinds_are_named_as_kubectl_users_type_them() {
     let mut words = std::collections::BTreeSet::new();
     for kind in Kind::ALL {
-        for word in [kind.word(), kind.plural(), kind.short(), kind.text()] {
-            assert_eq!(word.parse::<Kind>().unwrap(), *kind);
+        for word in [kind.singular(), kind.plural(), kind.short(), kind.as_str()] {
+            assert_eq!(word.parse(), Ok(kind));
+            assert_eq!(word.to_uppercase().parse(), Ok(kind));
         }
-        assert!(words.insert(kind.word()) && words.insert(kind.plural()) && words.insert(kind.short()));
+        assert!(words.insert(kind.singular()) && words.insert(kind.plural()) && words.insert(kind.short()));
     }
-    assert!("pod".parse::<Kind>().unwrap_err().to_string().contains("networks, namespaces"));
+    let told = |word: &str| word.parse::<Kind>().unwrap_err().to_string();
+    assert_eq!(told("netwrok"), "`netwrok` is no kind; did you mean `network`?");
+    assert_eq!(
+        told("pods"),
+        "`pods` is no kind; use `networks`, `namespaces`, `egresspolicies`, `exposedapps` or `workloads`"
+    );
 }
 
 #[test]
@@ -84,9 +91,49 @@ fn resource_names_come_back() {
     for text in ["network/tenant-a", "egresspolicy/shop/shop-egress", "workload/shop/web-1"] {
         assert_eq!(text.parse::<ResourceName>().unwrap().to_string(), text);
     }
-    for text in ["network", "network/a/b", "egresspolicy/shop/", "pod/x"] {
+    for text in ["", "network", "network/", "network/a/b", "egp/a/b/c", "egresspolicy/shop/", "app/shop/Web", "pod/x"] {
         assert!(text.parse::<ResourceName>().is_err(), "{text}");
     }
+}
+
+#[test]
+fn names_of_resources_become_keys_and_come_back() {
+    let key = |text: &str| ResourceKey::try_from(text.parse::<ResourceName>().unwrap());
+    for text in ["network/tenant-a", "namespace/shop", "egresspolicy/shop/shop-egress", "exposedapp/shop/web"] {
+        let key = key(text).unwrap();
+        assert_eq!(key.to_string(), text);
+        assert_eq!(ResourceName::from(key), text.parse().unwrap());
+    }
+    let refused = |text: &str| key(text).unwrap_err().to_string();
+    assert_eq!(refused("egp/x"), "`egresspolicy/x` is not complete; write egresspolicy/NAMESPACE/NAME");
+    assert_eq!(
+        refused("wl/shop/x"),
+        "`workload/shop/x` is no resource of a manifest; workloads are made by `netctl attach` and end by `netctl detach`"
+    );
+    let name = |text: &str| text.parse().unwrap();
+    let within = ResourceName { kind: Kind::Network, namespace: Some(name("shop")), name: name("a") };
+    assert!(ResourceKey::try_from(within).is_err());
+    let mut keys = ["egp/b/a", "egp/a/z", "namespace/z", "namespace/a", "network/z"].map(|text| key(text).unwrap());
+    keys.sort();
+    assert_eq!(
+        keys.map(|key| key.to_string()),
+        ["network/z", "namespace/a", "namespace/z", "egresspolicy/a/z", "egresspolicy/b/a"]
+    );
+}
+
+#[test]
+fn a_problem_without_a_line_has_no_line() {
+    let problem = Problem {
+        file: "network/a".to_owned(),
+        line: None,
+        key: String::new(),
+        what: "it is wrong".to_owned(),
+        mend: "mend it".to_owned(),
+    };
+    let text = r#"{"file":"network/a","key":"","what":"it is wrong","mend":"mend it"}"#;
+    assert_eq!(serde_json::to_string(&problem).unwrap(), text);
+    assert_eq!(serde_json::from_str::<Problem>(text).unwrap(), problem);
+    assert_eq!(problem.to_string(), "network/a: it is wrong; mend it");
 }
 
 #[test]

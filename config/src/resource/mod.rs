@@ -1,7 +1,6 @@
 //! The resources, as validated values.
 //!
-//! One file a kind: `network`, `namespace`, `egress_policy`, `exposed_app`. `key` names kinds and resources
-//! as `netctl` users type them, `labels` holds what selectors compare, `json` writes a resource back in its
+//! One file a kind: `network`, `namespace`, `egress_policy`, `exposed_app`. `key` names kinds and resources, `labels` holds what selectors compare, `json` writes a resource back in its
 //! Kubernetes form. Text becomes a resource in `decode`, and only there.
 
 mod egress_policy;
@@ -14,7 +13,7 @@ mod network;
 
 pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, NameRule, PortRange, Ports, Protocol};
 pub use exposed_app::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
-pub use key::{Kind, ResourceKey, UnknownKind};
+pub use key::{Kind, ResourceKey};
 pub use labels::{Labels, NAMESPACE_NAME_LABEL, check_label, selects};
 pub use namespace::{Default, Namespace};
 pub use network::{DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};

@@ -141,7 +141,7 @@ async fn resources(control: &dyn Control, kind: &str, mut query: Query) -> Answe
     match asked.name {
         Some(name) if list.items.is_empty() => {
             let place = asked.namespace.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
-            let mend = format!("see `netctl get {}{}`", kind.plural(), if kind.namespaced() { " -A" } else { "" });
+            let mend = format!("see `netctl get {}{}`", kind.plural(), if kind.is_namespaced() { " -A" } else { "" });
             Err(ControlError::not_found(format!("there is no {kind} {name}{place}"), mend))
         }
         _ => json(&list),

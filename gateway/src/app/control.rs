@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::explain::{self, Question};
 use super::gate::Gate;
 use super::history::meant;
-use super::manifests::{self, Merged, told};
+use super::manifests::{self, Merged};
 use super::views::View;
 use super::{attachment, reload, report};
 use crate::admin::{Control, ControlError, Reply};
@@ -34,7 +34,7 @@ impl Control for Admin {
             let turn = self.0.changing.lock().await;
             match manifests::merge(&self.0.now(), &request.files, request.prune) {
                 Ok(merged) => self.change(&turn, merged, request.dry_run).await,
-                Err(problems) => Ok(ApplyResponse { problems: told(problems), ..ApplyResponse::default() }),
+                Err(problems) => Ok(ApplyResponse { problems, ..ApplyResponse::default() }),
             }
         })
     }
@@ -44,7 +44,7 @@ impl Control for Admin {
             let turn = self.0.changing.lock().await;
             match manifests::without(&self.0.now(), &request.names, &request.files) {
                 Ok(merged) => self.change(&turn, merged, request.dry_run).await,
-                Err(problems) => Ok(ApplyResponse { problems: told(problems), ..ApplyResponse::default() }),
+                Err(problems) => Ok(ApplyResponse { problems, ..ApplyResponse::default() }),
             }
         })
     }
@@ -53,7 +53,7 @@ impl Control for Admin {
         Box::pin(async move {
             Ok(match manifests::merge(&self.0.now(), &request.files, false) {
                 Ok(merged) => DiffResponse { differences: merged.differences, problems: Vec::new() },
-                Err(problems) => DiffResponse { differences: Vec::new(), problems: told(problems) },
+                Err(problems) => DiffResponse { differences: Vec::new(), problems },
             })
         })
     }
@@ -65,7 +65,7 @@ impl Control for Admin {
                     let steps = reload::plan(&self.0, &merged.next).await?;
                     Ok(PlanResponse { steps, problems: Vec::new() })
                 }
-                Err(problems) => Ok(PlanResponse { steps: Vec::new(), problems: told(problems) }),
+                Err(problems) => Ok(PlanResponse { steps: Vec::new(), problems }),
             }
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::api::{self, Action, Difference, File, ResourceName};
-use config::resource::{Kind, Network, ResourceKey};
+use config::resource::{Network, ResourceKey};
 use config::{Parsed, Problem};
 
 use super::desired::Desired;
@@ -41,9 +41,13 @@ pub(crate) fn without(now: &Desired, names: &[ResourceName], files: &[File]) -> 
     let mut keys: BTreeSet<ResourceKey> = parse(files)?.iter().map(|document| document.resource.key()).collect();
     let mut problems = Vec::new();
     for name in names {
-        match key_of(name).filter(|key| now.resources.get(key).is_some()) {
-            Some(key) => drop(keys.insert(key)),
-            None => problems.push(missing(name)),
+        match ResourceKey::try_from(name.clone()) {
+            Ok(key) if now.resources.get(&key).is_some() => drop(keys.insert(key)),
+            Ok(key) => {
+                let mend = format!("`netctl get {} -A` lists what is there", key.kind.plural());
+                problems.push(cannot_delete(name, "there is none of that name".to_owned(), mend));
+            }
+            Err(error) => problems.push(cannot_delete(name, error.problem, error.mend)),
         }
     }
     if !problems.is_empty() {
@@ -67,7 +71,7 @@ impl From<&Desired> for Merged {
 impl Merged {
     fn put(&mut self, document: Parsed) {
         let resource = document.resource.clone();
-        let name = name_of(&resource.key());
+        let name = ResourceName::from(resource.key());
         let json = resource.to_json();
         let before = self.next.resources.insert_parsed(document);
         let action = match &before {
@@ -84,7 +88,7 @@ impl Merged {
     }
 
     fn remove(&mut self, key: &ResourceKey) {
-        let name = name_of(key);
+        let name = ResourceName::from(key.clone());
         let before = self.next.resources.remove(key).map(|before| before.to_json());
         self.note(&name, Action::Deleted);
         self.commit.push(store::Change::Remove(name.clone()));
@@ -153,39 +157,6 @@ fn numbers(next: &Desired) -> Vec<Problem> {
     next.resources.networks().filter_map(clash).collect()
 }
 
-fn missing(name: &ResourceName) -> Problem {
-    let mend = match name.kind {
-        api::Kind::Workload => "workloads end by `netctl detach`".to_owned(),
-        kind => format!("`netctl get {} -A` lists what is there", kind.plural()),
-    };
-    Problem { file: name.to_string(), line: None, key: String::new(), what: "there is none of that name".to_owned(), mend }
-}
-
-/// The key of a resource that can be applied.
-pub(crate) fn key_of(name: &ResourceName) -> Option<ResourceKey> {
-    let kind = match name.kind {
-        api::Kind::Network => Kind::Network,
-        api::Kind::Namespace => Kind::Namespace,
-        api::Kind::EgressPolicy => Kind::EgressPolicy,
-        api::Kind::ExposedApp => Kind::ExposedApp,
-        api::Kind::Workload => return None,
-    };
-    Some(ResourceKey { kind, namespace: name.namespace.clone(), name: name.name.clone() })
-}
-
-/// The other way round.
-pub(crate) fn name_of(key: &ResourceKey) -> ResourceName {
-    let kind = match key.kind {
-        Kind::Network => api::Kind::Network,
-        Kind::Namespace => api::Kind::Namespace,
-        Kind::EgressPolicy => api::Kind::EgressPolicy,
-        Kind::ExposedApp => api::Kind::ExposedApp,
-    };
-    ResourceName { kind, namespace: key.namespace.clone(), name: key.name.clone() }
-}
-
-/// For the API.
-pub(crate) fn told(problems: Vec<Problem>) -> Vec<api::Problem> {
-    let tell = |p: Problem| api::Problem { file: p.file, line: p.line.unwrap_or(0), key: p.key, what: p.what, mend: p.mend };
-    problems.into_iter().map(tell).collect()
+fn cannot_delete(name: &ResourceName, what: String, mend: String) -> Problem {
+    Problem { file: name.to_string(), line: None, key: String::new(), what, mend }
 }

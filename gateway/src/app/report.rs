@@ -1,12 +1,11 @@
 //! `netctl status`, `doctor` and the open flows of `flows`: what is, read where it is.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use config::api::{
-    Check, Direction, DnsStatus, Doctor, EdgeApp, EdgeStatus, Endpoint, Flow, FlowEvent, MapFill, NetworkStatus, Status,
+    Check, ConditionState, Direction, DnsStatus, Doctor, EdgeApp, EdgeStatus, Endpoint, Flow, FlowEvent, MapFill, NetworkStatus, Status,
     Timestamp, Verdict,
 };
 use config::names::Name;
@@ -44,7 +43,7 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
     let drops = gate.enforcement.tables.counters().map_err(|error| unread(&error))?;
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        kernel: features::release(),
         started: gate.started,
         ready: conditions.is_empty(),
         generation: gate.store.contents().generation,
@@ -95,11 +94,18 @@ pub(crate) fn doctor(gate: &Gate) -> Doctor {
     let mut checks: Vec<Check> = features
         // The daemon has given up what it needed for its start only.
         .filter(|check| check.name != features::PRIVILEGES)
-        .map(|check| Check { name: check.name.to_owned(), ok: check.ok, found: check.found, mend: check.mend })
+        .map(|check| Check {
+            name: check.name.to_owned(),
+            ok: check.ok,
+            required: check.weight == features::Weight::Required,
+            found: check.found,
+            mend: check.mend,
+        })
         .collect();
     checks.extend(gate.conditions().into_iter().map(|condition| Check {
         name: condition.what,
         ok: false,
+        required: condition.state > ConditionState::Notice,
         found: condition.text,
         mend: condition.mend,
     }));

@@ -8,7 +8,6 @@ use config::resource::{self, ExposedApp, Network, Resource, selects};
 use serde_json::{Value, json};
 
 use super::desired::Desired;
-use super::manifests::name_of;
 use crate::edge::AppStatus;
 use crate::store::Contents;
 use crate::workload::{Workload, WorkloadId};
@@ -32,13 +31,13 @@ impl View<'_> {
                 && query.namespace.as_ref().is_none_or(|ns| name.namespace.as_ref() == Some(ns))
                 && query.name.as_ref().is_none_or(|own| name.name == *own)
         };
-        let resources = self.desired.resources.iter().map(|r| (name_of(&r.key()), self.resource(r)));
+        let resources = self.desired.resources.iter().map(|r| (ResourceName::from(r.key()), self.resource(r)));
         let workloads = self.desired.workloads.values().map(|w| (workload_name(w), self.workload(w)));
         resources.chain(workloads).filter(|(name, _)| meant(name)).collect()
     }
 
     fn resource(&self, resource: &Resource) -> Value {
-        let name = name_of(&resource.key());
+        let name = ResourceName::from(resource.key());
         let mut shown = resource.to_json();
         if let Some(kept) = self.contents.resources.get(&name) {
             shown["metadata"]["creationTimestamp"] = json!(kept.created);

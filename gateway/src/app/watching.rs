@@ -64,11 +64,7 @@ async fn events(gate: Arc<Gate>) {
 fn note(gate: &Gate, names: &Names, event: &crate::egress::events::Event) {
     let flow = report::event(gate, names, event);
     let from = flow.namespace.as_ref().zip(flow.workload.as_ref()).map(|(ns, name)| format!("{ns}/{name}"));
-    let direction = match flow.direction {
-        config::api::Direction::Egress => metrics::Direction::Egress,
-        config::api::Direction::Ingress => metrics::Direction::Ingress,
-    };
-    metrics::flow(direction, event.reason);
+    metrics::flow(flow.direction, event.reason);
     let (verdict, reason, rule) = (flow.verdict, &flow.reason, flow.rule.as_deref());
     match verdict {
         Verdict::Allowed => {

@@ -55,6 +55,7 @@ pub use self::status::{AppStatus, CertificateStatus, EdgeStatus, EndpointStatus}
 use self::shared::{Phase, Shared};
 use self::table::Ends;
 use crate::sys::listener;
+use crate::telemetry::metrics;
 
 /// After the drain's deadline, connections may take this long to be gone.
 const CUT: Duration = Duration::from_secs(1);
@@ -95,7 +96,6 @@ impl Edge {
         files: FilesDir,
         timeouts: Timeouts,
     ) -> Result<Self, EdgeError> {
-        outcome::describe();
         let mut listeners = Vec::with_capacity(listen.len());
         let mut addresses = Vec::with_capacity(listen.len());
         for &address in listen {
@@ -140,7 +140,7 @@ impl Edge {
             if let Ends::Here(identity) = &app.ends
                 && let Some(loaded) = identity.loaded()
             {
-                watch::publish(app, &loaded);
+                metrics::edge_certificate(&app.label, loaded.not_after);
             }
         }
         self.shared.table.send_replace(Arc::new(prepared.table));

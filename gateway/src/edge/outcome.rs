@@ -1,20 +1,17 @@
 //! One record a request or connection, consumed once: by whoever knows how it ended, else by `Drop`, which means that the
-//! client went away. It gives one line at target `access` and the metrics:
-//! - `tidegate_edge_requests_total{app,code}`, `tidegate_edge_request_seconds{app}`: each request, to its last byte
-//! - `tidegate_edge_connections`: client connections open now
-//! - `tidegate_edge_connections_total{app,reason}`: passed-through connections, and those that came to no request
-//! - `tidegate_edge_certificate_not_after_seconds{app}`: when the served certificate ends, in seconds since 1970
+//! client went away. It gives one line at target `access` and is counted: each request, to its last byte; of connections
+//! those passed through, and those that came to no request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::StatusCode;
-use metrics::{SharedString, Unit};
 use tokio::time::Instant;
 
 use super::reason::Reason;
 use super::upstream::Upstream;
+use crate::telemetry::metrics;
 
 /// Bytes of content that have moved.
 #[derive(Debug, Default)]
@@ -106,8 +103,8 @@ impl Outcome {
         if !std::mem::take(&mut self.open) {
             return;
         }
-        let app = SharedString::from(self.app.clone());
-        let seconds = self.began.elapsed().as_secs_f64();
+        let time = self.began.elapsed();
+        let seconds = time.as_secs_f64();
         let up = self.traffic.up.load(Ordering::Relaxed);
         let down = self.traffic.down.load(Ordering::Relaxed);
         let workload = self.upstream.as_ref().map_or("-", |upstream| &upstream.endpoint.workload);
@@ -116,9 +113,7 @@ impl Outcome {
             Some(line) => {
                 // 499 is what nginx's users know for a client that left before an answer began.
                 let code = self.status.map_or(499, |status| status.as_u16());
-                metrics::counter!("tidegate_edge_requests_total", "app" => app.clone(), "code" => code.to_string())
-                    .increment(1);
-                metrics::histogram!("tidegate_edge_request_seconds", "app" => app).record(seconds);
+                metrics::edge_request(&self.app, code, time);
                 tracing::info!(
                     target: "access",
                     app = %self.app, client = %self.client, host = self.host, method = line.method, path = line.path,
@@ -127,8 +122,7 @@ impl Outcome {
                 );
             }
             None => {
-                metrics::counter!("tidegate_edge_connections_total", "app" => app, "reason" => reason.word())
-                    .increment(1);
+                metrics::edge_connection(&self.app, reason.word());
                 tracing::info!(
                     target: "access",
                     app = %self.app, client = %self.client, host = self.host, reason = reason.text(), workload, endpoint,
@@ -144,24 +138,4 @@ impl Drop for Outcome {
     fn drop(&mut self) {
         self.record(Reason::ClientGone);
     }
-}
-
-/// Says what the metrics mean, to whoever records them.
-pub(super) fn describe() {
-    metrics::describe_counter!("tidegate_edge_requests_total", "Requests to exposed apps, by app and status code");
-    metrics::describe_histogram!(
-        "tidegate_edge_request_seconds",
-        Unit::Seconds,
-        "Time from a request's head to its end"
-    );
-    metrics::describe_gauge!("tidegate_edge_connections", "Client connections open now");
-    metrics::describe_counter!(
-        "tidegate_edge_connections_total",
-        "Connections passed through, or ended without a request, by app and reason"
-    );
-    metrics::describe_gauge!(
-        "tidegate_edge_certificate_not_after_seconds",
-        Unit::Seconds,
-        "When an app's certificate ends, since 1970"
-    );
 }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::activity::Count;
 use super::config::{FilesDir, Timeouts};
 use super::table::Table;
+use crate::telemetry::metrics;
 
 /// Client connections at one time.
 pub(super) const MAX_CONNECTIONS: usize = 16_384;
@@ -101,7 +102,7 @@ impl Place {
     /// One more connection.
     pub(super) fn take(shared: &Arc<Shared>) -> Self {
         shared.connections.send_modify(|count| *count += 1);
-        metrics::gauge!("tidegate_edge_connections").increment(1.0);
+        metrics::edge_connection_begins();
         Self(shared.clone())
     }
 }
@@ -109,7 +110,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.connections.send_modify(|count| *count -= 1);
-        metrics::gauge!("tidegate_edge_connections").decrement(1.0);
+        metrics::edge_connection_ends();
     }
 }
 

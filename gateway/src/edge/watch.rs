@@ -9,10 +9,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::certificate::Loaded;
 use super::identity::Reload;
 use super::shared::{Shared, unix_now};
-use super::table::{Ends, Served};
+use super::table::Ends;
+use crate::telemetry::metrics;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -34,12 +34,6 @@ impl Watch {
     }
 }
 
-/// Publishes when an app's certificate ends.
-pub(super) fn publish(app: &Served, loaded: &Loaded) {
-    metrics::gauge!("tidegate_edge_certificate_not_after_seconds", "app" => app.label.to_string())
-        .set(loaded.not_after as f64);
-}
-
 fn round(shared: &Shared) {
     let table = shared.table();
     for app in table.apps() {
@@ -49,7 +43,7 @@ fn round(shared: &Shared) {
         }
         match identity.reload(&shared.files, &shared.provider, unix_now()) {
             Some(Reload::Taken(loaded)) => {
-                publish(app, &loaded);
+                metrics::edge_certificate(&app.label, loaded.not_after);
                 tracing::info!(app = %app.label, "certificate files loaded");
                 for warning in &loaded.warnings {
                     tracing::warn!(app = %app.label, "{warning}");

@@ -19,9 +19,10 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, programs};
 
 use super::tables::Tables;
-use crate::sys::bpf::{detach_link, interface_name};
+use crate::sys::bpf::detach_link;
 use crate::sys::bpf_query::tcx_programs;
 use crate::sys::bpf_test_run::{Answer, test_run};
+use crate::sys::interface;
 
 /// `lo` of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -180,7 +181,7 @@ impl Programs {
             let path = self.pin_path(ifindex, program);
             return detach_link(&path).map_err(|source| AttachError::Pin { path, source });
         }
-        if let Ok(device) = interface_name(ifindex) {
+        if let Ok(device) = interface::name(ifindex) {
             drop(filter(&device, program)); // dropping it removes the filter; one that is not there is no failure
         }
         Ok(())
@@ -267,7 +268,7 @@ impl Tables {
         devices.extend(tg0);
         for ifindex in devices {
             let service = tg0 == Some(ifindex);
-            let replaced = match (interface_name(ifindex).is_ok(), service) {
+            let replaced = match (interface::name(ifindex).is_ok(), service) {
                 (true, true) => self.attach_service(ifindex),
                 (true, false) => self.attach(ifindex),
                 (false, true) => self.detach_service(ifindex),
@@ -275,7 +276,7 @@ impl Tables {
             };
             match replaced {
                 // it went away between the question and the answer
-                Err(_) if interface_name(ifindex).is_err() => {}
+                Err(_) if interface::name(ifindex).is_err() => {}
                 other => other?,
             }
         }
@@ -295,7 +296,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 fn name_of(ifindex: u32) -> Result<String, AttachError> {
-    interface_name(ifindex).map_err(|source| AttachError::Device { ifindex, source })
+    interface::name(ifindex).map_err(|source| AttachError::Device { ifindex, source })
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Box<dyn Error>> {

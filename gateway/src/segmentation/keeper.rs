@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use tokio::sync::{Mutex, watch};
 
@@ -21,6 +22,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::netlink::watch::Notice;
 use crate::sys::netns::Identity;
 use crate::sys::nft::Nft;
+use crate::telemetry::metrics;
 use crate::workload::{Workload, WorkloadId};
 
 /// How often a plan is made again when, after all its steps, there are still some to take.
@@ -123,9 +125,9 @@ impl Keeper {
             let plan = Plan::new(desired, &observed).only(&concerned);
             let Some(first) = plan.steps().next() else { return Ok(observed) };
             again = first.to_string();
-            let before = done.len();
+            let (before, since) = (done.len(), Instant::now());
             let taken = self.executor(state).run(&plan.parts, &mut done).await;
-            count(done.len() - before, taken.is_err());
+            metrics::reconcile_run((done.len() - before) as u64, since.elapsed(), taken.is_err());
             taken?;
         }
         self.executor(state).take_back(&done).await;
@@ -136,11 +138,11 @@ impl Keeper {
     pub(super) async fn look(&self) {
         let mut state = self.state.lock().await;
         let Some(desired) = state.desired.clone() else { return };
-        let mut errors = Vec::new();
+        let (mut errors, since) = (Vec::new(), Instant::now());
         let observed = match self.observe(&mut state, &desired, None).await {
             Ok(observed) => observed,
             Err(error) => {
-                count(0, true);
+                metrics::reconcile_run(0, since.elapsed(), true);
                 return self.note(Err(error.to_string()));
             }
         };
@@ -148,9 +150,9 @@ impl Keeper {
         let mut repairs = 0;
         for part in &plan.parts {
             let steps: Vec<String> = part.steps.iter().map(ToString::to_string).collect();
-            let mut done = Vec::new();
+            let (mut done, since) = (Vec::new(), Instant::now());
             let taken = self.executor(&mut state).run(std::slice::from_ref(part), &mut done).await;
-            count(done.len(), taken.is_err());
+            metrics::reconcile_run(done.len() as u64, since.elapsed(), taken.is_err());
             match taken {
                 Ok(()) => {
                     tracing::info!(subject = ?part.subject, ?steps, "segmentation put right");
@@ -173,6 +175,7 @@ impl Keeper {
                 Err(error) => errors.push(error),
             }
         }
+        metrics::reconcile_repairs(repairs);
         *self.own.write().unwrap_or_else(PoisonError::into_inner) = own(&observed);
         let status = Status {
             helper_ended: self.helper.ended(),
@@ -214,9 +217,4 @@ impl Keeper {
             }
         }
     }
-}
-
-fn count(steps: usize, failed: bool) {
-    metrics::counter!("tidegate_reconcile_steps_total").increment(steps as u64);
-    metrics::counter!("tidegate_reconcile_errors_total").increment(u64::from(failed));
 }

@@ -10,13 +10,13 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use ipnetwork::{Ipv4Network, Ipv6Network};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
-use rtnetlink::RouteMessageBuilder;
 
-use super::links::{Netlink, failed, io_error};
+use super::links::{Netlink, failed};
 use super::{Config, ServiceError, TG0, TG1};
-use crate::sys::thread_netns::set_sysctl;
+use crate::sys::netlink::raw::{
+    AddressAttribute, AddressFlags, AddressMessage, RouteMessage, RouteMessageBuilder, RouteScope, RouteType, io_error,
+};
+use crate::sys::sysctl::Sysctl;
 
 /// Source of the edge's connections where the network's gateway is not this node.
 pub const EDGE_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
@@ -77,15 +77,15 @@ impl Inside {
     }
 
     fn sysctls(&self) -> Result<bool, ServiceError> {
-        let mut changed = set("ipv4/ip_unprivileged_port_start", "0")?;
+        let mut changed = Sysctl::named("ipv4/ip_unprivileged_port_start").ensure(0)?;
         for interface in ["all", "default", TG1] {
             for key in ["forwarding", "rp_filter", "send_redirects"] {
-                changed |= set(&format!("ipv4/conf/{interface}/{key}"), "0")?;
+                changed |= Sysctl::named(format!("ipv4/conf/{interface}/{key}")).ensure(0)?;
             }
         }
         if self.ipv6 {
             for key in ["disable_ipv6", "accept_ra", "autoconf", "router_solicitations"] {
-                changed |= set(&format!("ipv6/conf/{TG1}/{key}"), "0")?;
+                changed |= Sysctl::named(format!("ipv6/conf/{TG1}/{key}")).ensure(0)?;
             }
         }
         Ok(changed)
@@ -144,19 +144,15 @@ impl Inside {
 /// Keeps the node's own stack away from `tg0`: what no program takes off it (while none is attached yet) is neither
 /// forwarded nor spoken to. For a thread of the node's namespace. True if something was changed.
 pub(super) fn quieten_node_side() -> Result<bool, ServiceError> {
-    let mut changed = set(&format!("ipv4/conf/{TG0}/forwarding"), "0")?;
+    let mut changed = Sysctl::named(format!("ipv4/conf/{TG0}/forwarding")).ensure(0)?;
     if speaks_ipv6() {
-        changed |= set(&format!("ipv6/conf/{TG0}/disable_ipv6"), "1")?;
+        changed |= Sysctl::named(format!("ipv6/conf/{TG0}/disable_ipv6")).ensure(1)?;
     }
     Ok(changed)
 }
 
 fn speaks_ipv6() -> bool {
     Path::new("/proc/net/if_inet6").exists()
-}
-
-fn set(key: &str, value: &str) -> Result<bool, ServiceError> {
-    set_sysctl(key, value).map_err(|source| ServiceError::Sysctl { key: key.to_owned(), source })
 }
 
 fn is(message: &AddressMessage, (address, length): (IpAddr, u8)) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpSocket;
 
 use super::TG1;
-use crate::sys::socket;
+use crate::sys::{interface, socket};
 
 /// Connects on the current thread's runtime and takes the socket off it again.
 pub(super) async fn connect(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
@@ -32,7 +32,7 @@ pub(super) fn timed_out(to: SocketAddr, deadline: Duration) -> io::Error {
 fn from(source: IpAddr) -> io::Result<SocketAddr> {
     match source {
         IpAddr::V6(address) if address.is_unicast_link_local() => {
-            Ok(SocketAddrV6::new(address, 0, 0, socket::ifindex(TG1)?).into())
+            Ok(SocketAddrV6::new(address, 0, 0, interface::index(TG1)?).into())
         }
         other => Ok(SocketAddr::new(other, 0)),
     }

@@ -1,23 +1,22 @@
-//! `tg0` and `tg1`: found, made, put right, deleted, by rtnetlink on both sides.
+//! `tg0` and `tg1`: found, made, put right, deleted, by netlink on both sides.
 //!
 //! Names and MACs are fixed. A `tg0` is ours by kind and MAC (or by alias, should somebody have changed the MAC), and the
 //! pair is whole when each end names the other as its peer; a half or foreign-peered pair is deleted and made anew.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
-};
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, new_connection};
 use tracing::{info, warn};
 
 use super::addresses::Inside;
 use super::namespace::Sides;
 use super::{Config, ServiceError};
+use crate::sys::netlink::raw::{
+    self, AfSpecInet6, AfSpecUnspec, Handle, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage, LinkMessageBuilder, LinkUnspec, LinkVeth, io_error,
+};
+use crate::sys::netns::Netns;
 use crate::workload::Mac;
 
 /// The node's end.
@@ -46,7 +45,7 @@ pub struct Ensured {
 pub(super) struct Links {
     node: Netlink,
     inside: Netlink,
-    namespace: File,
+    namespace: Netns,
     settings: Inside,
 }
 
@@ -109,7 +108,7 @@ impl Links {
             .name(TG1)
             .address(TG1_MAC.0.to_vec())
             .arp(false)
-            .setns_by_fd(self.namespace.as_raw_fd())
+            .setns_by_fd(self.namespace.as_fd().as_raw_fd())
             .build();
         let pair = LinkVeth::new(TG0, TG1)
             .address(TG0_MAC.0.to_vec())
@@ -132,10 +131,7 @@ pub(super) async fn delete(node: &Netlink) -> Result<(), ServiceError> {
 impl Netlink {
     /// Opens a socket in the calling thread's namespace; its connection is driven by the current runtime.
     pub(super) fn open() -> Result<Self, ServiceError> {
-        let (connection, handle, _) =
-            new_connection().map_err(|source| ServiceError::Netlink { doing: "open a netlink socket", source })?;
-        tokio::spawn(connection);
-        Ok(Self(handle))
+        raw::open().map(Self).map_err(|source| ServiceError::Netlink { doing: "open a netlink socket", source })
     }
 
     async fn find(&self, name: &str) -> Result<Option<Found>, ServiceError> {
@@ -205,13 +201,6 @@ impl Found {
     }
 }
 
-pub(super) fn failed(doing: &'static str) -> impl FnOnce(rtnetlink::Error) -> ServiceError {
+pub(super) fn failed(doing: &'static str) -> impl FnOnce(raw::Error) -> ServiceError {
     move |error| ServiceError::Netlink { doing, source: io_error(error) }
-}
-
-pub(super) fn io_error(error: rtnetlink::Error) -> io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other.to_string()),
-    }
 }

@@ -13,6 +13,7 @@
 //! 3. Whatever needs sockets in the namespace runs on that thread ([`Service::spawn`]), or has one made there and
 //!    handed over ([`Service::dial`], file [`dial`]).
 //! 4. [`Service::ensure`] is step 2 again: the composition calls it when links change, and on a timer. It needs CAP_NET_ADMIN only.
+//!    Links, addresses and routes are asked for through `sys::netlink::raw`.
 //! 5. [`remove`] takes everything away, for uninstalling.
 //!
 //! Bounded things: [`Service`] owns the semaphore of [`DIALS`] connections being made (a dial past it waits within its
@@ -38,6 +39,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use crate::sys::sysctl::SysctlError;
 use crate::workload::Mac;
 
 pub use addresses::{EDGE_V4, EDGE_V6, service_v4, service_v6};
@@ -100,15 +102,8 @@ pub enum ServiceError {
         source: io::Error,
     },
     /// A sysctl could not be written.
-    #[error(
-        "cannot set net.{key} for the service namespace's links: {source}; /proc/sys must be writable for the gateway"
-    )]
-    Sysctl {
-        /// Below `/proc/sys/net`.
-        key: String,
-        /// The system's answer.
-        source: io::Error,
-    },
+    #[error("for the service namespace's links: {0}")]
+    Sysctl(#[from] SysctlError),
     /// The thread could not be started.
     #[error(
         "cannot start the service namespace's thread: {0}; look at the process's limits (`ulimit -u`, `ulimit -n`)"

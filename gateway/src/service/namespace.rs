@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::links::{self, Netlink};
 use super::{Config, ServiceError};
-use crate::sys::thread_netns;
+use crate::sys::netns::{self, Netns};
 
 /// The calling thread's two sides after [`enter`].
 pub(super) struct Sides {
@@ -17,7 +17,7 @@ pub(super) struct Sides {
     /// The same for the service namespace.
     pub(super) inside: Netlink,
     /// The service namespace, held open.
-    pub(super) namespace: File,
+    pub(super) namespace: Netns,
 }
 
 /// Where the namespace is held.
@@ -33,21 +33,21 @@ pub(super) fn enter(config: &Config) -> Result<Sides, ServiceError> {
         move |source| ServiceError::Namespace { doing, path, source }
     };
     let node = Netlink::open()?;
-    let own = thread_netns::own().map_err(failed("look up the node's namespace for"))?;
-    if thread_netns::is_held(&path).map_err(failed("look at"))? {
-        let held = File::open(&path).map_err(failed("open"))?;
-        if thread_netns::same(&own, &held).map_err(failed("look at"))? {
+    let own = Netns::current().map_err(failed("look up the node's namespace for"))?;
+    if netns::is_held(&path).map_err(failed("look at"))? {
+        let held = File::open(&path).and_then(|file| Netns::from_fd(file.into())).map_err(failed("open"))?;
+        if held.identity() == own.identity() {
             return Err(ServiceError::NodesOwn { path });
         }
-        thread_netns::enter(std::os::fd::AsFd::as_fd(&held)).map_err(failed("enter"))?;
+        held.enter().map_err(failed("enter"))?;
     } else {
-        thread_netns::enter_new().map_err(failed("make a network namespace for"))?;
-        let kept = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| thread_netns::hold(&path));
+        netns::unshare().map_err(failed("make a network namespace for"))?;
+        let kept = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| netns::hold(&path));
         if let Err(error) = kept {
             info!(path = %path.display(), %error, "the service namespace cannot be bind-mounted: it ends with this process, and the next one makes it anew");
         }
     }
-    let namespace = thread_netns::own().map_err(failed("look up the namespace of"))?;
+    let namespace = Netns::current().map_err(failed("look up the namespace of"))?;
     Ok(Sides { node, inside: Netlink::open()?, namespace })
 }
 
@@ -61,5 +61,5 @@ pub fn remove(config: &Config) -> Result<(), ServiceError> {
     });
     deleted.map_err(ServiceError::Thread)?.join().map_err(|_| ServiceError::Stopped)??;
     let path = held_at(config);
-    thread_netns::release(&path).map_err(|source| ServiceError::Namespace { doing: "remove", path, source })
+    netns::release(&path).map_err(|source| ServiceError::Namespace { doing: "remove", path, source })
 }

@@ -36,6 +36,7 @@ use std::time::SystemTime;
 pub use contents::{Change, Contents, Counters, Kept};
 pub use recover::Opened;
 
+use crate::telemetry::metrics;
 use database::Database;
 
 /// How many files of each kind that could not be read are kept.
@@ -127,6 +128,12 @@ impl Store {
     /// Makes the changes, all or none, and answers the new contents. When it returns, they outlive a power cut. After an
     /// error the last state stays, on the disk too as far as the disk can still be written. Blocks for some fsyncs.
     pub fn commit(&self, changes: &[Change]) -> Result<Arc<Contents>, StoreError> {
+        let committed = self.commit_uncounted(changes);
+        metrics::store_commit(committed.is_ok());
+        committed
+    }
+
+    fn commit_uncounted(&self, changes: &[Change]) -> Result<Arc<Contents>, StoreError> {
         let mut database = held(&self.database);
         let current = self.contents();
         let next = Arc::new(current.with(changes, SystemTime::now().into()));

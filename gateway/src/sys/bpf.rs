@@ -15,6 +15,8 @@ use aya::Pod;
 use aya::maps::{MapData, MapInfo, RingBuf};
 use tokio::io::unix::AsyncFd;
 
+pub use super::mount::is_bpffs;
+
 const LOOKUP: libc::c_int = 1;
 const UPDATE: libc::c_int = 2;
 const DELETE: libc::c_int = 3;
@@ -266,30 +268,6 @@ pub fn boot_time() -> Duration {
     // SAFETY: `now` is a timespec to be written. The call cannot fail with this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) };
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-}
-
-/// Whether `path` lies on a mounted bpf file system.
-pub fn is_bpffs(path: &Path) -> io::Result<bool> {
-    const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut stat = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: a NUL-terminated path, and a struct of the right size to be written.
-    if unsafe { libc::statfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded (and the struct was zeroed, which is a valid statfs).
-    Ok(unsafe { stat.assume_init() }.f_type as u64 == BPF_FS_MAGIC)
-}
-
-/// The interface's name in the network namespace of this thread.
-pub fn interface_name(ifindex: u32) -> io::Result<String> {
-    let mut name = [0u8; libc::IF_NAMESIZE];
-    // SAFETY: a buffer of IF_NAMESIZE bytes, as if_indextoname(3) asks.
-    if unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) }.is_null() {
-        return Err(io::Error::last_os_error());
-    }
-    let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
-    Ok(String::from_utf8_lossy(&name[..end]).into_owned())
 }
 
 fn open_pin(path: &Path) -> io::Result<(OwnedFd, MapInfo)> {

@@ -6,6 +6,8 @@
 
 use std::io;
 
+use super::check;
+
 /// A capability; its number is the kernel's (`linux/capability.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -97,11 +99,7 @@ fn set(mask: u64) -> io::Result<()> {
 
 fn prctl(what: libc::c_int, value: u64) -> io::Result<()> {
     // SAFETY: the requests made here take numbers only.
-    check(libc::c_long::from(unsafe { libc::prctl(what, value, 0, 0, 0) }))
-}
-
-fn check(answer: libc::c_long) -> io::Result<()> {
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    check(unsafe { libc::prctl(what, value, 0, 0, 0) })
 }
 
 #[cfg(test)]

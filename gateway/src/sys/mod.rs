@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod bpf_query;
 pub mod bpf_test_run;
 pub mod caps;
+pub mod interface;
 pub mod listener;
 pub mod mount;
 pub mod namespace_helper;
@@ -19,4 +20,8 @@ mod passing;
 pub mod pktinfo;
 pub mod socket;
 pub mod sysctl;
-pub mod thread_netns;
+
+/// What a system call says that answers 0, or less and `errno`.
+fn check(answer: impl Into<libc::c_long>) -> std::io::Result<()> {
+    if answer.into() < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,11 +1,21 @@
-//! Files that hold a network namespace open (nsfs, `man 7 namespaces`).
+//! Network namespaces (`man 7 network_namespaces`): the files that hold them open (nsfs), entering them, and holding one by
+//! a bind mount.
+//!
+//! A namespace belongs to a thread. Enter one on a thread of your own, never on a runtime's worker.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use super::{check, mount};
+
+/// The calling thread's.
+const OWN: &str = "/proc/thread-self/ns/net";
+/// `NSFS_MAGIC` of `linux/magic.h`.
+const NSFS: u64 = 0x6e73_6673;
 
 /// An open network namespace. While this value lives, so does the namespace: keep it for one piece of work only.
 #[derive(Debug)]
@@ -66,7 +76,7 @@ impl Netns {
 
     /// The namespace of the calling thread.
     pub fn current() -> io::Result<Self> {
-        Self::from_file(File::open("/proc/thread-self/ns/net")?)
+        Self::from_file(File::open(OWN)?)
     }
 
     /// Takes a file that came from elsewhere; `InvalidInput` if it is not a network namespace.
@@ -79,8 +89,7 @@ impl Netns {
         self.identity
     }
 
-    /// Moves the calling thread into this namespace (needs CAP_SYS_ADMIN). For threads and processes of one's own
-    /// only, never for a worker of a runtime: whatever runs there afterwards would run in this namespace.
+    /// Moves the calling thread into this namespace (setns(2); CAP_SYS_ADMIN). Whatever runs on it afterwards runs there.
     pub fn enter(&self) -> io::Result<()> {
         // SAFETY: takes a file descriptor that `self` keeps open, and a flag.
         check(unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) })
@@ -101,11 +110,35 @@ impl AsFd for Netns {
     }
 }
 
-/// Puts the calling thread into a new, empty network namespace (needs CAP_SYS_ADMIN); as [`Netns::enter`], for threads
-/// of one's own only.
+/// Puts the calling thread into a new, empty network namespace (unshare(2); CAP_SYS_ADMIN).
 pub fn unshare() -> io::Result<()> {
     // SAFETY: takes a flag only.
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) })
+}
+
+/// Whether a namespace is bind-mounted at `path`; false where there is nothing.
+pub fn is_held(path: &Path) -> io::Result<bool> {
+    match mount::magic(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        magic => Ok(magic? == NSFS),
+    }
+}
+
+/// Bind-mounts the calling thread's namespace at `path`, which is made if it is missing (CAP_SYS_ADMIN).
+pub fn hold(path: &Path) -> io::Result<()> {
+    File::options().create(true).append(true).open(path)?;
+    mount::bind(Path::new(OWN), path)
+}
+
+/// Undoes [`hold`]: unmounts and removes the file. Nothing there is success (CAP_SYS_ADMIN).
+pub fn release(path: &Path) -> io::Result<()> {
+    while is_held(path)? {
+        mount::unmount(path)?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// `SO_NETNS_COOKIE` (Linux 5.14) of a socket: the number of its namespace, never used twice while the node is up.
@@ -124,22 +157,17 @@ pub fn cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
 fn is_network_namespace(file: &File) -> io::Result<bool> {
     /// `NS_GET_NSTYPE` of `linux/nsfs.h`: `_IO(0xb7, 0x3)`.
     const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
-    const NSFS_MAGIC: u64 = 0x6e73_6673;
     let mut system = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the kernel fills the whole structure when it answers 0, and only then is it read.
     let system = unsafe {
         check(libc::fstatfs(file.as_raw_fd(), system.as_mut_ptr()))?;
         system.assume_init()
     };
-    if system.f_type as u64 != NSFS_MAGIC {
+    if system.f_type as u64 != NSFS {
         return Ok(false);
     }
     // SAFETY: this request takes no argument and writes nowhere.
     Ok(unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) } == libc::CLONE_NEWNET)
-}
-
-fn check(answer: libc::c_int) -> io::Result<()> {
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -149,7 +177,7 @@ mod tests {
     #[test]
     fn own_namespace_is_one_and_other_files_are_none() {
         let own = Netns::current().unwrap();
-        assert_eq!(own.identity(), Netns::open(Path::new("/proc/thread-self/ns/net")).unwrap().identity());
+        assert_eq!(own.identity(), Netns::open(Path::new(OWN)).unwrap().identity());
         let other = Netns::open(Path::new("/proc/self/ns/mnt")).unwrap_err();
         assert!(matches!(other, NetnsError::Other { .. }), "{other}");
         assert!(Netns::open(Path::new("/etc/hostname")).unwrap_err().is_gone());

@@ -1,9 +1,10 @@
 //! Socket options and kinds that std and tokio do not offer.
 
-use std::ffi::CString;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::check;
 
 /// A non-blocking UDP socket bound to the wildcard address, for one family only.
 pub fn udp_wildcard(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
@@ -77,27 +78,14 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     usize::try_from(length).map_err(|_| io::Error::last_os_error())
 }
 
-/// The index of an interface of the calling thread's network namespace.
-pub fn ifindex(name: &str) -> io::Result<u32> {
-    let name = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: `name` ends with NUL.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => Err(io::Error::last_os_error()),
-        index => Ok(index),
-    }
-}
-
 fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the kernel reads `size` bytes from `value`, which lives through the call.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) })
 }
 
 /// `A` is one of the kernel's socket addresses.
 fn bind<A>(socket: BorrowedFd<'_>, address: &A) -> io::Result<()> {
     // SAFETY: `address` is a whole socket address of the size given.
-    let result =
-        unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), size_of::<A>() as libc::socklen_t) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), size_of::<A>() as libc::socklen_t) })
 }

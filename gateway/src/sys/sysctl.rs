@@ -48,6 +48,11 @@ impl Sysctl {
         Self { path: format!("ipv6/conf/{link}/{key}") }
     }
 
+    /// One of fixed names, by its path below `/proc/sys/net`.
+    pub fn named(path: impl Into<String>) -> Self {
+        Self { path: path.into() }
+    }
+
     /// Its value; `None` where the kernel does not have it.
     pub fn read(&self) -> Result<Option<i32>, SysctlError> {
         let text = match fs::read_to_string(self.file()) {
@@ -57,6 +62,11 @@ impl Sysctl {
         };
         let number = text.trim().parse().map_err(io::Error::other);
         number.map(Some).map_err(|source| SysctlError { doing: "understand", key: self.clone(), source })
+    }
+
+    /// Sets it; false if it had that value already.
+    pub fn ensure(&self, value: i32) -> Result<bool, SysctlError> {
+        if self.read()? == Some(value) { Ok(false) } else { self.write(value).map(|()| true) }
     }
 
     /// Sets it.

@@ -1,4 +1,5 @@
-//! Every metric, with its unit, and the functions that count. Nothing else in the daemon names a metric.
+//! Every metric, with its unit, and the functions that count. Nothing else in the daemon names a metric, which clippy
+//! sees to; a test compares this table with what is scraped.
 //!
 //! | metric | labels | what |
 //! |---|---|---|
@@ -7,24 +8,32 @@
 //! | `tidegate_flows_total` | direction, verdict, reason | flows opened or refused (events; see the lost ones) |
 //! | `tidegate_flows_open` | | entries of the flow table |
 //! | `tidegate_flow_events_lost_total` | | events that found the ring full |
-//! | `tidegate_packets_total`, `tidegate_bytes_total` | verdict, reason | the kernel's own counters |
+//! | `tidegate_packets_total` | verdict, reason | packets, by the kernel's own counters |
+//! | `tidegate_bytes_total` | verdict, reason | bytes, by the kernel's own counters |
 //! | `tidegate_dns_queries_total` | outcome | queries of workloads |
-//! | `tidegate_dns_upstream_seconds` | | time of an upstream answer |
+//! | `tidegate_dns_query_seconds` | outcome | from a query to its answer, where it was looked up |
+//! | `tidegate_dns_upstream_failures_total` | | upstream servers that did not answer when they were asked |
 //! | `tidegate_dns_learned_addresses` | | live (workload, address) pairs |
-//! | `tidegate_edge_connections_open` | | TLS connections |
-//! | `tidegate_edge_handshakes_total` | outcome | TLS handshakes |
-//! | `tidegate_edge_requests_total` | app, code | answered requests |
+//! | `tidegate_edge_connections_open` | | client connections |
+//! | `tidegate_edge_connections_total` | app, reason | connections passed through, and those that came to no request |
+//! | `tidegate_edge_requests_total` | app, code | requests that ended, whatever their end; 499: the client left before an answer |
 //! | `tidegate_edge_request_seconds` | app | from the request's head to the answer's end |
-//! | `tidegate_reconcile_steps_total` | outcome | steps applied to the node |
-//! | `tidegate_reconcile_errors_total` | | runs that failed and were undone |
-//! | `tidegate_reconcile_repairs_total` | | things put back that others removed |
-//! | `tidegate_reconcile_seconds` | | time of a run |
-//! | `tidegate_map_entries`, `tidegate_map_max_entries` | map | fill of the kernel's tables |
-//! | `tidegate_store_commits_total` | outcome | commits of desired state |
+//! | `tidegate_edge_certificate_not_after_seconds` | app | when the served certificate ends, since 1970 |
+//! | `tidegate_reconcile_steps_total` | | steps taken to bring links, addresses and rules about |
+//! | `tidegate_reconcile_errors_total` | | runs that failed and were undone, and looks at the node that failed |
+//! | `tidegate_reconcile_repairs_total` | | things put back that others removed or changed |
+//! | `tidegate_reconcile_seconds` | | time of a run of steps |
+//! | `tidegate_map_entries` | map | entries of a kernel table |
+//! | `tidegate_map_max_entries` | map | entries that a kernel table can take |
+//! | `tidegate_store_commits_total` | outcome | commits of desired state: `done`, `failed` |
 
+#![expect(clippy::disallowed_macros, reason = "the one place that names metrics")]
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use config::api::Direction;
+use metrics::{SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use policy::reason::Reason;
 
@@ -35,62 +44,6 @@ const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 #[derive(Debug, thiserror::Error)]
 #[error("metrics cannot be set up: {0}; call this once in a process")]
 pub struct MetricsError(String);
-
-/// Who opened a flow, seen from the workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// The workload.
-    Egress,
-    /// The other side.
-    Ingress,
-}
-
-/// What became of a workload's DNS query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DnsOutcome {
-    /// Answered with addresses that the kernel knows.
-    Answered,
-    /// Answered by the upstream with nothing to learn (NODATA, NXDOMAIN, other types).
-    Empty,
-    /// The workload's policies do not let it look the name up.
-    Prohibited,
-    /// The upstream did not answer, or answered with an error.
-    UpstreamFailed,
-    /// An answer could not be learned, so it was not given.
-    NotLearned,
-    /// The query was malformed or of a kind that is not spoken.
-    Malformed,
-    /// Nobody knows who asked.
-    UnknownAsker,
-    /// Too many at once.
-    Overloaded,
-}
-
-/// How a TLS handshake at the edge ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
-    /// Terminated here.
-    Terminated,
-    /// Passed on by SNI.
-    PassedThrough,
-    /// No app serves the name.
-    UnknownHost,
-    /// The client did not do its part.
-    Failed,
-    /// It took too long.
-    TimedOut,
-}
-
-/// Whether something was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was.
-    Done,
-    /// It was not.
-    Failed,
-    /// It was, and was undone because a later step failed.
-    Undone,
-}
 
 /// Sets up the process's recorder and describes every metric.
 pub fn start() -> Result<PrometheusHandle, MetricsError> {
@@ -115,20 +68,34 @@ fn describe() {
     describe_counter!("tidegate_packets_total", Unit::Count, "Packets of workloads by verdict and reason.");
     describe_counter!("tidegate_bytes_total", Unit::Bytes, "Bytes of workloads by verdict and reason.");
     describe_counter!("tidegate_dns_queries_total", Unit::Count, "DNS queries of workloads by outcome.");
-    describe_histogram!("tidegate_dns_upstream_seconds", Unit::Seconds, "Time of an upstream DNS answer.");
-    describe_gauge!("tidegate_dns_learned_addresses", Unit::Count, "Live (workload, address) pairs learned from DNS.");
-    describe_gauge!("tidegate_edge_connections_open", Unit::Count, "Open TLS connections at the edge.");
-    describe_counter!("tidegate_edge_handshakes_total", Unit::Count, "TLS handshakes at the edge by outcome.");
-    describe_counter!(
-        "tidegate_edge_requests_total",
-        Unit::Count,
-        "Requests answered by the edge, by app and status code."
+    describe_histogram!(
+        "tidegate_dns_query_seconds",
+        Unit::Seconds,
+        "From a query to its answer by outcome, where it was looked up."
     );
+    describe_counter!(
+        "tidegate_dns_upstream_failures_total",
+        Unit::Count,
+        "Upstream servers that did not answer when they were asked."
+    );
+    describe_gauge!("tidegate_dns_learned_addresses", Unit::Count, "Live (workload, address) pairs learned from DNS.");
+    describe_gauge!("tidegate_edge_connections_open", Unit::Count, "Open client connections at the edge.");
+    describe_counter!(
+        "tidegate_edge_connections_total",
+        Unit::Count,
+        "Connections passed through, or ended without a request, by app and reason."
+    );
+    describe_counter!("tidegate_edge_requests_total", Unit::Count, "Requests to exposed apps, by app and status code.");
     describe_histogram!("tidegate_edge_request_seconds", Unit::Seconds, "From a request's head to its answer's end.");
-    describe_counter!("tidegate_reconcile_steps_total", Unit::Count, "Steps applied to the node by outcome.");
-    describe_counter!("tidegate_reconcile_errors_total", Unit::Count, "Runs that failed and were undone.");
+    describe_gauge!(
+        "tidegate_edge_certificate_not_after_seconds",
+        Unit::Seconds,
+        "When an app's certificate ends, since 1970."
+    );
+    describe_counter!("tidegate_reconcile_steps_total", Unit::Count, "Steps taken on the node.");
+    describe_counter!("tidegate_reconcile_errors_total", Unit::Count, "Runs that failed and were undone, and looks at the node that failed.");
     describe_counter!("tidegate_reconcile_repairs_total", Unit::Count, "Links, rules and filters put back.");
-    describe_histogram!("tidegate_reconcile_seconds", Unit::Seconds, "Time of a run.");
+    describe_histogram!("tidegate_reconcile_seconds", Unit::Seconds, "Time of a run of steps.");
     describe_gauge!("tidegate_map_entries", Unit::Count, "Entries of a kernel table.");
     describe_gauge!("tidegate_map_max_entries", Unit::Count, "Entries that a kernel table can take.");
     describe_counter!("tidegate_store_commits_total", Unit::Count, "Commits of desired state by outcome.");
@@ -165,14 +132,19 @@ pub fn packets(reason: Reason, packets: u64, bytes: u64) {
     counter!("tidegate_bytes_total", "verdict" => verdict(reason), "reason" => reason.word()).absolute(bytes);
 }
 
-/// A workload's query has its answer.
-pub fn dns_query(outcome: DnsOutcome) {
-    counter!("tidegate_dns_queries_total", "outcome" => outcome.word()).increment(1);
+/// A workload's query has come to its end, the word of `egress::dns::Outcome`.
+pub fn dns_query(outcome: &'static str) {
+    counter!("tidegate_dns_queries_total", "outcome" => outcome).increment(1);
 }
 
-/// An upstream answered after this time.
-pub fn dns_upstream(time: Duration) {
-    histogram!("tidegate_dns_upstream_seconds").record(time.as_secs_f64());
+/// A query that was looked up has come to its end after this time; count it with [`dns_query`] too.
+pub fn dns_query_time(outcome: &'static str, time: Duration) {
+    histogram!("tidegate_dns_query_seconds", "outcome" => outcome).record(time.as_secs_f64());
+}
+
+/// An upstream server did not answer.
+pub fn dns_upstream_failure() {
+    counter!("tidegate_dns_upstream_failures_total").increment(1);
 }
 
 /// Live learned pairs now.
@@ -180,38 +152,40 @@ pub fn dns_learned(count: u64) {
     gauge!("tidegate_dns_learned_addresses").set(as_f64(count));
 }
 
-/// Open TLS connections now.
-pub fn edge_connections(count: u64) {
-    gauge!("tidegate_edge_connections_open").set(as_f64(count));
+/// A client connected to the edge.
+pub fn edge_connection_begins() {
+    gauge!("tidegate_edge_connections_open").increment(1.0);
 }
 
-/// A handshake ended.
-pub fn edge_handshake(outcome: Handshake) {
-    let word = match outcome {
-        Handshake::Terminated => "terminated",
-        Handshake::PassedThrough => "passed-through",
-        Handshake::UnknownHost => "unknown-host",
-        Handshake::Failed => "failed",
-        Handshake::TimedOut => "timed-out",
-    };
-    counter!("tidegate_edge_handshakes_total", "outcome" => word).increment(1);
+/// A client's connection is no more.
+pub fn edge_connection_ends() {
+    gauge!("tidegate_edge_connections_open").decrement(1.0);
+}
+
+/// How a connection ended that was passed through or came to no request; the app (`shop/web`) is `-` where none is known.
+pub fn edge_connection(app: &Arc<str>, reason: &'static str) {
+    let app = SharedString::from(Arc::clone(app));
+    counter!("tidegate_edge_connections_total", "app" => app, "reason" => reason).increment(1);
 }
 
 /// A request of an app (`shop/web`) was answered with this status code after this time.
-pub fn edge_request(app: &str, code: u16, time: Duration) {
-    counter!("tidegate_edge_requests_total", "app" => app.to_owned(), "code" => code.to_string()).increment(1);
-    histogram!("tidegate_edge_request_seconds", "app" => app.to_owned()).record(time.as_secs_f64());
+pub fn edge_request(app: &Arc<str>, code: u16, time: Duration) {
+    let app = SharedString::from(Arc::clone(app));
+    counter!("tidegate_edge_requests_total", "app" => app.clone(), "code" => code.to_string()).increment(1);
+    histogram!("tidegate_edge_request_seconds", "app" => app).record(time.as_secs_f64());
 }
 
-/// Steps of a run ended so.
-pub fn reconcile_steps(outcome: Outcome, count: u64) {
-    counter!("tidegate_reconcile_steps_total", "outcome" => outcome.word()).increment(count);
+/// When the certificate that an app serves ends, in seconds since 1970.
+pub fn edge_certificate(app: &Arc<str>, not_after: i64) {
+    let app = SharedString::from(Arc::clone(app));
+    gauge!("tidegate_edge_certificate_not_after_seconds", "app" => app).set(not_after as f64);
 }
 
-/// A run ended after this time.
-pub fn reconcile_run(time: Duration, failed: bool) {
-    histogram!("tidegate_reconcile_seconds").record(time.as_secs_f64());
+/// A run of steps ended after this time, with so many steps taken; the failed one is not counted.
+pub fn reconcile_run(steps: u64, time: Duration, failed: bool) {
+    counter!("tidegate_reconcile_steps_total").increment(steps);
     counter!("tidegate_reconcile_errors_total").increment(u64::from(failed));
+    histogram!("tidegate_reconcile_seconds").record(time.as_secs_f64());
 }
 
 /// Something that others removed was put back.
@@ -225,47 +199,10 @@ pub fn map_fill(map: &'static str, entries: u64, max: u64) {
     gauge!("tidegate_map_max_entries", "map" => map).set(as_f64(max));
 }
 
-/// A commit of desired state ended so.
-pub fn store_commit(outcome: Outcome) {
-    counter!("tidegate_store_commits_total", "outcome" => outcome.word()).increment(1);
-}
-
-impl DnsOutcome {
-    /// All of them, for `netctl status`.
-    pub const ALL: &[Self] = &[
-        Self::Answered,
-        Self::Empty,
-        Self::Prohibited,
-        Self::UpstreamFailed,
-        Self::NotLearned,
-        Self::Malformed,
-        Self::UnknownAsker,
-        Self::Overloaded,
-    ];
-
-    /// The word in metrics and in `netctl status`: stable.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Empty => "empty",
-            Self::Prohibited => "prohibited",
-            Self::UpstreamFailed => "upstream-failed",
-            Self::NotLearned => "not-learned",
-            Self::Malformed => "malformed",
-            Self::UnknownAsker => "unknown-asker",
-            Self::Overloaded => "overloaded",
-        }
-    }
-}
-
-impl Outcome {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Undone => "undone",
-        }
-    }
+/// A commit of desired state was done, or it failed.
+pub fn store_commit(done: bool) {
+    let outcome = if done { "done" } else { "failed" };
+    counter!("tidegate_store_commits_total", "outcome" => outcome).increment(1);
 }
 
 const fn verdict(reason: Reason) -> &'static str {

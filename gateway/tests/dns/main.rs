@@ -229,7 +229,7 @@ fn dead_upstreams_are_said_and_passed_over() {
 
 #[test]
 fn an_unknown_asker_gets_nothing_and_is_counted() {
-    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
+    let metrics = gateway::telemetry::metrics::start().unwrap();
     let node = Node::new();
     node.serve(async |node| {
         for transport in ["+notcp", "+tcp"] {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::fmt::MakeWriter;
 
 static LINES: Mutex<Vec<u8>> = Mutex::new(Vec::new());
@@ -14,10 +14,7 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 pub(crate) fn start() {
     METRICS.get_or_init(|| {
         tracing_subscriber::fmt().json().with_env_filter("access=info,gateway=debug").with_writer(Lines).init();
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        metrics::set_global_recorder(recorder).unwrap();
-        handle
+        gateway::telemetry::metrics::start().unwrap()
     });
 }
 

@@ -61,12 +61,12 @@ fn no_name_and_unknown_names_get_an_alert() {
     let count = |reason: &str| {
         metric(&format!(r#"tidegate_edge_connections_total{{app="-",reason="{reason}"}}"#)).unwrap_or_default()
     };
-    let before = (count("NoServerName"), count("UnknownServerName"));
+    let before = (count("no-server-name"), count("unknown-server-name"));
     for arguments in ["-noservername", "-servername nobody.example"] {
         let said = world.s_client(arguments);
         assert!(said.contains("unrecognized name") && said.contains("no peer certificate available"), "{said}");
     }
-    assert!(count("NoServerName") > before.0 && count("UnknownServerName") > before.1);
+    assert!(count("no-server-name") > before.0 && count("unknown-server-name") > before.1);
 }
 
 #[test]

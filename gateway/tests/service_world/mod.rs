@@ -3,16 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test's world stops the test when it cannot be made")]
 #![allow(dead_code, reason = "each test file uses its own part of the world")]
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use gateway::service::{Config, TG0, TG1_MAC};
-use gateway::sys::thread_netns;
+use gateway::sys::netns::{self, Netns};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -45,10 +44,10 @@ impl World {
 
     /// Runs `test` on a thread of the node's namespace; runtimes built there live in it.
     pub(crate) fn inside<T: Send>(&self, test: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
+        let namespace = Netns::open(format!("/run/netns/{}", self.name).as_ref()).unwrap();
         std::thread::scope(|scope| {
             let entered = scope.spawn(|| {
-                thread_netns::enter(namespace.as_fd()).unwrap();
+                namespace.enter().unwrap();
                 test()
             });
             entered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -112,7 +111,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        drop(thread_netns::release(&self.held()));
+        drop(netns::release(&self.held()));
         drop(Command::new("ip").args(["netns", "del", &self.name]).output());
         drop(fs::remove_dir_all(&self.dir));
     }

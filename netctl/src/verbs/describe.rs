@@ -49,7 +49,7 @@ impl Describe {
 }
 
 fn head(output: &mut Output, wanted: &ResourceName, item: &Value) -> Result<(), Failure> {
-    output.line(&format!("Kind:       {}", wanted.kind.text()))?;
+    output.line(&format!("Kind:       {}", wanted.kind.as_str()))?;
     output.line(&format!("Name:       {}", wanted.name))?;
     if let Some(namespace) = &wanted.namespace {
         output.line(&format!("Namespace:  {namespace}"))?;
@@ -119,9 +119,9 @@ async fn of_kind(
         table.row(columns::row(kind, item, time::now(), false));
         some = true;
     }
-    let title = match kind.text().strip_suffix('y') {
+    let title = match kind.as_str().strip_suffix('y') {
         Some(stem) => format!("{stem}ies"),
-        None => format!("{}s", kind.text()),
+        None => format!("{}s", kind.as_str()),
     };
     if some { section(output, &title, &table.render()) } else { Ok(output.line(&format!("{title}: <none>"))?) }
 }

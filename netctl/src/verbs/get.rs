@@ -101,8 +101,8 @@ impl Get {
     ) -> Result<Done, Failure> {
         let mut lists = Vec::new();
         for kind in Kind::ALL {
-            let list: ResourceList = client.get(&list_path(*kind, namespace, None)).await?;
-            lists.push((*kind, list.items));
+            let list: ResourceList = client.get(&list_path(kind, namespace, None)).await?;
+            lists.push((kind, list.items));
         }
         lists.retain(|(_, items)| !items.is_empty());
         match self.output {
@@ -129,7 +129,7 @@ impl Get {
     }
 
     fn table(&self, kind: Kind, items: &[Value], prefix: &str) -> Table {
-        let namespaces = self.all_namespaces && kind.namespaced();
+        let namespaces = self.all_namespaces && kind.is_namespaced();
         let header = columns::header(kind, self.wide());
         let header: Vec<_> = namespaces.then_some("NAMESPACE").into_iter().chain(header).collect();
         let mut table = Table::new(&header);
@@ -142,7 +142,7 @@ impl Get {
     fn row(&self, kind: Kind, item: &Value, prefix: &str) -> Vec<String> {
         let mut cells = columns::row(kind, item, time::now(), self.wide());
         cells[0].insert_str(0, prefix);
-        if self.all_namespaces && kind.namespaced() {
+        if self.all_namespaces && kind.is_namespaced() {
             cells.insert(0, text(item, "/metadata/namespace"));
         }
         cells
@@ -200,7 +200,7 @@ fn list_of(items: Vec<Value>) -> Value {
 
 fn full_name(kind: Kind, item: &Value) -> String {
     let name = text(item, "/metadata/name");
-    if kind.namespaced() {
+    if kind.is_namespaced() {
         format!("{kind}/{}/{name}", text(item, "/metadata/namespace"))
     } else {
         format!("{kind}/{name}")
@@ -209,7 +209,7 @@ fn full_name(kind: Kind, item: &Value) -> String {
 
 /// On standard error, as kubectl does: the output stays empty for programs.
 fn nothing_found(kind: Kind, namespace: Option<&Name>) {
-    let place = match namespace.filter(|_| kind.namespaced()) {
+    let place = match namespace.filter(|_| kind.is_namespaced()) {
         Some(namespace) => format!(" in namespace {namespace}; -A shows all namespaces"),
         None => String::new(),
     };

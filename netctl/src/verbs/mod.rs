@@ -28,7 +28,7 @@ use crate::output::{Colour, Output};
 pub(crate) enum Done {
     /// 0
     Well,
-    /// 1: a check of `doctor` fails.
+    /// 1: a required check of `doctor` fails.
     Unwell,
     /// 3: the connection that `explain` was asked about would not pass.
     Denied,
@@ -80,7 +80,7 @@ fn resource_name(kind: &str, name: Option<&str>, namespace: &Name) -> Result<Res
             return Err(Failure::Usage(format!("which {kind}? write {kind} NAME or {kind}/NAME")));
         }
     };
-    if named.kind.namespaced() && named.namespace.is_none() {
+    if named.kind.is_namespaced() && named.namespace.is_none() {
         named.namespace = Some(namespace.clone());
     }
     Ok(named)
@@ -88,7 +88,7 @@ fn resource_name(kind: &str, name: Option<&str>, namespace: &Name) -> Result<Res
 
 /// `resources/<kind>?namespace=…&name=…`
 fn list_path(kind: Kind, namespace: Option<&Name>, name: Option<&Name>) -> String {
-    let namespace = namespace.filter(|_| kind.namespaced()).map(|namespace| format!("namespace={namespace}"));
+    let namespace = namespace.filter(|_| kind.is_namespaced()).map(|namespace| format!("namespace={namespace}"));
     let name = name.map(|name| format!("name={name}"));
     let query = namespace.into_iter().chain(name).collect::<Vec<_>>().join("&");
     format!("resources/{kind}{}{query}", if query.is_empty() { "" } else { "?" })

@@ -73,7 +73,7 @@ fn doctor_checks_by_itself_when_the_daemon_is_down() {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("these checks are netctl's own"), "{output:?}");
-    assert!(text.contains("FAIL  daemon: the gateway is not running") && text.contains("kernel: Linux "), "{text}");
+    assert!(text.contains("FAIL     daemon: the gateway is not running") && text.contains("kernel: Linux "), "{text}");
 }
 
 #[test]

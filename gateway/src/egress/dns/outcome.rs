@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::telemetry::metrics;
+
 /// The end of one query. The words are the metrics' and stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -63,16 +65,15 @@ impl Outcome {
         }
     }
 
-    /// Counts a query in `tidegate_dns_queries_total`.
+    /// Counts a query.
     pub(super) fn count(self) {
         COUNTS[self as usize].fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("tidegate_dns_queries_total", "outcome" => self.word()).increment(1);
+        metrics::dns_query(self.word());
     }
 
-    /// Counts it, with its time in `tidegate_dns_query_seconds`.
+    /// Counts it, with its time.
     pub(super) fn count_since(self, start: Instant) {
         self.count();
-        metrics::histogram!("tidegate_dns_query_seconds", "outcome" => self.word())
-            .record(start.elapsed().as_secs_f64());
+        metrics::dns_query_time(self.word(), start.elapsed());
     }
 }

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 use super::answer::UDP_LIMIT;
 use super::node_side::NodeSide;
 use super::question::Question;
+use crate::telemetry::metrics;
 
 /// For the whole of one query: less than the five seconds after which stub resolvers ask again.
 const DEADLINE: Duration = Duration::from_millis(4_500);
@@ -134,7 +135,7 @@ impl Upstream {
     }
 
     fn note_failure(&self, server: &Server, start: Instant, error: &NetError) {
-        metrics::counter!("tidegate_dns_upstream_failures_total").increment(1);
+        metrics::dns_upstream_failure();
         let mut health = self.lock();
         let health = entry(&mut health, server);
         if health.answered.is_some_and(|answered| answered >= start) {

@@ -12,12 +12,12 @@ const OLDEST: (u32, u32) = (6, 1);
 
 /// All of them; the first says that the daemon does not run, and why.
 pub(super) fn checks(no_daemon: String, mend: String) -> Doctor {
-    let daemon = Check { name: "daemon".to_owned(), ok: false, found: no_daemon, mend };
+    let daemon = Check { name: "daemon".to_owned(), ok: false, required: true, found: no_daemon, mend };
     Doctor { checks: vec![daemon, root(), kernel(), btf(), bpffs(), forwarding(4), forwarding(6), bridge_firewall()] }
 }
 
 fn check(name: &str, ok: bool, found: String, mend: &str) -> Check {
-    Check { name: name.to_owned(), ok, found, mend: if ok { String::new() } else { mend.to_owned() } }
+    Check { name: name.to_owned(), ok, required: true, found, mend: if ok { String::new() } else { mend.to_owned() } }
 }
 
 fn root() -> Check {

@@ -1,5 +1,5 @@
 //! `netctl doctor`: the daemon checks what it needs; without a daemon, `netctl` checks by itself what it can see, and says
-//! so. Exits with 1 when a check fails.
+//! so. Exits with 1 when the daemon is down or a required check fails; a part that falls short is `limited`, and exits with 0.
 
 mod local;
 
@@ -38,16 +38,20 @@ impl Doctor {
                 print(output, check)?;
             }
         }
-        let well = daemon && answer.checks.iter().all(|check| check.ok);
+        let well = daemon && answer.checks.iter().all(|check| check.ok || !check.required);
         Ok(if well { Done::Well } else { Done::Unwell })
     }
 }
 
 fn print(output: &mut Output, check: &api::Check) -> Result<(), Failure> {
-    let (colour, word) = if check.ok { (Colour::Green, "ok  ") } else { (Colour::Red, "FAIL") };
-    output.coloured_line(colour, &format!("{word}  {}: {}", check.name, check.found))?;
+    let (colour, word) = match (check.ok, check.required) {
+        (true, _) => (Colour::Green, "ok"),
+        (false, false) => (Colour::Yellow, "limited"),
+        (false, true) => (Colour::Red, "FAIL"),
+    };
+    output.coloured_line(colour, &format!("{word:<7}  {}: {}", check.name, check.found))?;
     if !check.mend.is_empty() {
-        output.line(&format!("      mend: {}", check.mend))?;
+        output.line(&format!("         mend: {}", check.mend))?;
     }
     Ok(())
 }
