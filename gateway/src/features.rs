@@ -262,7 +262,10 @@ mod tests {
         assert!(ok((false, false), &dropping) && ok((true, true), &[]) && ok((false, true), &dropping));
         assert!(!ok((true, false), &dropping) && !ok((false, true), &["inet f forward".to_owned()]));
         assert_eq!(bridge_netfilter((true, true), &[]).found, "on, and no forward chain drops by policy");
-        assert_eq!(bridge_netfilter((true, false), &dropping).found, "on for IPv4, and policy drop in ip filter FORWARD");
+        assert_eq!(
+            bridge_netfilter((true, false), &dropping).found,
+            "on for IPv4, and policy drop in ip filter FORWARD"
+        );
     }
 
     #[test]

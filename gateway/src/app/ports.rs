@@ -11,7 +11,7 @@ use crate::egress::attach::AttachError;
 use crate::egress::tables::TableError;
 use crate::egress::tables::node::Listener;
 use crate::segmentation::Status;
-use crate::sys::bpf::interface_name;
+use crate::sys::interface;
 use crate::workload::{Mac, Workload, WorkloadId};
 
 /// Why a host side is not closed.
@@ -43,7 +43,7 @@ impl Enforcement {
             tracing::debug!(former, present, workload = workload.0, "a workload has a new host side");
             self.tables.forget_device(former)?;
             // On one that is still there, whatever its name is now, the programs stay and pass nothing.
-            if interface_name(former).is_err() {
+            if interface::name(former).is_err() {
                 self.tables.detach(former)?;
             }
         }
@@ -104,14 +104,23 @@ impl Enforcement {
         self.tables.ensure_attached(ifindex)
     }
 
-    /// The same for tg0.
-    pub(crate) fn keep_service(&self, tg0: u32) -> Result<bool, AttachError> {
-        let repaired = self.tables.ensure_service_attached(tg0)?;
-        self.repairs.fetch_add(u64::from(repaired), std::sync::atomic::Ordering::Relaxed);
+    /// The same for every host side and tg0; how many had to be put back. Where tcx links go, netlink says nothing.
+    pub(crate) fn keep_all(&self, tg0: u32) -> Result<u64, AttachError> {
+        let ports: Vec<u32> = self.state().ports.values().map(|port| port.ifindex).collect();
+        let mut repaired = u64::from(self.tables.ensure_service_attached(tg0)?);
+        for ifindex in ports {
+            match self.tables.ensure_attached(ifindex) {
+                Ok(put_back) => repaired += u64::from(put_back),
+                // Segmentation sees that too, and makes the link anew.
+                Err(AttachError::Device { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.repairs.fetch_add(repaired, std::sync::atomic::Ordering::Relaxed);
         Ok(repaired)
     }
 
-    /// Times that tg0's program was put back, since the daemon started.
+    /// Programs put back by [`Self::keep_all`] since the daemon started.
     pub(crate) fn repairs(&self) -> u64 {
         self.repairs.load(std::sync::atomic::Ordering::Relaxed)
     }

@@ -3,7 +3,7 @@
 //! | task | woken by | does |
 //! |---|---|---|
 //! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
-//! | `upkeep` | every second | tg0 and its program put back, learned names swept, node's addresses, metrics |
+//! | `upkeep` | every second | programs and tg0 put back, learned names swept, node's addresses, metrics |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
 //! | `node` | netlink notices | the node's addresses in the kernel |
 
@@ -39,7 +39,12 @@ async fn events(gate: Arc<Gate>) {
     let mut ring = match gate.enforcement.tables.events() {
         Ok(ring) => ring,
         Err(error) => {
-            return gate.raise("events", ConditionState::Degraded, error.to_string(), "flows are enforced, but not shown; restart the gateway");
+            return gate.raise(
+                "events",
+                ConditionState::Degraded,
+                error.to_string(),
+                "flows are enforced, but not shown; restart the gateway",
+            );
         }
     };
     let mut names = Names::of(&gate.now());
@@ -55,7 +60,12 @@ async fn events(gate: Arc<Gate>) {
         match event {
             Ok(event) => note(&gate, &names, &event),
             Err(error) => {
-                return gate.raise("events", ConditionState::Degraded, format!("the kernel's events cannot be read: {error}"), "flows are enforced, but not shown; restart the gateway");
+                return gate.raise(
+                    "events",
+                    ConditionState::Degraded,
+                    format!("the kernel's events cannot be read: {error}"),
+                    "flows are enforced, but not shown; restart the gateway",
+                );
             }
         }
     }
@@ -84,9 +94,9 @@ async fn upkeep(gate: Arc<Gate>) {
         tick.tick().await;
         service(&gate).await;
         reload::in_place(|| {
-            let kept = gate.enforcement.keep_service(gate.service.tg0_ifindex());
-            let kept = kept.map(|put_back| metrics::reconcile_repairs(u64::from(put_back)));
-            settle(&gate, "service namespace's program", kept.map_err(|error| error.to_string()));
+            let kept = gate.enforcement.keep_all(gate.service.tg0_ifindex());
+            let kept = kept.map(metrics::reconcile_repairs);
+            settle(&gate, "kernel programs", kept.map_err(|error| error.to_string()));
             settle(&gate, "learned names", gate.enforcement.sweep().map_err(|error| error.to_string()));
             settle(&gate, "kernel tables", measure(&gate));
         });
@@ -153,7 +163,12 @@ pub(crate) fn note_segmentation(gate: &Gate, status: &Status) {
     let troubles: Vec<String> = troubles.chain(status.helper_ended.clone()).collect();
     match troubles.is_empty() {
         true => gate.clear("segmentation"),
-        false => gate.raise("segmentation", ConditionState::Degraded, troubles.join("\n"), "it is tried again when the node's links change, and by a timer"),
+        false => gate.raise(
+            "segmentation",
+            ConditionState::Degraded,
+            troubles.join("\n"),
+            "it is tried again when the node's links change, and by a timer",
+        ),
     }
     settle(gate, "segments", gate.enforcement.note_segments(status).map_err(|error| error.to_string()));
 }
@@ -167,8 +182,12 @@ async fn detach_gone(gate: &Gate, status: &Status) {
     for workload in desired.workloads.values().filter(|workload| status.gone.contains(&workload.id)) {
         let request = DetachRequest { namespace: workload.namespace.clone(), name: workload.name.clone() };
         match attachment::detach(gate, &request).await {
-            Ok(()) => tracing::info!(namespace = %request.namespace, name = %request.name, "its network namespace is gone: detached, its addresses are free"),
-            Err(error) => tracing::warn!(namespace = %request.namespace, name = %request.name, %error, "its network namespace is gone, and it cannot be detached"),
+            Ok(()) => {
+                tracing::info!(namespace = %request.namespace, name = %request.name, "its network namespace is gone: detached, its addresses are free")
+            }
+            Err(error) => {
+                tracing::warn!(namespace = %request.namespace, name = %request.name, %error, "its network namespace is gone, and it cannot be detached")
+            }
         }
     }
 }
@@ -177,7 +196,12 @@ async fn node(gate: Arc<Gate>) {
     let mut watch = match Watch::open() {
         Ok(watch) => watch,
         Err(error) => {
-            return gate.raise("node", ConditionState::Degraded, format!("cannot watch the node's addresses: {error}"), "they are looked at every second instead");
+            return gate.raise(
+                "node",
+                ConditionState::Degraded,
+                format!("cannot watch the node's addresses: {error}"),
+                "they are looked at every second instead",
+            );
         }
     };
     loop {
@@ -187,7 +211,12 @@ async fn node(gate: Arc<Gate>) {
             }
             Ok(_) => {}
             Err(error) => {
-                return gate.raise("node", ConditionState::Degraded, format!("cannot watch the node's addresses: {error}"), "they are looked at every second instead");
+                return gate.raise(
+                    "node",
+                    ConditionState::Degraded,
+                    format!("cannot watch the node's addresses: {error}"),
+                    "they are looked at every second instead",
+                );
             }
         }
     }
