@@ -14,7 +14,9 @@ const BPF_FS: u64 = 0xcafe_4a11;
 
 /// Why there is no bpf file system.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot mount a bpf file system at {path}: {source}; mount it (`mount -t bpf bpf {path}`) before the gateway starts")]
+#[error(
+    "cannot mount a bpf file system at {path}: {source}; mount it (`mount -t bpf bpf {path}`) before the gateway starts"
+)]
 pub struct MountError {
     path: PathBuf,
     source: io::Error,

@@ -93,7 +93,11 @@ fn describe() {
         "When an app's certificate ends, since 1970."
     );
     describe_counter!("tidegate_reconcile_steps_total", Unit::Count, "Steps taken on the node.");
-    describe_counter!("tidegate_reconcile_errors_total", Unit::Count, "Runs that failed and were undone, and looks at the node that failed.");
+    describe_counter!(
+        "tidegate_reconcile_errors_total",
+        Unit::Count,
+        "Runs that failed and were undone, and looks at the node that failed."
+    );
     describe_counter!("tidegate_reconcile_repairs_total", Unit::Count, "Links, rules and filters put back.");
     describe_histogram!("tidegate_reconcile_seconds", Unit::Seconds, "Time of a run of steps.");
     describe_gauge!("tidegate_map_entries", Unit::Count, "Entries of a kernel table.");

@@ -110,7 +110,8 @@ fn documented() -> BTreeMap<String, Labels> {
 
 /// Names and labels of everything in a scrape; a histogram by its own name, without the bounds of its buckets.
 fn emitted(text: &str) -> BTreeMap<String, Labels> {
-    let histograms: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.strip_suffix(" histogram")).collect();
+    let histograms: Vec<&str> =
+        text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.strip_suffix(" histogram")).collect();
     let described: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
     let mut all = BTreeMap::<String, Labels>::new();
