@@ -81,8 +81,10 @@ static __always_inline int is_new_connection(struct flow *f, struct flow_key *k,
 	return over || !opener;
 }
 
-/* KNOWN_FLOW, REVOKED, or UNKNOWN: to be decided. `counted` is 0 for an ICMP error, which keeps no flow alive. */
-CHECKED_ALONE __u8 known_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int counted)
+#define OLD_EPOCH 255 /* beside the reasons: there is a flow, and it must be decided again */
+
+/* KNOWN_FLOW, OLD_EPOCH, or UNKNOWN: to be decided. `counted` is 0 for an ICMP error, which keeps no flow alive. */
+CHECKED_ALONE __u8 find_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int counted)
 {
 	if (!w || !k || !p || !v)
 		return REASON_KERNEL_ERROR;
@@ -99,20 +101,46 @@ CHECKED_ALONE __u8 known_flow(struct workload *w, struct flow_key *k, struct pac
 		return REASON_UNKNOWN;
 	v->rule = f->rule;
 	v->name = f->name;
-	if (f->epoch != w->epoch) {
-		__u8 reason = decide_again(w, k, f, v, p->now);
-		if (!passes(reason)) {
-			remove_flow(&key);
-			return REASON_REVOKED;
-		}
-		f->rule = v->rule;
-		f->name = v->name;
-		f->reason = reason;
-		f->epoch = w->epoch;
-	}
+	v->origin = f->origin;
+	if (f->epoch != w->epoch)
+		return OLD_EPOCH;
 	if (counted)
 		touch(f, p);
 	return REASON_KNOWN_FLOW;
+}
+
+/* A flow that was decided again goes on under the present epoch, or ends. */
+CHECKED_ALONE __u8 settle_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int counted)
+{
+	if (!w || !k || !p || !v)
+		return REASON_KERNEL_ERROR;
+	struct flow_key key = *k;
+	if (!passes(v->reason)) {
+		remove_flow(&key);
+		return REASON_REVOKED;
+	}
+	struct flow *f = bpf_map_lookup_elem(&flows, &key);
+	if (!f)
+		return REASON_UNKNOWN;
+	f->rule = v->rule;
+	f->name = v->name;
+	f->reason = v->reason;
+	barrier();
+	f->epoch = w->epoch;
+	if (counted)
+		touch(f, p);
+	return REASON_KNOWN_FLOW;
+}
+
+/* KNOWN_FLOW, REVOKED, or UNKNOWN: there is no such flow. */
+static __always_inline __u8 known_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v,
+				       int counted)
+{
+	__u8 reason = find_flow(w, k, p, v, counted);
+	if (reason != OLD_EPOCH)
+		return reason;
+	v->reason = decide_again(w, k, v, p->now);
+	return settle_flow(w, k, p, v, counted);
 }
 
 /* Enters an allowed flow; answers the verdict's reason, or why it cannot be entered. */
@@ -150,7 +178,7 @@ CHECKED_ALONE __u8 open_flow(struct workload *w, struct flow_key *k, struct pack
 		f.bytes_in = p->bytes;
 	}
 	struct flow_key key = *k;
-	long error = bpf_map_update_elem(&flows, &key, &f, BPF_NOEXIST);
+	int error = bpf_map_update_elem(&flows, &key, &f, BPF_NOEXIST); /* 6.1 does not extend its sign to a long */
 	if (!error)
 		return v->reason;
 	__sync_fetch_and_sub(&u->flows, 1);
@@ -217,6 +245,7 @@ static int sweep_flows(void *map, __u32 *zero, struct sweeper *sweeper)
 	bpf_for_each_map_elem(&flows, sweep_one, &sweep, 0);
 	sweeper->runs++;
 	sweeper->reclaimed += sweep.reclaimed;
+	sweeper->took_ns = bpf_ktime_get_boot_ns() - sweep.now;
 	bpf_timer_start(&sweeper->timer, s->sweep_ns, 0);
 	return 0;
 }

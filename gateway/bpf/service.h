@@ -30,11 +30,25 @@ static __always_inline long replace_address(struct __sk_buff *skb, struct packet
 	return bpf_skb_store_bytes(skb, at, &new.w[3], 4, 0);
 }
 
+/* Whether a handle is that of this address at this device: both tables say so. */
+static __always_inline int is_handle_of(struct address *handle, __u32 ifindex, const struct address *own)
+{
+	struct handle *h = bpf_map_lookup_elem(&handles, handle);
+	return h && h->ifindex == ifindex && same_address(&h->address, own);
+}
+
 /* The packet type is set since `redirect_peer` does not judge the new destination MAC again. */
-CHECKED_ALONE int into_service(struct __sk_buff *skb, struct packet *p, struct address *handle)
+CHECKED_ALONE int into_service(struct __sk_buff *skb, struct packet *p)
 {
 	struct settings *s = node_settings();
-	if (!p || !s || !s->tg0_ifindex || !handle || p->fragment || replace_address(skb, p, SOURCE, handle) ||
+	if (!p || !s || !s->tg0_ifindex || p->fragment)
+		return TC_ACT_SHOT;
+	struct address own = p->source;
+	struct address *found = handle_of(p->ifindex, &own);
+	if (!found)
+		return TC_ACT_SHOT;
+	struct address handle = *found;
+	if (!is_handle_of(&handle, p->ifindex, &own) || replace_address(skb, p, SOURCE, &handle) ||
 	    bpf_skb_store_bytes(skb, 0, s->tg1_mac, MAC_LENGTH, 0) || bpf_skb_change_type(skb, 0))
 		return TC_ACT_SHOT;
 	return bpf_redirect_peer(s->tg0_ifindex, 0);

@@ -142,6 +142,8 @@ CHECKED_ALONE __u8 nd_from_workload(struct __sk_buff *skb, struct packet *p, str
 		return bad;
 	if (p->icmp_type == 134)
 		return REASON_ROGUE_SERVER;
+	if (is_unspecified(&p->source) && !is_link_multicast6(&p->destination))
+		return REASON_MALFORMED;
 	if (!is_link_multicast6(&p->destination) && !is_link_local6(&p->destination) && !is_link_local6(&p->source) &&
 	    !is_on_link(w->network, &p->destination))
 		return REASON_UNSUPPORTED; /* a router would forward it */

@@ -4,6 +4,10 @@
  * All are pinned by name. Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports are in network order,
  * other numbers in the machine's. Times are nanoseconds of CLOCK_BOOTTIME.
  *
+ * The memory of a hash table's entry that was replaced or removed may be given to another entry at once, under the eyes
+ * of a program that reads it. What decides is therefore read twice, checked against another table, or stamped; and
+ * where presence alone decides, it stands in the key.
+ *
  * When full: `flows` refuses new flows (TABLE_FULL), a workload's quota its own only (QUOTA_FULL); `service_flows`,
  * `fragments` and `budgets` lose their oldest; `events` loses new ones, counted in `losses`; in all other tables the
  * daemon's write fails and the packet finds nothing, which denies.
@@ -40,6 +44,7 @@ struct address {
 #define WORKLOAD_OPEN 4     /* workloadTraffic: Open */
 #define WORKLOAD_PROBES 8   /* the node itself may open connections */
 struct workload {
+	__u32 stamp; /* another with each write; the kernel copies a value from its begin to its end */
 	__u32 id; /* never used twice */
 	__u32 network;
 	__u32 epoch; /* goes up with each change that may end flows */
@@ -50,6 +55,7 @@ struct workload {
 	__u32 flow_quota;
 	__u8 mac[6];
 	__u8 gateway_mac[6]; /* sender of frames from the service namespace */
+	__u32 stamp_again;
 };
 HASH(workloads, 8192, __u32, struct workload); /* by ifindex of the host side */
 
@@ -177,10 +183,11 @@ struct listener_key {
 	__u8 pad;
 };
 HASH(node_listeners, 1024, struct listener_key, __u32);
-struct segment {
+struct segment_key {
+	__u32 ifindex; /* of the VLAN sub-interface */
 	__u32 network;
 };
-HASH(segments, 8192, __u32, struct segment); /* by ifindex of the VLAN sub-interface */
+HASH(segments, 8192, struct segment_key, __u32);
 struct subnet_key {
 	__u32 prefix_length;
 	__u32 network;
@@ -260,8 +267,38 @@ struct sweeper {
 	struct bpf_timer timer;
 	__u64 runs;
 	__u64 reclaimed;
+	__u64 took_ns; /* the last run */
 };
 MAP(sweeper, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct sweeper);
+
+#define barrier() asm volatile("" ::: "memory")
+#define READ_TRIES 3
+
+/* A copy of a device's entry, of one write as a whole: the end is read first, the begin last. 0: there is none. */
+CHECKED_ALONE int load_workload(__u32 ifindex, struct workload *to)
+{
+	if (!to)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < READ_TRIES; i++) {
+		struct workload *w = bpf_map_lookup_elem(&workloads, &ifindex);
+		if (!w)
+			return 0;
+		__u32 stamp = *(volatile __u32 *)&w->stamp_again;
+		barrier();
+		*to = *w;
+		barrier();
+		if (*(volatile __u32 *)&w->stamp == stamp && to->stamp_again == stamp)
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int is_segment(__u32 ifindex, __u32 network)
+{
+	struct segment_key key = { .ifindex = ifindex, .network = network };
+	return bpf_map_lookup_elem(&segments, &key) != 0;
+}
 
 static __always_inline struct settings *node_settings(void)
 {

@@ -130,24 +130,21 @@ static __always_inline __u8 judge_from_workload(struct __sk_buff *skb, struct wo
 }
 
 /* Where a packet to a workload came from: 0 the node itself, else the port it entered by. */
-static __always_inline int origin_of(struct __sk_buff *skb, struct workload *w, struct packet *p)
+static __noinline int origin_of(struct __sk_buff *skb, struct workload *w, struct packet *p)
 {
 	__u32 in = skb->ingress_ifindex;
 	if (!in)
 		return ORIGIN_PROBE;
-	struct workload *other = bpf_map_lookup_elem(&workloads, &in);
-	if (other)
-		return other->network == w->network ? ORIGIN_SAME_NETWORK : ORIGIN_INGRESS;
+	struct workload other;
+	if (load_workload(in, &other))
+		return other.network == w->network ? ORIGIN_SAME_NETWORK : ORIGIN_INGRESS;
 	/* what an External router sends on comes by the segment too, but not from an address of it */
-	struct segment *s = bpf_map_lookup_elem(&segments, &in);
-	return s && s->network == w->network && is_on_link(w->network, &p->source) ? ORIGIN_SAME_NETWORK : ORIGIN_INGRESS;
+	return is_segment(in, w->network) && is_on_link(w->network, &p->source) ? ORIGIN_SAME_NETWORK : ORIGIN_INGRESS;
 }
 
 static __always_inline int is_from_router_side(struct __sk_buff *skb, struct workload *w)
 {
-	__u32 in = skb->ingress_ifindex;
-	struct segment *s = bpf_map_lookup_elem(&segments, &in);
-	return s && s->network == w->network && w->flags & WORKLOAD_EXTERNAL;
+	return w->flags & WORKLOAD_EXTERNAL && is_segment(skb->ingress_ifindex, w->network);
 }
 
 static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct workload *w, struct packet *p,
@@ -231,22 +228,22 @@ int from_workload(struct __sk_buff *skb)
 	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = FROM_WORKLOAD };
 	struct flow_key k = {};
 	struct verdict v = { .reason = REASON_UNKNOWN_DEVICE };
+	struct workload w = {};
 	__u32 ifindex = skb->ifindex;
 	int action = TC_ACT_UNSPEC;
 
 	p.bytes = skb->len;
 	p.ifindex = ifindex;
-	struct workload *w = bpf_map_lookup_elem(&workloads, &ifindex);
-	if (!w)
+	if (!load_workload(ifindex, &w))
 		return conclude(&p, &k, &v); /* 0 */
-	v.reason = judge_from_workload(skb, w, &p, &k, &v);
+	v.reason = judge_from_workload(skb, &w, &p, &k, &v);
 	if (passes(v.reason) && p.fragment == FRAGMENT_FIRST)
-		v.reason = remember_fragment(w, &p, v.reason);
+		v.reason = remember_fragment(&w, &p, v.reason);
 
 	if (v.reason == REASON_DNS || v.reason == REASON_EDGE)
-		action = into_service(skb, &p, handle_of(ifindex, &p.source));
+		action = into_service(skb, &p);
 	else if (v.reason == REASON_SEGMENT_CONTROL && p.answer)
-		action = p.family == FAMILY_ARP ? answer_arp(skb, w) : answer_nd(skb, &p, w);
+		action = p.family == FAMILY_ARP ? answer_arp(skb, &w) : answer_nd(skb, &p, &w);
 	if (action == TC_ACT_SHOT)
 		v.reason = REASON_KERNEL_ERROR;
 	int verdict = conclude(&p, &k, &v);
@@ -259,32 +256,32 @@ int to_workload(struct __sk_buff *skb)
 	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = TO_WORKLOAD };
 	struct flow_key k = {};
 	struct verdict v = { .reason = REASON_UNKNOWN_DEVICE };
+	struct workload w = {};
 	__u32 ifindex = skb->ifindex;
 
 	p.bytes = skb->len;
 	p.ifindex = ifindex;
-	struct workload *w = bpf_map_lookup_elem(&workloads, &ifindex);
-	if (!w)
+	if (!load_workload(ifindex, &w))
 		return conclude(&p, &k, &v); /* 0 */
-	v.reason = judge_to_workload(skb, w, &p, &k, &v);
+	v.reason = judge_to_workload(skb, &w, &p, &k, &v);
 	if (passes(v.reason) && p.fragment == FRAGMENT_FIRST)
-		v.reason = remember_fragment(w, &p, v.reason);
+		v.reason = remember_fragment(&w, &p, v.reason);
 	return conclude(&p, &k, &v);
 }
 
-static __always_inline __u8 judge_from_service(struct __sk_buff *skb, struct handle *h, struct packet *p, struct flow_key *k)
+static __always_inline __u8 judge_from_service(struct handle *h, struct packet *p, struct flow_key *k)
 {
-	__u32 ifindex = h->ifindex;
-	struct workload *w = bpf_map_lookup_elem(&workloads, &ifindex);
-	if (!w || w->id != h->workload)
+	struct workload w = {};
+	struct address *handle = handle_of(h->ifindex, &h->address);
+	if (!handle || !same_address(handle, &p->destination) || !load_workload(h->ifindex, &w) || w.id != h->workload)
 		return REASON_UNKNOWN_DEVICE; /* 0 */
-	k->workload = w->id;
+	k->workload = w.id;
 	k->local = h->address;
-	if (w->flags & WORKLOAD_SEALED)
+	if (w.flags & WORKLOAD_SEALED)
 		return REASON_SEALED; /* 0 */
 	if (p->source_port == bpf_htons(53))
 		return REASON_DNS;
-	struct port_key port = { .workload = w->id, .port = p->destination_port, .protocol = p->protocol };
+	struct port_key port = { .workload = w.id, .port = p->destination_port, .protocol = p->protocol };
 	if (!bpf_map_lookup_elem(&exposed, &port))
 		return REASON_NOT_EXPOSED; /* 3 */
 	return bpf_map_update_elem(&service_flows, k, &p->now, BPF_ANY) ? REASON_KERNEL_ERROR : REASON_EDGE; /* 3 */
@@ -297,7 +294,7 @@ int from_service(struct __sk_buff *skb)
 	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = FROM_SERVICE };
 	struct flow_key k = {};
 	struct verdict v = {};
-	struct handle *h = 0;
+	struct handle h = {};
 	int action = TC_ACT_SHOT;
 
 	v.reason = parse(skb, &p);
@@ -308,14 +305,14 @@ int from_service(struct __sk_buff *skb)
 	k.remote_port = p.source_port;
 	if (!v.reason && (p.fragment || (p.protocol != IPPROTO_TCP && p.protocol != IPPROTO_UDP)))
 		v.reason = REASON_UNSUPPORTED;
-	if (!v.reason)
-		h = bpf_map_lookup_elem(&handles, &p.destination);
-	if (h)
-		v.reason = judge_from_service(skb, h, &p, &k);
-	else if (!v.reason)
-		v.reason = REASON_UNKNOWN_DEVICE;
-	if (h && passes(v.reason)) {
-		action = out_of_service(skb, &p, h);
+	if (!v.reason) {
+		struct handle *found = bpf_map_lookup_elem(&handles, &p.destination);
+		if (found)
+			h = *found;
+		v.reason = found ? judge_from_service(&h, &p, &k) : REASON_UNKNOWN_DEVICE;
+	}
+	if (passes(v.reason)) {
+		action = out_of_service(skb, &p, &h);
 		if (action == TC_ACT_SHOT)
 			v.reason = REASON_KERNEL_ERROR;
 	}

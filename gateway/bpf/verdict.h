@@ -7,7 +7,8 @@
 
 struct verdict {
 	__u8 reason;
-	__u8 pad[3];
+	__u8 origin; /* of a flow that is decided again */
+	__u8 pad[2];
 	__u32 rule;
 	__u32 name;
 };
@@ -39,12 +40,28 @@ static __always_inline struct rule *rule_by_address(__u32 policy, __u32 class, _
 	return r || !class ? r : rule_of(policy, 0, protocol, port);
 }
 
+/* 0: no rule of the policy speaks of the name. */
+static __always_inline __u32 class_of_name(__u32 policy, __u32 name)
+{
+	struct name_class_key key = { .policy = policy, .name = name };
+#pragma unroll
+	for (int i = 0; i < READ_TRIES; i++) {
+		__u32 *found = bpf_map_lookup_elem(&name_classes, &key);
+		if (!found)
+			return 0;
+		__u32 class = *(volatile __u32 *)found;
+		barrier();
+		if (bpf_map_lookup_elem(&name_classes, &key) == found)
+			return class;
+	}
+	return 0;
+}
+
 /* The rule that allows a name in a policy, if there is one. */
 static __always_inline struct rule *rule_by_name(__u32 policy, __u32 name, __u32 protocol, __u32 port)
 {
-	struct name_class_key key = { .policy = policy, .name = name };
-	__u32 *class = bpf_map_lookup_elem(&name_classes, &key);
-	struct rule *r = class && *class ? rule_of(policy, *class, protocol, port) : 0;
+	__u32 class = class_of_name(policy, name);
+	struct rule *r = class ? rule_of(policy, class, protocol, port) : 0;
 	return r && r->action == ACTION_ALLOW ? r : 0;
 }
 
@@ -65,25 +82,39 @@ static __always_inline int is_closed_by_node(const struct flow_key *k)
 	return bpf_map_lookup_elem(&node_addresses, &remote) && !is_listener(&remote, k->remote_port, k->protocol);
 }
 
-/* What this workload itself resolved to this address. */
+/* One of the names that this workload itself resolved to this address; none if there is none. */
+static __noinline __u32 load_slot(struct learned_key *key, __u32 index, __u64 *expires_ns)
+{
+#pragma unroll
+	for (int i = 0; i < READ_TRIES; i++) {
+		struct learned *l = bpf_map_lookup_elem(&learned, key);
+		if (!l || index >= LEARNED_SLOTS)
+			return 0;
+		__u32 name = *(volatile __u32 *)&l->slots[index].name;
+		*expires_ns = *(volatile __u64 *)&l->slots[index].expires_ns;
+		barrier();
+		if (bpf_map_lookup_elem(&learned, key) == l)
+			return name;
+	}
+	return 0;
+}
+
 static __always_inline __u8 decide_by_name(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now)
 {
 	struct learned_key key = { .workload = w->id, .address = k->remote };
-	struct learned *l = bpf_map_lookup_elem(&learned, &key);
 	v->reason = REASON_DENIED_BY_DEFAULT;
-	if (!l)
-		return v->reason;
 #pragma unroll
 	for (int i = 0; i < LEARNED_SLOTS; i++) {
-		__u32 name = l->slots[i].name;
+		__u64 expires_ns = 0;
+		__u32 name = load_slot(&key, i, &expires_ns);
 		if (!name)
-			continue;
+			break; /* slots fill from the first */
 		struct rule *r = rule_by_name(w->egress_policy, name, k->protocol, k->remote_port);
 		if (!r)
 			continue;
 		v->rule = r->rule;
 		v->name = name;
-		if (l->slots[i].expires_ns > now) {
+		if (expires_ns > now) {
 			return v->reason = REASON_ALLOWED_BY_NAME;
 		}
 		v->reason = REASON_NAME_EXPIRED;
@@ -132,18 +163,19 @@ CHECKED_ALONE __u8 decide_ingress(struct workload *w, struct flow_key *k, struct
 	return v->reason = REASON_DENIED_BY_DEFAULT; /* 8 */
 }
 
-/* After a change: does a flow that is open live on? Its name needs no live address, only a policy that allows it. */
-static __always_inline __u8 decide_again(struct workload *w, struct flow_key *k, struct flow *f, struct verdict *v, __u64 now)
+/* After a change: does the flow that `v` tells of live on? Its name needs no live address, only a policy that allows it. */
+static __always_inline __u8 decide_again(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now)
 {
-	if (f->origin != ORIGIN_EGRESS)
-		return decide_ingress(w, k, v, f->origin);
+	if (v->origin != ORIGIN_EGRESS)
+		return decide_ingress(w, k, v, v->origin);
+	__u32 name = v->name;
 	__u8 reason = decide_egress(w, k, v, now);
-	if (!f->name || passes(reason) || reason == REASON_DENIED_BY_CIDR || reason == REASON_NODE_ADDRESS)
+	if (!name || passes(reason) || reason == REASON_DENIED_BY_CIDR || reason == REASON_NODE_ADDRESS)
 		return reason;
-	struct rule *r = rule_by_name(w->egress_policy, f->name, k->protocol, k->remote_port);
+	struct rule *r = rule_by_name(w->egress_policy, name, k->protocol, k->remote_port);
+	v->name = name;
 	if (!r)
 		return reason;
 	v->rule = r->rule;
-	v->name = f->name;
 	return v->reason = REASON_ALLOWED_BY_NAME;
 }

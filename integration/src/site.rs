@@ -39,7 +39,7 @@ pub const FORBIDDEN: Host = Host(66);
 /// Every address of this block echoes TCP on port 9; `n<i>.many.example.com` is its address `i`.
 pub const MANY: [u8; 3] = [198, 51, 100];
 
-/// The node's addresses on its uplink.
+/// The node's addresses on its uplink; `shop.example.com` and `lab.example.com`.
 pub const NODE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// As [`NODE4`].
 pub const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 2);
@@ -199,7 +199,7 @@ pub fn pod(tenant: &str, name: &str, namespace: Namespace) -> Pod {
 impl Internet {
     /// Joins the internet to the node's uplink, gives both their addresses and routes, and starts the servers.
     pub fn start(world: &World, node: &Namespace) -> Self {
-        let namespace = world.namespace("internet", None);
+        let namespace = world.namespace("internet", Some(&DNS.v4().to_string()));
         join(world, &namespace, node);
         let unbound = Unbound::start(&namespace, &world.folder().join("unbound"), &DNS.both(), &zones());
         let echo = namespace.echo_server(&echo_addresses());
@@ -266,6 +266,10 @@ fn zones() -> Zones {
     for (name, host) in [("api", API), ("shared", API), ("blocked", FORBIDDEN)] {
         zones.add("example.com", name, &format!("60 A {}", host.v4()));
         zones.add("example.com", name, &format!("60 AAAA {}", host.v6()));
+    }
+    for name in ["shop", "lab"] {
+        zones.add("example.com", name, &format!("60 A {NODE4}"));
+        zones.add("example.com", name, &format!("60 AAAA {NODE6}"));
     }
     zones.add("example.com", "cdn", "60 CNAME edge.cdn-provider.net.");
     zones.add("example.com", "img.cdn", &format!("60 A {}", CDN.v4()));

@@ -119,3 +119,22 @@ fn a_torn_store_is_mended_or_refused_and_never_taken_for_empty() {
     assert!(names.contains("shop-egress"), "desired state is there after a torn write: {names}");
     nothing_cut_and_nothing_opened(&site, &web, &mut flows);
 }
+
+/// CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF: `gateway/src/sys/caps.rs`.
+const DAEMON: u64 = 1 << 2 | 1 << 10 | 1 << 12 | 1 << 38 | 1 << 39;
+
+#[test]
+fn no_thread_of_the_daemon_keeps_more_rights_than_it_needs() {
+    let site = Site::start();
+    let process = site.daemon.process().expect("a running daemon").pid();
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("its threads");
+    for thread in threads.flatten() {
+        let status = std::fs::read_to_string(thread.path().join("status")).expect("a thread's status");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel's field");
+            u64::from_str_radix(line.trim(), 16).expect("a mask")
+        };
+        assert_eq!(field("CapEff:"), DAEMON, "{status}");
+        assert_eq!(field("CapBnd:"), DAEMON, "{status}");
+    }
+}

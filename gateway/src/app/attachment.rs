@@ -31,8 +31,11 @@ pub(crate) async fn attach(gate: &Gate, request: AttachRequest) -> Result<Worklo
     let mut next = Desired::clone(&before);
     next.workloads.insert(name, workload.clone());
     let enforced = in_place(|| {
-        gate.enforcement.install(&next).map_err(|error| {
-            ControlError::failed(format!("the kernel's tables were not written: {error}"), "the workload was not attached")
+        gate.enforcement.install(&next, &gate.store).map_err(|error| {
+            ControlError::failed(
+                format!("the kernel's tables were not written: {error}"),
+                "the workload was not attached",
+            )
         })?;
         gate.store.commit(&[Change::Attach(Box::new(workload.clone()))]).map_err(|error| not_stored(&error))
     });
@@ -58,7 +61,10 @@ pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<(), C
     next.workloads.remove(&name);
     in_place(|| gate.store.commit(&[Change::Detach(workload.id)])).map_err(|error| not_stored(&error))?;
     gate.desired.send_replace(Arc::new(next.clone()));
-    gate.segmentation.detach(workload.id).await.map_err(refused_by_segmentation)?;
+    // From here on it is detached, whatever fails: its link passes nothing, and segmentation goes on removing it.
+    if let Err(error) = gate.segmentation.detach(workload.id).await {
+        tracing::warn!(%error, workload = %workload.id.0, "the link of a detached workload is still there; it is closed, and removing it is tried again");
+    }
     in_place(|| forget(gate, &next, workload));
     refresh_edge(gate, &next);
     tracing::info!(workload = %workload.id.0, namespace = %workload.namespace, name = %workload.name, "detached");
@@ -71,11 +77,13 @@ fn prepared(gate: &Gate, before: &Desired, request: AttachRequest) -> Result<Wor
     }
     let Some(network) = before.resources.network_of(&request.namespace) else {
         let mend = "`netctl apply` the Namespace and its Network first";
-        return Err(ControlError::not_found(format!("there is no namespace {} with a network", request.namespace), mend));
+        return Err(ControlError::not_found(
+            format!("there is no namespace {} with a network", request.namespace),
+            mend,
+        ));
     };
-    gate.enforcement.top_up(&gate.store).map_err(|error| not_stored(&error))?;
     let request = Request {
-        id: gate.enforcement.next_workload(),
+        id: gate.enforcement.next_workload(&gate.store).map_err(|error| not_stored(&error))?,
         namespace: request.namespace,
         name: request.name,
         labels: request.labels,
@@ -98,7 +106,10 @@ fn same(there: &Workload, request: &AttachRequest) -> Result<Workload, ControlEr
         return Ok(there.clone());
     }
     Err(ControlError::conflict(
-        format!("workload {}/{} is attached already, with another namespace, labels or interface", there.namespace, there.name),
+        format!(
+            "workload {}/{} is attached already, with another namespace, labels or interface",
+            there.namespace, there.name
+        ),
         format!("first `netctl detach {} -n {}`", there.name, there.namespace),
     ))
 }
@@ -111,8 +122,10 @@ async fn take_back(gate: &Gate, before: &Desired, workload: &Workload) {
 }
 
 fn forget(gate: &Gate, next: &Desired, workload: &Workload) {
-    let forgotten = gate.enforcement.install(next).and_then(|()| gate.enforcement.forget(workload));
-    if let Err(error) = forgotten {
-        tracing::warn!(%error, workload = %workload.id.0, "kernel entries of a detached workload stay until the next change");
+    if let Err(error) = gate.enforcement.forget(workload) {
+        tracing::warn!(%error, workload = %workload.id.0, "kernel entries of a detached workload stay until the next start");
+    }
+    if let Err(error) = gate.enforcement.install(next, &gate.store) {
+        tracing::warn!(%error, workload = %workload.id.0, "policies of a detached workload stay until the next change");
     }
 }

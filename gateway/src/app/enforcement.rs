@@ -33,6 +33,17 @@ use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use crate::workload::{Mac, Workload, WorkloadId};
 
+/// Why policies are not in force.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InstallError {
+    /// A table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Numbers that were never used before are reserved there.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// The door from desired state to the kernel's tables.
 pub(crate) struct Enforcement {
     pub(super) tables: Tables,
@@ -54,7 +65,8 @@ pub(super) struct State {
     pub(super) desired: Desired,
     pub(super) node: Node,
     pub(super) numbers: Numbers,
-    /// Policies and generations of an earlier daemon are still in the tables.
+    /// The tables may have other policies and generations than the present ones: of an earlier daemon, or of a change
+    /// that failed half way.
     unknown_past: bool,
 }
 
@@ -103,31 +115,31 @@ impl Enforcement {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that there are numbers enough for a change.
-    pub(crate) fn top_up(&self, store: &Store) -> Result<(), StoreError> {
-        self.state().numbers.top_up(store)
-    }
-
     /// A workload's number that was never used before.
-    pub(crate) fn next_workload(&self) -> WorkloadId {
+    pub(crate) fn next_workload(&self, store: &Store) -> Result<WorkloadId, StoreError> {
         let numbers = &mut self.state().numbers;
+        numbers.top_up(store, 0)?;
         let id = WorkloadId(numbers.next.workload);
         numbers.next.workload += 1;
-        id
+        Ok(id)
     }
 
     /// Puts the policies of this state in force for the workloads that have a port.
-    pub(crate) fn install(&self, desired: &Desired) -> Result<(), TableError> {
+    pub(crate) fn install(&self, desired: &Desired, store: &Store) -> Result<(), InstallError> {
         let state = &mut *self.state();
         let subjects: BTreeSet<Subject> = desired.workloads.values().map(Workload::subject).collect();
+        // Two policies for each subject at most. A number past what is reserved could come again after a crash.
+        state.numbers.top_up(store, 2 * subjects.len())?;
         let next = &state.numbers.next;
-        let mut compiled =
-            policy::compile(&desired.model(&state.node), &subjects, next.tables, PolicyId(next.policy));
+        let mut compiled = policy::compile(&desired.model(&state.node), &subjects, next.tables, PolicyId(next.policy));
         state.numbers.next.tables += 1;
         state.numbers.next.policy = compiled.next_policy.0;
+        // Until the end is reached, nobody knows what of two generations is in the tables.
+        let unknown_past = std::mem::replace(&mut state.unknown_past, true);
         if let Err(error) = self.prepare(state, &mut compiled, desired) {
             self.retire(&compiled)?;
-            return Err(error);
+            state.unknown_past = unknown_past;
+            return Err(error.into());
         }
         for workload in desired.workloads.values() {
             if let Some(port) = state.ports.get(&workload.id) {
@@ -141,13 +153,14 @@ impl Enforcement {
         for workload in desired.workloads.values() {
             self.reslot(state, workload, None)?;
         }
-        match std::mem::take(&mut state.unknown_past) {
-            false => self.retire(&old),
-            true => {
-                let generations = BTreeSet::from([state.compiled.generation.number]);
-                self.tables.retire_all_but(&generations, &policies(&state.compiled))
-            }
+        if unknown_past {
+            let generations = BTreeSet::from([state.compiled.generation.number]);
+            self.tables.retire_all_but(&generations, &policies(&state.compiled))?;
+        } else {
+            self.retire(&old)?;
         }
+        state.unknown_past = false;
+        Ok(())
     }
 
     /// Steps 1 and 2: everything that the switch will refer to.
@@ -254,9 +267,14 @@ impl Enforcement {
     }
 
     /// Writes a workload's entry, with an epoch that no flow of it has. Sealed where its policies are not compiled.
-    pub(super) fn switch(&self, workload: &Workload, port: Port, desired: &Desired, compiled: &Compiled) -> Result<(), TableError> {
-        let present = self.tables.workload(port.ifindex)?;
-        let epoch = present.map_or(1, |entry| entry.epoch.wrapping_add(1));
+    pub(super) fn switch(
+        &self,
+        workload: &Workload,
+        port: Port,
+        desired: &Desired,
+        compiled: &Compiled,
+    ) -> Result<(), TableError> {
+        let epoch = self.latest_epoch(workload.id, port.ifindex)?.wrapping_add(1);
         let network = desired.resources.network(&workload.network);
         let policy = compiled.policies.get(&workload.subject());
         let entry = WorkloadEntry {
@@ -279,13 +297,32 @@ impl Enforcement {
         self.tables.set_addresses(port.ifindex, &entry, &workload.addresses)
     }
 
+    /// The highest epoch that flows of this workload can have: they outlive its host side, and so do their verdicts.
+    fn latest_epoch(&self, workload: WorkloadId, ifindex: u32) -> Result<u32, TableError> {
+        if let Some(entry) = self.tables.workload(ifindex)?.filter(|entry| entry.id == workload) {
+            return Ok(entry.epoch);
+        }
+        Ok(self.tables.devices_of(workload)?.into_values().map(|entry| entry.epoch).max().unwrap_or(0))
+    }
+
     /// A workload that is gone: nothing that it had is left in the tables.
     pub(crate) fn forget(&self, workload: &Workload) -> Result<(), TableError> {
         let state = &mut *self.state();
         state.ports.remove(&workload.id);
+        state.askers.retain(|_, asker| asker.workload != workload.id);
+        self.tables.forget_workload(workload.id)?;
         let changes = state.ledger.forget(workload.id.0);
-        self.write(state, &changes)?;
-        self.tables.forget_workload(workload.id)
+        self.write(state, &changes)
+    }
+
+    /// All open flows are decided again at their next packet, by the present policies and what is known of the node now.
+    pub(super) fn decide_again(&self, state: &State) -> Result<(), TableError> {
+        for workload in state.desired.workloads.values() {
+            if let Some(port) = state.ports.get(&workload.id) {
+                self.switch(workload, *port, &state.desired, &state.compiled)?;
+            }
+        }
+        Ok(())
     }
 
     fn retire(&self, old: &Compiled) -> Result<(), TableError> {

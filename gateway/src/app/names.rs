@@ -110,10 +110,7 @@ impl Enforcement {
         }
         let used: BTreeSet<_> = self.tables.flows()?.into_iter().filter_map(|flow| flow.name).collect();
         let free = state.ledger.release(idle.into_iter().filter(|name| !used.contains(name)));
-        for name in free {
-            self.tables.remove_name(name)?;
-        }
-        Ok(())
+        self.tables.remove_names(&free.into_iter().collect())
     }
 
     /// What a workload resolved, for `explain`.

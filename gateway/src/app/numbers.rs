@@ -3,11 +3,8 @@
 
 use crate::store::{Change, Counters, Store, StoreError};
 
-/// Numbers reserved at a time; of 2³², that is enough for a million starts.
+/// Numbers reserved at a time, beyond what is needed at once; of 2³², that is enough for a million starts.
 const BLOCK: u32 = 4_096;
-
-/// Numbers that must be left before a change begins.
-const ENOUGH: u32 = 1_024;
 
 /// The numbers that may be given out.
 #[derive(Debug)]
@@ -21,25 +18,25 @@ impl Numbers {
     pub(crate) fn reserve(store: &Store) -> Result<Self, StoreError> {
         let next = store.contents().counters;
         let mut numbers = Self { next, reserved: next };
-        numbers.top_up(store)?;
+        numbers.top_up(store, 0)?;
         Ok(numbers)
     }
 
-    /// Sees to it that there are enough for one change.
-    pub(crate) fn top_up(&mut self, store: &Store) -> Result<(), StoreError> {
-        let left = [
-            self.reserved.workload.saturating_sub(self.next.workload),
-            self.reserved.policy.saturating_sub(self.next.policy),
-            self.reserved.tables.saturating_sub(self.next.tables),
-        ];
-        if left.into_iter().all(|left| left >= ENOUGH) {
+    /// Sees to it that one change finds enough: a number of each kind, and of policies as many as it may make.
+    pub(crate) fn top_up(&mut self, store: &Store, policies: usize) -> Result<(), StoreError> {
+        let policies = u32::try_from(policies).unwrap_or(u32::MAX).max(1);
+        let left = |next: u32, reserved: u32, needed: u32| reserved.saturating_sub(next) >= needed;
+        if left(self.next.workload, self.reserved.workload, 1)
+            && left(self.next.policy, self.reserved.policy, policies)
+            && left(self.next.tables, self.reserved.tables, 1)
+        {
             return Ok(());
         }
-        let more = |number: u32| number.saturating_add(BLOCK);
+        let more = |number: u32, needed: u32| number.saturating_add(needed).saturating_add(BLOCK);
         let reserved = Counters {
-            workload: more(self.next.workload),
-            policy: more(self.next.policy),
-            tables: more(self.next.tables),
+            workload: more(self.next.workload, 1),
+            policy: more(self.next.policy, policies),
+            tables: more(self.next.tables, 1),
         };
         store.commit(&[Change::Count(reserved)])?;
         self.reserved = reserved;

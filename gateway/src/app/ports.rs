@@ -11,7 +11,8 @@ use crate::egress::attach::AttachError;
 use crate::egress::tables::TableError;
 use crate::egress::tables::node::Listener;
 use crate::segmentation::Status;
-use crate::workload::{Mac, Workload};
+use crate::sys::bpf::interface_name;
+use crate::workload::{Mac, Workload, WorkloadId};
 
 /// Why a host side is not closed.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +30,24 @@ impl Enforcement {
     pub(crate) fn seal(&self, ifindex: u32, workload: &Workload, bridge_mac: Mac) -> Result<(), SealError> {
         let port = Port { ifindex, bridge_mac };
         let state = &mut *self.state();
-        if let Some(old) = state.ports.insert(workload.id, port).filter(|old| old.ifindex != ifindex) {
-            tracing::debug!(old = old.ifindex, ifindex, "a workload has a new host side");
-        }
+        state.ports.insert(workload.id, port);
         self.switch(workload, port, &state.desired, &state.compiled)?;
-        Ok(self.tables.attach(ifindex)?)
+        self.tables.attach(ifindex)?;
+        self.leave_former(workload.id, ifindex)
+    }
+
+    /// A workload can make the node remake its host side as often as it likes, by deleting its own: what the tables have
+    /// of the former ones goes at once, or they would be full one day.
+    fn leave_former(&self, workload: WorkloadId, present: u32) -> Result<(), SealError> {
+        for former in self.tables.devices_of(workload)?.into_keys().filter(|ifindex| *ifindex != present) {
+            tracing::debug!(former, present, workload = workload.0, "a workload has a new host side");
+            self.tables.forget_device(former)?;
+            // On one that is still there, whatever its name is now, the programs stay and pass nothing.
+            if interface_name(former).is_err() {
+                self.tables.detach(former)?;
+            }
+        }
+        Ok(())
     }
 
     /// The link is gone; what the tables hold of it goes with the workload.
@@ -48,9 +62,13 @@ impl Enforcement {
                 let known = self.tables.workload(port.ifindex)?.is_some_and(|entry| entry.id == workload.id);
                 self.state().ports.insert(workload.id, Port { ifindex: port.ifindex, bridge_mac: port.bridge_mac });
                 // One that the tables know keeps its entry, and its flows go on, until the policies are in force again.
-                match known {
-                    true => self.tables.attach(port.ifindex)?,
-                    false => self.seal(port.ifindex, workload, port.bridge_mac)?,
+                let closed = match known {
+                    true => self.tables.attach(port.ifindex).map_err(SealError::from),
+                    false => self.seal(port.ifindex, workload, port.bridge_mac),
+                };
+                // One device must not keep the whole node without a gateway; the upkeep tries again every second.
+                if let Err(error) = closed {
+                    tracing::error!(%error, workload = workload.id.0, "a workload's programs are not in place");
                 }
             }
         }
@@ -103,15 +121,18 @@ impl Enforcement {
         self.state().node.clone()
     }
 
-    /// The node has these addresses and listeners now. True if that is news; flows are decided again at the next change.
+    /// The node has these addresses and listeners now. True if that is news; then open flows are decided again: one to an
+    /// address that has moved here must not go on to the node itself.
     pub(crate) fn set_node(&self, node: Node) -> Result<bool, TableError> {
-        let mut state = self.state();
+        let state = &mut *self.state();
         if state.node == node {
             return Ok(false);
         }
         self.tables.set_node_addresses(&node.addresses)?;
-        let listener = |l: &policy::Listener| Listener { address: l.address, port: l.port, protocol: l.protocol.number() };
+        let listener =
+            |l: &policy::Listener| Listener { address: l.address, port: l.port, protocol: l.protocol.number() };
         self.tables.set_node_listeners(&node.listeners.iter().map(listener).collect())?;
+        self.decide_again(state)?;
         state.node = node;
         Ok(true)
     }

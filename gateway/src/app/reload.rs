@@ -38,11 +38,13 @@ pub(crate) async fn carry(gate: &Gate, next: Desired, commit: &[Change]) -> Resu
     let prepared = gate.edge.check(&endpoints::edge_config(&next)).map_err(refused_by_edge)?;
     prepared.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let before = gate.now();
-    gate.enforcement.top_up(&gate.store).map_err(|error| not_stored(&error))?;
     gate.segmentation.apply(&segments(gate, &next)).await.map_err(refused_by_segmentation)?;
     let enforced = in_place(|| {
-        gate.enforcement.install(&next).map_err(|error| {
-            ControlError::failed(format!("the kernel's tables were not written: {error}"), "the earlier state stays in force; `netctl status` shows how full the tables are")
+        gate.enforcement.install(&next, &gate.store).map_err(|error| {
+            ControlError::failed(
+                format!("the kernel's tables were not written: {error}"),
+                "the earlier state stays in force; `netctl status` shows how full the tables are",
+            )
         })?;
         gate.store.commit(commit).map_err(|error| not_stored(&error)).map(|_| ())
     });
@@ -66,7 +68,11 @@ pub(crate) fn refresh_edge(gate: &Gate, next: &Desired) {
 pub(crate) fn segments(gate: &Gate, desired: &Desired) -> segmentation::Desired {
     segmentation::Desired {
         networks: desired.resources.networks().map(|network| (network.name.clone(), network.clone())).collect(),
-        workloads: desired.workloads.values().map(|workload| (workload.id, workload.clone())).collect::<BTreeMap<_, _>>(),
+        workloads: desired
+            .workloads
+            .values()
+            .map(|workload| (workload.id, workload.clone()))
+            .collect::<BTreeMap<_, _>>(),
         node: gate.segmentation_node.clone(),
     }
 }
@@ -80,7 +86,7 @@ async fn put_back(gate: &Gate, before: &Desired) {
     if let Err(error) = gate.segmentation.apply(&segments(gate, before)).await {
         tracing::error!(%error, "the node's links could not be put back at once; the reconciler goes on trying");
     }
-    if let Err(error) = gate.enforcement.install(before) {
+    if let Err(error) = gate.enforcement.install(before, &gate.store) {
         tracing::error!(%error, "the earlier policies could not be written again; what is in the kernel is no more open than either state");
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::control::Admin;
 use super::desired::Desired;
-use super::enforcement::Enforcement;
+use super::enforcement::{Enforcement, InstallError};
 use super::gate::{Gate, Parts};
 use super::names::Names;
 use super::numbers::Numbers;
@@ -35,6 +35,7 @@ use crate::store::{Contents, Store, StoreError};
 use crate::sys::caps;
 use crate::sys::mount::{self, MountError};
 use crate::sys::namespace_helper::{HelperError, HelperProcess};
+use crate::sys::open_files;
 use crate::telemetry::metrics::{self, MetricsError};
 use crate::telemetry::readiness::Readiness;
 use crate::telemetry::server::{ListenError, TelemetryServer};
@@ -113,7 +114,8 @@ pub fn check(config: Option<&Path>) -> Result<Vec<Check>, StartError> {
 pub fn run(config: Option<&Path>) -> Result<(), StartError> {
     let settings = Settings::load(config)?;
     let prepared = prepare(&settings)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("gateway").enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("gateway").enable_all().build();
     let runtime = runtime.map_err(|source| StartError::Process { doing: "start threads", source })?;
     runtime.block_on(serve(settings, prepared))
 }
@@ -133,7 +135,12 @@ fn prepare(settings: &Settings) -> Result<Prepared, StartError> {
     }
     if !features::usable(&checks) {
         let missing = checks.iter().filter(|check| !check.ok && check.weight == features::Weight::Required);
-        return Err(StartError::Features(missing.map(|c| format!("{} ({})", c.name, c.found)).collect::<Vec<_>>().join(", ")));
+        return Err(StartError::Features(
+            missing.map(|c| format!("{} ({})", c.name, c.found)).collect::<Vec<_>>().join(", "),
+        ));
+    }
+    if let Err(error) = open_files::raise() {
+        tracing::warn!(%error, "the limit of open files cannot be raised; lookups fail while it is reached");
     }
     mount::bpf_file_system(&settings.node.bpffs)?;
     let helper = HelperProcess::start()?;
@@ -165,6 +172,10 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     let telemetry = TelemetryServer::bind(settings.metrics.listen, recorder, readiness.clone()).await?;
     tokio::spawn(telemetry.serve(until(ended.clone())));
 
+    // Capabilities belong to threads, and this one began before they were given up.
+    let given_up = prepared.service.spawn(async { caps::keep(caps::DAEMON) }).await;
+    let given_up = given_up.map_err(io::Error::other).and_then(|kept| kept);
+    given_up.map_err(|source| StartError::Process { doing: "give up capabilities", source })?;
     let gate = Arc::new(assemble(settings, prepared)?);
     restore(&gate).await?;
     let names = Names { enforcement: Arc::clone(&gate.enforcement), upstreams: Arc::clone(&gate.upstreams) };
@@ -207,8 +218,7 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
     let dial: Arc<dyn Dial> = Arc::new(ServiceDial(Arc::clone(&service)));
     let edge = Edge::start(&settings.edge.listen, dial, FilesDir(settings.node.files_dir.clone()))?;
     let upstreams: Arc<[SocketAddr]> = upstreams(&settings).into();
-    let segmentation_node =
-        segmentation::Node { seed: link_names::node_seed(), edge: settings.edge.listen.clone() };
+    let segmentation_node = segmentation::Node { seed: link_names::node_seed(), edge: settings.edge.listen.clone() };
     let gate = Gate::new(Parts {
         settings,
         store,
@@ -221,10 +231,20 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
         vlan: prepared.vlan,
     });
     if opened.needs_attention() {
-        gate.raise("store", ConditionState::Degraded, opened.to_string(), "compare `netctl get all -A` with what you applied last, and apply it again");
+        gate.raise(
+            "store",
+            ConditionState::Degraded,
+            opened.to_string(),
+            "compare `netctl get all -A` with what you applied last, and apply it again",
+        );
     }
     if gate.upstreams.is_empty() {
-        gate.raise("dns", ConditionState::Degraded, "the node has no DNS server".to_owned(), "set `[dns] upstreams`, or a `nameserver` in /etc/resolv.conf, and restart");
+        gate.raise(
+            "dns",
+            ConditionState::Degraded,
+            "the node has no DNS server".to_owned(),
+            "set `[dns] upstreams`, or a `nameserver` in /etc/resolv.conf, and restart",
+        );
     }
     Ok(gate)
 }
@@ -238,7 +258,11 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
     let failed = |error: super::ports::SealError| StartError::Programs(error.to_string());
     gate.enforcement.adopt(&desired, &status).map_err(failed)?;
     gate.enforcement.serve_namespace(gate.service.tg0_ifindex(), gate.service.tg1_mac()).map_err(failed)?;
-    reload::in_place(|| gate.enforcement.install(&desired).and_then(|()| gate.enforcement.forget_strangers(&desired)))?;
+    reload::in_place(|| gate.enforcement.install(&desired, &gate.store)).map_err(|error| match error {
+        InstallError::Table(error) => StartError::Table(error),
+        InstallError::Store(error) => StartError::Store(error),
+    })?;
+    reload::in_place(|| gate.enforcement.forget_strangers(&desired))?;
     let (prepared, problems) = gate.edge.check_accepted(&endpoints::edge_config(&desired));
     problems.iter().for_each(|problem| tracing::warn!("{problem}"));
     gate.edge.install(prepared);
@@ -254,7 +278,12 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
             Ok(resource) => drop(desired.resources.insert(resource)),
             Err(problems) => {
                 let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                gate.raise(&name.to_string(), ConditionState::Failed, text, "apply it anew in a form that this version takes");
+                gate.raise(
+                    &name.to_string(),
+                    ConditionState::Failed,
+                    text,
+                    "apply it anew in a form that this version takes",
+                );
             }
         }
     }

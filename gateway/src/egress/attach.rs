@@ -81,7 +81,9 @@ pub enum AttachError {
         source: io::Error,
     },
     /// The kernel refuses the program there.
-    #[error("program {program} at {device}: {cause}; the daemon needs CAP_NET_ADMIN, and the kernel tcx or the clsact qdisc")]
+    #[error(
+        "program {program} at {device}: {cause}; the daemon needs CAP_NET_ADMIN, and the kernel tcx or the clsact qdisc"
+    )]
     Program {
         /// Which.
         program: &'static str,
@@ -238,11 +240,23 @@ impl Tables {
     /// Runs a program on one Ethernet frame, as if it came through `ifindex` after entering the node at `entered_by`
     /// (0: the node itself). Tables and counters change as by a real packet.
     pub fn try_frame(&self, program: Program, frame: &[u8], ifindex: u32, entered_by: u32) -> io::Result<Answer> {
+        self.repeat_frame(program, frame, ifindex, entered_by, 1)
+    }
+
+    /// [`Self::try_frame`], `repeat` times on the same frame: for the mean time of a run.
+    pub fn repeat_frame(
+        &self,
+        program: Program,
+        frame: &[u8],
+        ifindex: u32,
+        entered_by: u32,
+        repeat: u32,
+    ) -> io::Result<Answer> {
         let mut ebpf = self.programs.lock();
         let loaded = classifier(&mut ebpf, program.name()).map_err(|e| io::Error::other(e.to_string()))?;
         let fd = loaded.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()?;
         drop(ebpf);
-        test_run(fd.as_fd(), frame, ifindex, entered_by)
+        test_run(fd.as_fd(), frame, ifindex, entered_by, repeat)
     }
 
     /// This build's programs in the place of an earlier run's. Pins of devices that are gone are removed.
@@ -254,11 +268,16 @@ impl Tables {
         devices.extend(tg0);
         for ifindex in devices {
             let service = tg0 == Some(ifindex);
-            match (interface::name(ifindex).is_ok(), service) {
-                (true, true) => self.attach_service(ifindex)?,
-                (true, false) => self.attach(ifindex)?,
-                (false, true) => self.detach_service(ifindex)?,
-                (false, false) => self.detach(ifindex)?,
+            let replaced = match (interface::name(ifindex).is_ok(), service) {
+                (true, true) => self.attach_service(ifindex),
+                (true, false) => self.attach(ifindex),
+                (false, true) => self.detach_service(ifindex),
+                (false, false) => self.detach(ifindex),
+            };
+            match replaced {
+                // it went away between the question and the answer
+                Err(_) if interface::name(ifindex).is_err() => {}
+                other => other?,
             }
         }
         Ok(())
@@ -281,7 +300,8 @@ fn name_of(ifindex: u32) -> Result<String, AttachError> {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Box<dyn Error>> {
-    let program: &mut programs::Program = ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))?;
+    let program: &mut programs::Program =
+        ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))?;
     Ok(program.try_into()?)
 }
 

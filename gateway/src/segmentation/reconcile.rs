@@ -181,11 +181,14 @@ impl Segmentation {
         Ok(Attached { host_ifindex: port.ifindex, bridge_mac: port.bridge_mac })
     }
 
-    /// Disconnects a workload, whether its namespace still is there or not.
+    /// Disconnects a workload, whether its namespace still is there or not. On an error its link is still there, and
+    /// is removed by a later look: the workload is no longer wanted.
     pub async fn detach(&self, id: WorkloadId) -> Result<(), Error> {
         let mut state = self.keeper.state.lock().await;
         let mut desired = state.desired.clone().unwrap_or_default();
         let workload = desired.workloads.remove(&id).ok_or(Error::NotAttached(id))?;
+        state.desired = Some(desired.clone());
+        state.homes.remove(&id);
         let observed = self.keeper.observe(&mut state, &desired, None).await?;
         let index = observed.link(&workload.host_interface).map(|link| link.index);
         let concerned = |subject: &Subject| match subject {
@@ -197,8 +200,6 @@ impl Segmentation {
         if let Some(index) = index {
             self.keeper.seal.unseal(index, &workload);
         }
-        state.homes.remove(&id);
-        state.desired = Some(desired);
         drop(state);
         self.keeper.look.send_modify(|number| *number += 1);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 const TEST_RUN: libc::c_int = 10;
 /// Longest packet given or taken back.
@@ -14,6 +15,8 @@ pub struct Answer {
     pub action: i32,
     /// The packet afterwards.
     pub packet: Vec<u8>,
+    /// Mean time of a run.
+    pub took: Duration,
 }
 
 /// The head of `struct __sk_buff`, as far as a run takes it; the rest is zero.
@@ -41,8 +44,15 @@ struct TestRun {
     context_out: u64,
 }
 
-/// Runs a program on an Ethernet frame at device `ifindex` (0: loopback), which entered the node at `entered_by`.
-pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], ifindex: u32, entered_by: u32) -> io::Result<Answer> {
+/// Runs a program `repeat` times on an Ethernet frame at device `ifindex` (0: loopback), which entered the node at
+/// `entered_by`.
+pub fn test_run(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    ifindex: u32,
+    entered_by: u32,
+    repeat: u32,
+) -> io::Result<Answer> {
     let context = Context { before: [0; 9], ingress_ifindex: entered_by, ifindex, after: [0; 37] };
     let mut packet = vec![0u8; ROOM];
     let mut run = TestRun {
@@ -52,7 +62,7 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], ifindex: u32, entered_by:
         size_out: packet.len() as u32,
         data_in: frame.as_ptr() as u64,
         data_out: packet.as_mut_ptr() as u64,
-        repeat: 1,
+        repeat,
         duration: 0,
         context_size_in: size_of::<Context>() as u32,
         context_size_out: 0,
@@ -61,5 +71,5 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], ifindex: u32, entered_by:
     };
     super::bpf::call(TEST_RUN, &mut run)?;
     packet.truncate(run.size_out as usize);
-    Ok(Answer { action: run.action as i32, packet })
+    Ok(Answer { action: run.action as i32, packet, took: Duration::from_nanos(run.duration.into()) })
 }

@@ -15,6 +15,7 @@ pub mod namespace_helper;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod open_files;
 mod passing;
 pub mod pktinfo;
 pub mod socket;

@@ -27,7 +27,9 @@ fn send(frame: &[u8]) {
     to.sll_ifindex = ifindex("w1p") as i32;
     let length = size_of::<libc::sockaddr_ll>() as u32;
     // SAFETY: a buffer with its length and an address with its length.
-    let sent = unsafe { libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), length) };
+    let sent = unsafe {
+        libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), length)
+    };
     assert_eq!(sent, frame.len() as isize);
 }
 

@@ -83,7 +83,11 @@ fn a_narrowed_policy_ends_open_flows_and_a_widened_one_keeps_them() {
     assert_eq!(node.sends(&syn(4002)), AllowedByCidr, "the retired one is not needed");
     node.tables.write_generation(&nothing(3)).unwrap();
     node.change(|e| (e.generation, e.egress_policy) = (3, PolicyId(120)));
-    assert_eq!(node.receives(&into(&plain(FAR4, OWN4, TCP, &tcp(80, 4000, ACK)))), Revoked, "in the other direction, too");
+    assert_eq!(
+        node.receives(&into(&plain(FAR4, OWN4, TCP, &tcp(80, 4000, ACK)))),
+        Revoked,
+        "in the other direction, too"
+    );
 }
 
 #[test]
@@ -171,7 +175,7 @@ fn stale_flows_are_reclaimed_without_the_daemon() {
     wait_until("the half-open flow goes", || node.tables.open_flows(WorkloadId(1)).unwrap() == 1);
     let left: Vec<u16> = node.tables.flows().unwrap().iter().map(|f| f.local_port).collect();
     assert_eq!(left, [2], "the established one stays");
-    wait_until("the sweep is counted", || node.tables.sweeps().unwrap().1 >= 1);
+    wait_until("the sweep is counted", || node.tables.sweeps().unwrap().reclaimed >= 1);
     assert_eq!(node.sends(&syn(3)), AllowedByCidr);
 
     node.sends(&out(&plain(OWN4, FAR4, TCP, &tcp(2, 80, RST))));
@@ -206,7 +210,10 @@ fn new_flows_and_drops_are_told_with_rule_and_name() {
         node.sends(&ethernet(MAC, BROADCAST, 0x0806, &arp(2, MAC, GATEWAY4, OWN4)));
         let event = next().await;
         assert_eq!((event.workload, event.reason, event.rule), (Some(WorkloadId(1)), AllowedByCidr, ALLOW));
-        assert_eq!((event.local, event.local_port, event.remote, event.remote_port), (addr(OWN4), 4000, addr(FAR4), 80));
+        assert_eq!(
+            (event.local, event.local_port, event.remote, event.remote_port),
+            (addr(OWN4), 4000, addr(FAR4), 80)
+        );
         assert_eq!((event.ifindex, event.direction, event.protocol), (node.device, Direction::FromWorkload, TCP));
         let event = next().await;
         assert_eq!((event.reason, event.rule, event.remote), (DeniedByCidr, DENY, addr("fd00:9:66::1")));
@@ -217,7 +224,14 @@ fn new_flows_and_drops_are_told_with_rule_and_name() {
 
         let before = node.tables.losses().unwrap().over_budget;
         for port in 0..1000 {
-            node.tables.try_frame(gateway::egress::attach::Program::FromWorkload, &out(&plain(OWN4, "10.8.0.1", TCP, &tcp(port, 1, SYN))), node.device, 0).unwrap();
+            node.tables
+                .try_frame(
+                    gateway::egress::attach::Program::FromWorkload,
+                    &out(&plain(OWN4, "10.8.0.1", TCP, &tcp(port, 1, SYN))),
+                    node.device,
+                    0,
+                )
+                .unwrap();
         }
         assert!(node.tables.losses().unwrap().over_budget > before, "a workload cannot fill the ring alone");
     });

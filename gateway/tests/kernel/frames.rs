@@ -1,6 +1,6 @@
 //! Ethernet frames, built from the inside out. Checksums are left zero: the programs leave them to the stack.
 
-use super::world::{MAC, GATEWAY_MAC, addr};
+use super::world::{GATEWAY_MAC, MAC, addr};
 use gateway::workload::Mac;
 use std::net::IpAddr;
 
@@ -62,7 +62,7 @@ pub(crate) fn packet(source: &str, destination: &str, protocol: u8, knobs: Knobs
     match (addr(source), addr(destination)) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let (offset, more) = knobs.fragment.unwrap_or((0, false));
-            let fragment = offset / 8 | if more { 0x2000 } else { 0 };
+            let fragment = (offset / 8) | if more { 0x2000 } else { 0 };
             let mut h = vec![0x45, 0];
             h.extend((20 + payload.len() as u16).to_be_bytes());
             h.extend(knobs.id.to_be_bytes());

@@ -32,7 +32,11 @@ fn only_what_is_meant_to_leaves_the_service_namespace() {
     node.change(|e| e.sealed = true);
     assert_eq!(node.serves(&into(&plain("8.8.8.8", HANDLE4, UDP, &udp(53, 4000)))), Sealed);
     node.change(|e| (e.sealed, e.id) = (false, WorkloadId(2)));
-    assert_eq!(node.serves(&into(&plain("8.8.8.8", HANDLE4, UDP, &udp(53, 4000)))), UnknownDevice, "another workload there");
+    assert_eq!(
+        node.serves(&into(&plain("8.8.8.8", HANDLE4, UDP, &udp(53, 4000)))),
+        UnknownDevice,
+        "another workload there"
+    );
 }
 
 #[test]

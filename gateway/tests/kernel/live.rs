@@ -40,10 +40,9 @@ impl Net {
             ip(&format!("addr add {}/64 dev {device} nodad", addresses[1]));
         }
         workload.ip(&format!("link set eth0 address {MAC}"));
-        for (host, own, gateway) in [
-            (&workload, [OWN4, OWN6], [GATEWAY4, GATEWAY6]),
-            (&far, [FAR4, FAR6], ["10.9.0.1", "fd00:9::1"]),
-        ] {
+        for (host, own, gateway) in
+            [(&workload, [OWN4, OWN6], [GATEWAY4, GATEWAY6]), (&far, [FAR4, FAR6], ["10.9.0.1", "fd00:9::1"])]
+        {
             host.sysctl("net/ipv6/conf/eth0/addr_gen_mode", "1");
             host.sysctl("net/ipv6/conf/eth0/accept_dad", "0");
             host.ip("link set eth0 up");

@@ -1,6 +1,8 @@
 //! The kernel programs through the real door: on frames by `BPF_PROG_TEST_RUN`, and on real flows between network
 //! namespaces. Needs root; everything lives in namespaces and on a bpf file system of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod attaching;
 mod errors;
 mod flows;

@@ -33,7 +33,7 @@ fn everything_is_found_again() {
     assert!(learned[0].slots[0].expires > boot_time() + Duration::from_secs(50));
     assert_eq!(node.sends(&ack), KnownFlow);
     assert_eq!(node.sends(&out(&plain(OWN4, "1.2.3.4", TCP, &tcp(1, 443, SYN)))), AllowedByName);
-    wait_until("the new program's timer runs", || node.tables.sweeps().unwrap().0 > sweeps.0);
+    wait_until("the new program's timer runs", || node.tables.sweeps().unwrap().runs > sweeps.runs);
 
     node.tables.retire_all_but(&[9].into(), &policies(&[PolicyId(900)])).unwrap();
     let fill = node.tables.fill().unwrap();

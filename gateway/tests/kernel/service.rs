@@ -52,7 +52,9 @@ fn dial(service: &Namespace, source: IpAddr, to: SocketAddr) -> std::io::Result<
         assert_eq!(unsafe { libc::setsockopt(stream.as_raw_fd(), level, option, (&raw const one).cast(), 4) }, 0);
         let timeout = libc::timeval { tv_sec: 10, tv_usec: 0 };
         // SAFETY: a timeval and its size.
-        unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDTIMEO, (&raw const timeout).cast(), 16) };
+        unsafe {
+            libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDTIMEO, (&raw const timeout).cast(), 16)
+        };
         for (call, address) in [(0, SocketAddr::new(source, 0)), (1, to)] {
             let (raw, length) = raw_address(address);
             // SAFETY: an address and its length.
@@ -94,7 +96,9 @@ fn questions_to_any_server_reach_ordinary_sockets_and_so_do_the_answers() {
     let net = Net::new();
     let service = service(&net);
     // bound to the server's address, as the DNS server answers from the address that was asked
-    for (server, own, handle) in [("8.8.8.8", OWN4, "198.18.0.1"), ("2001:db8::53", OWN6, "fd74:6769::1:1"), (GATEWAY4, OWN4, "198.18.0.1")] {
+    for (server, own, handle) in
+        [("8.8.8.8", OWN4, "198.18.0.1"), ("2001:db8::53", OWN6, "fd74:6769::1:1"), (GATEWAY4, OWN4, "198.18.0.1")]
+    {
         let there = SocketAddr::new(addr(server), 53);
         let answering = service.run(|| UdpSocket::bind(there).unwrap());
         answering.set_read_timeout(Some(LONG)).unwrap();
@@ -129,11 +133,8 @@ fn the_edge_connects_by_handle_and_only_to_what_is_exposed() {
     let mut net = Net::new();
     net.node.change(|e| e.external = true);
     let service = service(&net);
-    let cases = [
-        (GATEWAY4, "198.18.0.1", OWN4),
-        ("169.254.77.1", "198.18.0.1", OWN4),
-        (GATEWAY6, "fd74:6769::1:1", OWN6),
-    ];
+    let cases =
+        [(GATEWAY4, "198.18.0.1", OWN4), ("169.254.77.1", "198.18.0.1", OWN4), (GATEWAY6, "fd74:6769::1:1", OWN6)];
     for (source, handle, own) in cases {
         let app = listen(&net.workload, SocketAddr::new(addr(own), 8080));
         let _other = listen(&net.workload, SocketAddr::new(addr(own), 8081));

@@ -21,7 +21,11 @@ fn replies_pass_and_nothing_else_does() {
         assert_eq!(node.sends(&out(&plain(own, far, TCP, &tcp(4000, 80, SYN)))), AllowedByCidr);
         assert_eq!(node.receives(&reply), KnownFlow);
         assert_eq!(node.receives(&into(&plain(far, own, TCP, &tcp(80, 4001, ACK)))), DeniedByDefault, "another port");
-        assert_eq!(node.receives(&into(&plain(far, own, TCP, &tcp(80, 4000, SYN)))), DeniedByDefault, "a connection back");
+        assert_eq!(
+            node.receives(&into(&plain(far, own, TCP, &tcp(80, 4000, SYN)))),
+            DeniedByDefault,
+            "a connection back"
+        );
         assert_eq!(node.sends(&out(&plain(own, far, UDP, &udp(4000, 5000)))), AllowedByCidr);
         assert_eq!(node.receives(&into(&plain(far, own, UDP, &udp(5000, 4000)))), KnownFlow);
         assert_eq!(node.sends(&out(&plain(own, far, icmp, &echo(asks, 9)))), AllowedByCidr);
@@ -47,20 +51,23 @@ fn ingress_policy_decides() {
 fn what_is_not_its_own_is_dropped() {
     let node = Node::new();
     let packet = plain(FAR4, OWN4, TCP, &tcp(4000, 8080, SYN));
-    check(&node, vec![
-        ("another MAC", ethernet(GATEWAY_MAC, Mac([2, 9, 9, 9, 9, 9]), 0x0800, &packet), Misdirected),
-        ("another address", into(&plain(FAR4, "10.1.0.3", TCP, &tcp(4000, 8080, SYN))), Misdirected),
-        ("its own as source", into(&plain(OWN4, OWN4, TCP, &tcp(4000, 8080, SYN))), SpoofedAddress),
-        ("no source", into(&plain("0.0.0.0", OWN4, UDP, &udp(4000, 5000))), SpoofedAddress),
-        ("no source, IPv6", into(&plain("::", OWN6, UDP, &udp(4000, 5000))), SpoofedAddress),
-        ("from loopback", into(&plain("127.0.0.1", OWN4, UDP, &udp(4000, 5000))), Malformed),
-        ("tag", ethernet(GATEWAY_MAC, MAC, 0x8100, &packet), Tagged),
-        ("LLDP", ethernet(GATEWAY_MAC, MAC, 0x88cc, &packet), Unsupported),
-        ("multicast", into_multicast(&plain(FAR4, "224.0.0.251", UDP, &udp(5353, 5353))), Multicast),
-        ("redirect", into(&plain(GATEWAY4, OWN4, ICMP, &icmp(5, 1, &[0; 32]))), RogueServer),
-        ("IPv6 redirect", into(&nd("fe80::1", OWN6, &icmp(137, 0, &[0; 36]))), RogueServer),
-        ("timestamp request", into(&plain(FAR4, OWN4, ICMP, &icmp(13, 0, &[0; 16]))), Unsupported),
-    ]);
+    check(
+        &node,
+        vec![
+            ("another MAC", ethernet(GATEWAY_MAC, Mac([2, 9, 9, 9, 9, 9]), 0x0800, &packet), Misdirected),
+            ("another address", into(&plain(FAR4, "10.1.0.3", TCP, &tcp(4000, 8080, SYN))), Misdirected),
+            ("its own as source", into(&plain(OWN4, OWN4, TCP, &tcp(4000, 8080, SYN))), SpoofedAddress),
+            ("no source", into(&plain("0.0.0.0", OWN4, UDP, &udp(4000, 5000))), SpoofedAddress),
+            ("no source, IPv6", into(&plain("::", OWN6, UDP, &udp(4000, 5000))), SpoofedAddress),
+            ("from loopback", into(&plain("127.0.0.1", OWN4, UDP, &udp(4000, 5000))), Malformed),
+            ("tag", ethernet(GATEWAY_MAC, MAC, 0x8100, &packet), Tagged),
+            ("LLDP", ethernet(GATEWAY_MAC, MAC, 0x88cc, &packet), Unsupported),
+            ("multicast", into_multicast(&plain(FAR4, "224.0.0.251", UDP, &udp(5353, 5353))), Multicast),
+            ("redirect", into(&plain(GATEWAY4, OWN4, ICMP, &icmp(5, 1, &[0; 32]))), RogueServer),
+            ("IPv6 redirect", into(&nd("fe80::1", OWN6, &icmp(137, 0, &[0; 36]))), RogueServer),
+            ("timestamp request", into(&plain(FAR4, OWN4, ICMP, &icmp(13, 0, &[0; 16]))), Unsupported),
+        ],
+    );
 }
 
 #[test]
@@ -70,17 +77,32 @@ fn control_of_the_segment_passes_and_the_routers_from_its_side_only() {
     let router = into_multicast(&nd("fe80::1", "ff02::1", &icmp(134, 0, &[0; 12])));
     let dhcp = ethernet(GATEWAY_MAC, BROADCAST, 0x0800, &plain(GATEWAY4, "255.255.255.255", UDP, &udp(67, 68)));
     let dhcp6 = into(&plain("fe80::1", OWN_LINK_LOCAL, UDP, &udp(547, 546)));
-    check(&node, vec![
-        ("ARP request", ethernet(other, BROADCAST, 0x0806, &arp(1, other, GATEWAY4, OWN4)), SegmentControl),
-        ("ARP for its address", ethernet(other, BROADCAST, 0x0806, &arp(2, other, OWN4, GATEWAY4)), SpoofedAddress),
-        ("solicitation", into_multicast(&nd(GATEWAY6, "ff02::1:ff00:2", &neighbour(135, 0, OWN6, Some((1, other))))), SegmentControl),
-        ("advertisement", into(&nd(GATEWAY6, OWN6, &neighbour(136, 0xe0, GATEWAY6, Some((2, other))))), SegmentControl),
-        ("routed ND", into(&plain(GATEWAY6, OWN6, ICMPV6, &neighbour(136, 0xe0, GATEWAY6, Some((2, other))))), Malformed),
-        ("router solicitation", into_multicast(&nd("fe80::9", "ff02::2", &icmp(133, 0, &[0; 4]))), Multicast),
-        ("router advertisement", router.clone(), RogueServer),
-        ("DHCP offer", dhcp.clone(), RogueServer),
-        ("DHCPv6 advertise", dhcp6.clone(), RogueServer),
-    ]);
+    check(
+        &node,
+        vec![
+            ("ARP request", ethernet(other, BROADCAST, 0x0806, &arp(1, other, GATEWAY4, OWN4)), SegmentControl),
+            ("ARP for its address", ethernet(other, BROADCAST, 0x0806, &arp(2, other, OWN4, GATEWAY4)), SpoofedAddress),
+            (
+                "solicitation",
+                into_multicast(&nd(GATEWAY6, "ff02::1:ff00:2", &neighbour(135, 0, OWN6, Some((1, other))))),
+                SegmentControl,
+            ),
+            (
+                "advertisement",
+                into(&nd(GATEWAY6, OWN6, &neighbour(136, 0xe0, GATEWAY6, Some((2, other))))),
+                SegmentControl,
+            ),
+            (
+                "routed ND",
+                into(&plain(GATEWAY6, OWN6, ICMPV6, &neighbour(136, 0xe0, GATEWAY6, Some((2, other))))),
+                Malformed,
+            ),
+            ("router solicitation", into_multicast(&nd("fe80::9", "ff02::2", &icmp(133, 0, &[0; 4]))), Multicast),
+            ("router advertisement", router.clone(), RogueServer),
+            ("DHCP offer", dhcp.clone(), RogueServer),
+            ("DHCPv6 advertise", dhcp6.clone(), RogueServer),
+        ],
+    );
     let segment = ifindex("w1p");
     node.tables.set_segments(&[(segment, NETWORK)].into()).unwrap();
     for frame in [&router, &dhcp, &dhcp6] {

@@ -248,7 +248,14 @@ pub(crate) fn entry(id: u32) -> WorkloadEntry {
     }
 }
 
-pub(crate) fn rule(policy: PolicyId, class: ClassId, protocol: Option<u8>, ports: (u16, u8), action: Action, rule: RuleId) -> RuleEntry {
+pub(crate) fn rule(
+    policy: PolicyId,
+    class: ClassId,
+    protocol: Option<u8>,
+    ports: (u16, u8),
+    action: Action,
+    rule: RuleId,
+) -> RuleEntry {
     RuleEntry { policy, class, protocol, ports: PortPrefix { port: ports.0, length: ports.1 }, action, rule }
 }
 

@@ -26,8 +26,8 @@ use crate::sys::socket;
 
 /// How long a connection may be without a whole query, and an answer without being taken.
 const IDLE: Duration = Duration::from_secs(10);
-/// Queries of one connection being answered at one time.
-const PIPELINED: usize = 64;
+/// Queries of one connection being answered at one time: each may hold an answer of 64 KiB that nobody reads.
+const PIPELINED: usize = 16;
 /// Connections that wait in the kernel.
 const BACKLOG: u32 = 1024;
 /// After an error of the system (no file descriptors, no memory) that would come again at once.

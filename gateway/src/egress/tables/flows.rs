@@ -56,6 +56,17 @@ pub struct Flow {
     pub received: (u64, u64),
 }
 
+/// The kernel's timer that reclaims stale flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sweeps {
+    /// Runs since the maps were made.
+    pub runs: u64,
+    /// Flows taken away by it.
+    pub reclaimed: u64,
+    /// How long the last run took.
+    pub took: Duration,
+}
+
 impl Tables {
     /// All open flows, stale ones that were not swept yet included.
     pub fn flows(&self) -> Result<Vec<Flow>, TableError> {
@@ -67,9 +78,14 @@ impl Tables {
         Ok(self.usage.get(&workload.0).in_table("usage")?.map_or(0, |usage| usage.flows))
     }
 
-    /// Runs of the timer that reclaims stale flows, and how many it reclaimed.
-    pub fn sweeps(&self) -> Result<(u64, u64), TableError> {
-        Ok(self.sweeper.get(&0).in_table("sweeper")?.map_or((0, 0), |s| (s.runs, s.reclaimed)))
+    /// What the timer that reclaims stale flows did.
+    pub fn sweeps(&self) -> Result<Sweeps, TableError> {
+        let sweeper = self.sweeper.get(&0).in_table("sweeper")?;
+        Ok(sweeper.map_or_else(Sweeps::default, |s| Sweeps {
+            runs: s.runs,
+            reclaimed: s.reclaimed,
+            took: Duration::from_nanos(s.took_ns),
+        }))
     }
 }
 

@@ -96,10 +96,16 @@ fn lines(generation: &Generation) -> Lines {
         let prefix_length = NUMBER_BITS + u32::from(network.prefix());
         match network.network() {
             IpAddr::V4(ip) => {
-                lines.classes4.push((l::Class4Key { prefix_length, generation: generation.number, address: ip.octets() }, *class));
+                lines.classes4.push((
+                    l::Class4Key { prefix_length, generation: generation.number, address: ip.octets() },
+                    *class,
+                ));
             }
             IpAddr::V6(ip) => {
-                lines.classes6.push((l::Class6Key { prefix_length, generation: generation.number, address: ip.octets() }, *class));
+                lines.classes6.push((
+                    l::Class6Key { prefix_length, generation: generation.number, address: ip.octets() },
+                    *class,
+                ));
             }
         }
     }
@@ -115,6 +121,7 @@ fn rule_line(rule: &RuleEntry) -> (l::RuleKey, l::Rule) {
         None => (64, 0, 0),
         Some(protocol) => (72 + u32::from(rule.ports.length), protocol, rule.ports.port),
     };
-    let key = l::RuleKey { prefix_length, policy: rule.policy.0, class: rule.class.0, protocol, port: port.to_be_bytes() };
+    let key =
+        l::RuleKey { prefix_length, policy: rule.policy.0, class: rule.class.0, protocol, port: port.to_be_bytes() };
     (key, l::Rule { action: rule.action as u8, pad: [0; 3], rule: rule.rule.0 })
 }

@@ -9,8 +9,8 @@ pub(crate) type Port = [u8; 2];
 
 plain! {
     (C) Workload = "workload" {
-        id: u32, network: u32, epoch: u32, generation: u32, egress_policy: u32, ingress_policy: u32, flags: u32,
-        flow_quota: u32, mac: [u8; 6], gateway_mac: [u8; 6],
+        stamp: u32, id: u32, network: u32, epoch: u32, generation: u32, egress_policy: u32, ingress_policy: u32,
+        flags: u32, flow_quota: u32, mac: [u8; 6], gateway_mac: [u8; 6], stamp_again: u32,
     }
     (C) PortAddress = "port_address" { ifindex: u32, address: Address, }
     (C) Handle = "handle" { ifindex: u32, workload: u32, address: Address, mac: [u8; 6], gateway_mac: [u8; 6], }
@@ -33,7 +33,7 @@ plain! {
     (C) Usage = "usage" { flows: u32, }
     (C) PortKey = "port_key" { workload: u32, port: Port, protocol: u8, pad: u8, }
     (C) ListenerKey = "listener_key" { address: Address, port: Port, protocol: u8, pad: u8, }
-    (C) Segment = "segment" { network: u32, }
+    (C) SegmentKey = "segment_key" { ifindex: u32, network: u32, }
     (C) SubnetKey = "subnet_key" { prefix_length: u32, network: u32, address: Address, }
     (C) FragmentKey = "fragment_key" {
         workload: u32, source: Address, destination: Address, id: u32, protocol: u8, pad: [u8; 3],
@@ -49,7 +49,7 @@ plain! {
         tcp_idle_ns: u64, other_idle_ns: u64, closed_idle_ns: u64, sweep_ns: u64, tg0_ifindex: u32, flow_events: u32,
         drop_events: u32, tg1_mac: [u8; 6], pad: [u8; 6],
     }
-    (C) Sweeper = "sweeper" { timer: [u64; 2], runs: u64, reclaimed: u64, }
+    (C) Sweeper = "sweeper" { timer: [u64; 2], runs: u64, reclaimed: u64, took_ns: u64, }
 }
 
 /// As the tables have it.

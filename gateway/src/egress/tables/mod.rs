@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use aya::{EbpfLoader, VerifierLogLevel};
+use aya::EbpfLoader;
 
 use self::layout as l;
 use super::attach::{AttachError, Programs, chain};
@@ -66,7 +66,7 @@ pub struct Tables {
     exposed: Map<l::PortKey, u32>,
     node_addresses: Map<l::Address, u32>,
     node_listeners: Map<l::ListenerKey, u32>,
-    segments: Map<u32, l::Segment>,
+    segments: Map<l::SegmentKey, u32>,
     subnets: Map<l::SubnetKey, u32>,
     fragments: Map<l::FragmentKey, l::Fragment>,
     budgets: Map<u32, l::Budget>,
@@ -80,7 +80,9 @@ pub struct Tables {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No bpf file system there.
-    #[error("{path} is not on a bpf file system; `mount -t bpf bpf /sys/fs/bpf`, or set `[node] bpffs` to a folder on one")]
+    #[error(
+        "{path} is not on a bpf file system; `mount -t bpf bpf /sys/fs/bpf`, or set `[node] bpffs` to a folder on one"
+    )]
     NotBpffs {
         /// The folder asked for.
         path: PathBuf,
@@ -95,7 +97,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A pinned map does not fit.
-    #[error("the pinned table `{table}` does not fit: {source}; remove {path}, which ends all flows' state, and start again")]
+    #[error(
+        "the pinned table `{table}` does not fit: {source}; remove {path}, which ends all flows' state, and start again"
+    )]
     Table {
         /// Its name.
         table: &'static str,
@@ -113,7 +117,9 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The kernel refuses a map or program.
-    #[error("the kernel takes no program: {0}; it must be 6.1 or newer with BTF, and the daemon needs CAP_BPF and CAP_NET_ADMIN")]
+    #[error(
+        "the kernel takes no program: {0}; it must be 6.1 or newer with BTF, and the daemon needs CAP_BPF and CAP_NET_ADMIN"
+    )]
     Load(String),
     /// The timer that reclaims stale flows does not start.
     #[error("the timer that reclaims stale flows does not start: {0}; the kernel must be 6.1 or newer")]
@@ -157,10 +163,7 @@ impl Tables {
             make_folder(folder)?;
         }
 
-        // the verifier's log costs more time than verifying: it is asked for when there is something to read in it
-        let loaded = load(limits, &folder, VerifierLogLevel::DISABLE);
-        if let Err(e) = &loaded { eprintln!("RETRY {e}"); }
-        let (programs, start_sweeper) = loaded.or_else(|_| load(limits, &folder, VerifierLogLevel::DEBUG))?;
+        let (programs, start_sweeper) = load(limits, &folder)?;
         let per_cpu = |table: &'static str| (table, maps.join(table));
         let tables = Self {
             programs,
@@ -189,8 +192,12 @@ impl Tables {
             sweeper: open(&maps, "sweeper")?,
             folder,
         };
-        tables.write_limits(limits).map_err(|e| OpenError::Table { table: e.table, path: maps.join(e.table), source: e.source })?;
-        let answer = test_run(start_sweeper.as_fd(), &[0; 64], 0, 0).map_err(OpenError::Sweeper)?;
+        tables.write_limits(limits).map_err(|e| OpenError::Table {
+            table: e.table,
+            path: maps.join(e.table),
+            source: e.source,
+        })?;
+        let answer = test_run(start_sweeper.as_fd(), &[0; 64], 0, 0, 1).map_err(OpenError::Sweeper)?;
         if answer.action != 0 {
             return Err(OpenError::Sweeper(io::Error::other(format!("the program answered {}", answer.action))));
         }
@@ -233,10 +240,9 @@ impl Tables {
     }
 }
 
-fn load(limits: &Limits, folder: &Path, log: VerifierLogLevel) -> Result<(Programs, OwnedFd), OpenError> {
+fn load(limits: &Limits, folder: &Path) -> Result<(Programs, OwnedFd), OpenError> {
     let ebpf = EbpfLoader::new()
         .default_map_pin_directory(folder.join("maps"))
-        .verifier_log_level(log)
         .map_max_entries("flows", limits.flows)
         .map_max_entries("learned", limits.learned)
         .map_max_entries("names", limits.learned)
@@ -286,4 +292,3 @@ fn refuse_other_layouts(bpffs: &Path) -> Result<(), OpenError> {
     }
     Ok(())
 }
-

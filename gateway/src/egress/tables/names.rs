@@ -1,5 +1,6 @@
 //! What DNS taught: which names a workload resolved to an address, and what those names are in a policy.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -66,12 +67,16 @@ impl Tables {
         self.names.set(&id.0, &l::NameText { text }).in_table("names")
     }
 
-    /// Forgets a name and its classes.
-    pub fn remove_name(&self, id: NameId) -> Result<(), TableError> {
-        self.names.remove(&id.0).in_table("names")?;
+    /// Forgets names and their classes, the classes first. Walks the table of classes whole, once for all of them.
+    pub fn remove_names(&self, ids: &BTreeSet<NameId>) -> Result<(), TableError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
         let classes = self.name_classes.dump().in_table("name_classes")?.into_iter().map(|(key, _)| key);
-        let classes: Vec<_> = classes.filter(|key| key.name == id.0).collect();
-        self.name_classes.remove_all(&classes).in_table("name_classes")
+        let classes: Vec<_> = classes.filter(|key| ids.contains(&NameId(key.name))).collect();
+        self.name_classes.remove_all(&classes).in_table("name_classes")?;
+        let ids: Vec<u32> = ids.iter().map(|id| id.0).collect();
+        self.names.remove_all(&ids).in_table("names")
     }
 
     /// All names, for a restart. One that is no name any more is passed over.

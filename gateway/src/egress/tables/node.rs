@@ -43,7 +43,8 @@ impl Tables {
 
     /// Which devices lead to the segment of a network (its VLAN sub-interface): ifindex to network number.
     pub fn set_segments(&self, segments: &BTreeMap<u32, u32>) -> Result<(), TableError> {
-        let wanted = segments.iter().map(|(ifindex, network)| (*ifindex, l::Segment { network: *network })).collect();
+        let key = |(ifindex, network): (&u32, &u32)| l::SegmentKey { ifindex: *ifindex, network: *network };
+        let wanted = segments.iter().map(|segment| (key(segment), 1)).collect();
         self.segments.become_exactly(&wanted, |_, _| true).in_table("segments")
     }
 

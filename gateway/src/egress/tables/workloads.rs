@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use policy::tables::PolicyId;
 
 use super::layout as l;
 use super::{InTable, TableError, Tables};
+use crate::sys::bpf::boot_time;
 use crate::workload::{Address, Mac, WorkloadId};
 
 /// All that the programs know of a workload. Written whole, in one step.
@@ -62,6 +64,19 @@ impl Tables {
         Ok(all.into_iter().map(|(ifindex, entry)| (ifindex, from_kernel(entry))).collect())
     }
 
+    /// The devices that have an entry of this workload. More than one: its host side was made anew.
+    pub fn devices_of(&self, id: WorkloadId) -> Result<BTreeMap<u32, WorkloadEntry>, TableError> {
+        Ok(self.workloads()?.into_iter().filter(|(_, entry)| entry.id == id).collect())
+    }
+
+    /// Removes a device's entry and its addresses: from then on nothing passes there. The workload's flows, and what it
+    /// learned, stay for its other device.
+    pub fn forget_device(&self, ifindex: u32) -> Result<(), TableError> {
+        self.workloads.remove(&ifindex).in_table("workloads")?;
+        self.addresses.become_exactly(&BTreeMap::new(), |key, _| key.ifindex == ifindex).in_table("addresses")?;
+        self.handles.become_exactly(&BTreeMap::new(), |_, h| h.ifindex == ifindex).in_table("handles")
+    }
+
     /// Makes `addresses` the workload's own, with their handles, and no others.
     pub fn set_addresses(&self, ifindex: u32, entry: &WorkloadEntry, addresses: &[Address]) -> Result<(), TableError> {
         let handle = |a: &Address| l::Handle {
@@ -71,7 +86,9 @@ impl Tables {
             mac: entry.mac.0,
             gateway_mac: entry.gateway_mac.0,
         };
-        let own = addresses.iter().map(|a| (l::PortAddress { ifindex, address: l::address(a.address) }, l::address(a.handle)));
+        let own = addresses
+            .iter()
+            .map(|a| (l::PortAddress { ifindex, address: l::address(a.address) }, l::address(a.handle)));
         let handles = addresses.iter().map(|a| (l::address(a.handle), handle(a))).collect();
         self.addresses.become_exactly(&own.collect(), |key, _| key.ifindex == ifindex).in_table("addresses")?;
         let mine = |_: &l::Address, h: &l::Handle| h.ifindex == ifindex || h.workload == entry.id.0;
@@ -80,7 +97,8 @@ impl Tables {
 
     /// The workload's ports that the edge may connect to: port and IP protocol.
     pub fn set_exposed(&self, id: WorkloadId, ports: &[(u16, u8)]) -> Result<(), TableError> {
-        let key = |&(port, protocol): &(u16, u8)| l::PortKey { workload: id.0, port: port.to_be_bytes(), protocol, pad: 0 };
+        let key =
+            |&(port, protocol): &(u16, u8)| l::PortKey { workload: id.0, port: port.to_be_bytes(), protocol, pad: 0 };
         let wanted = ports.iter().map(|p| (key(p), 1)).collect();
         self.exposed.become_exactly(&wanted, |key, _| key.workload == id.0).in_table("exposed")
     }
@@ -95,7 +113,8 @@ impl Tables {
     pub fn forget_workload(&self, id: WorkloadId) -> Result<(), TableError> {
         let number = id.0;
         let devices = self.workloads.dump().in_table("workloads")?;
-        let devices: Vec<u32> = devices.into_iter().filter(|(_, w)| w.id == number).map(|(ifindex, _)| ifindex).collect();
+        let devices: Vec<u32> =
+            devices.into_iter().filter(|(_, w)| w.id == number).map(|(ifindex, _)| ifindex).collect();
         self.workloads.remove_all(&devices).in_table("workloads")?;
         let none = BTreeMap::new();
         self.addresses.become_exactly(&none, |key, _| devices.contains(&key.ifindex)).in_table("addresses")?;
@@ -114,18 +133,32 @@ impl Tables {
 
 fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
     let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+    let stamp = next_stamp();
     l::Workload {
+        stamp,
         id: entry.id.0,
         network: entry.network,
         epoch: entry.epoch,
         generation: entry.generation,
         egress_policy: entry.egress_policy.0,
         ingress_policy: entry.ingress_policy.0,
-        flags: flag(entry.sealed, SEALED) | flag(entry.external, EXTERNAL) | flag(entry.open, OPEN) | flag(entry.probes, PROBES),
+        flags: flag(entry.sealed, SEALED)
+            | flag(entry.external, EXTERNAL)
+            | flag(entry.open, OPEN)
+            | flag(entry.probes, PROBES),
         flow_quota: entry.flow_quota,
         mac: entry.mac.0,
         gateway_mac: entry.gateway_mac.0,
+        stamp_again: stamp,
     }
+}
+
+/// Another with each write, also after a restart: a reader in the kernel knows by it that it saw one write as a whole.
+fn next_stamp() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = boot_time().as_micros() as u32;
+    let _first_time_only = NEXT.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn from_kernel(entry: l::Workload) -> WorkloadEntry {

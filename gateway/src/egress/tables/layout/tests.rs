@@ -68,8 +68,34 @@ fn compare<T: Plain>(structs: &BTreeMap<String, Struct>) {
 fn structs_are_those_of_the_object() {
     let structs = structs();
     macro_rules! each { ($($type:ty),*) => { $(compare::<$type>(&structs);)* }; }
-    each!(Workload, PortAddress, Handle, Class4Key, Class6Key, RuleKey, Rule, LearnedKey, Slot, Learned, NameClassKey, NameText);
-    each!(FlowKey, Flow, Usage, PortKey, ListenerKey, Segment, SubnetKey, FragmentKey, Fragment, Event, Budget, Counter);
+    each!(
+        Workload,
+        PortAddress,
+        Handle,
+        Class4Key,
+        Class6Key,
+        RuleKey,
+        Rule,
+        LearnedKey,
+        Slot,
+        Learned,
+        NameClassKey,
+        NameText
+    );
+    each!(
+        FlowKey,
+        Flow,
+        Usage,
+        PortKey,
+        ListenerKey,
+        SegmentKey,
+        SubnetKey,
+        FragmentKey,
+        Fragment,
+        Event,
+        Budget,
+        Counter
+    );
     each!(Settings, Sweeper);
 }
 
