@@ -39,9 +39,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { config } => run(config),
         Command::Check { config } => check(config),
-        Command::NamespaceHelper => {
-            gateway::sys::namespace_helper::run(gateway::sys::namespace_helper::DESCRIPTOR)
-        }
+        Command::NamespaceHelper => gateway::sys::namespace_helper::run(gateway::sys::namespace_helper::DESCRIPTOR),
     }
 }
 

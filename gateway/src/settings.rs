@@ -152,8 +152,10 @@ impl Settings {
         let Some(path) = path else { return Ok(Self::default()) };
         let text = fs::read_to_string(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
         let parsed = toml::from_str(&text);
-        let settings: Self = parsed
-            .map_err(|error| SettingsError::Parse { path: path.to_owned(), text: error.to_string().trim_end().to_owned() })?;
+        let settings: Self = parsed.map_err(|error| SettingsError::Parse {
+            path: path.to_owned(),
+            text: error.to_string().trim_end().to_owned(),
+        })?;
         settings.checked()
     }
 

@@ -34,7 +34,13 @@ fn served(desired: &Desired, app: &ExposedApp) -> App {
         path: route.path.clone(),
         backends: route.backends.iter().flat_map(|backend| endpoints(desired, app, backend)).collect(),
     });
-    App { namespace: app.namespace.clone(), name: app.name.clone(), hosts: app.hosts.clone(), mode, routes: routes.collect() }
+    App {
+        namespace: app.namespace.clone(),
+        name: app.name.clone(),
+        hosts: app.hosts.clone(),
+        mode,
+        routes: routes.collect(),
+    }
 }
 
 fn endpoints(desired: &Desired, app: &ExposedApp, backend: &resource::Backend) -> Vec<Endpoint> {

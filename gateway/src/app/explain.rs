@@ -50,11 +50,15 @@ impl Question<'_> {
     fn by_name(&self, asked: &DnsName) -> Explanation {
         let subject = self.from.subject();
         let mut steps = vec![match name::may_resolve(self.model, &subject, asked) {
-            Resolve::Allowed { by: policy::Grounds::Rule(rule) } => format!("{asked} may be looked up, by rule `{rule}`"),
+            Resolve::Allowed { by: policy::Grounds::Rule(rule) } => {
+                format!("{asked} may be looked up, by rule `{rule}`")
+            }
             Resolve::Allowed { by: policy::Grounds::NotIsolated } => {
                 format!("{asked} may be looked up: no policy isolates the workload")
             }
-            Resolve::Refused => format!("{asked} is answered as if there were no such name (NXDOMAIN, extended error 18)"),
+            Resolve::Refused => {
+                format!("{asked} is answered as if there were no such name (NXDOMAIN, extended error 18)")
+            }
         }];
         let answers = self.memory.addresses(asked);
         let listed: Vec<Answer> = answers
@@ -87,12 +91,7 @@ impl Question<'_> {
         steps.push(format!("leaving {}/{}: {}", self.from.namespace, self.from.name, out.text));
         let other = self.desired.workload_at(self.from, address);
         let Some(other) = other.filter(|_| out.allowed) else { return explanation(out, steps) };
-        let entering = Inbound {
-            to: &other.subject(),
-            from: self.origin(other),
-            protocol,
-            port,
-        };
+        let entering = Inbound { to: &other.subject(), from: self.origin(other), protocol, port };
         let into = policy::decide(self.model, &Query::To(entering));
         steps.push(format!("entering {}/{}: {}", other.namespace, other.name, into.text));
         explanation(if into.allowed { out } else { into }, steps)

@@ -62,7 +62,8 @@ pub(crate) struct Parts {
 impl Gate {
     /// Nothing is desired yet.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { settings, store, enforcement, segmentation, segmentation_node, edge, service, upstreams, vlan } = parts;
+        let Parts { settings, store, enforcement, segmentation, segmentation_node, edge, service, upstreams, vlan } =
+            parts;
         Self {
             settings,
             started: SystemTime::now().into(),

@@ -127,13 +127,18 @@ fn attached(next: &Desired) -> Vec<Problem> {
         match next.resources.network_of(&workload.namespace) {
             None => problems.push(problem(workload, format!("{named}, and its namespace or network would be gone"))),
             Some(network) if network.name != workload.network => {
-                problems.push(problem(workload, format!("{named} to network {}, not {}", workload.network, network.name)));
+                problems
+                    .push(problem(workload, format!("{named} to network {}, not {}", workload.network, network.name)));
             }
             Some(network) => {
                 let within = |address: std::net::IpAddr| network.subnets.iter().any(|s| s.cidr.contains(address));
-                let stray = workload.addresses.iter().map(|own| own.address).filter(|a| !crate::workload::is_link_local(*a));
+                let stray =
+                    workload.addresses.iter().map(|own| own.address).filter(|a| !crate::workload::is_link_local(*a));
                 for address in stray.filter(|address| !within(*address)) {
-                    problems.push(problem(workload, format!("{named} with {address}, which no subnet of {} would hold", network.name)));
+                    problems.push(problem(
+                        workload,
+                        format!("{named} with {address}, which no subnet of {} would hold", network.name),
+                    ));
                 }
             }
         }

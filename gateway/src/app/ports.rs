@@ -11,7 +11,7 @@ use crate::egress::attach::AttachError;
 use crate::egress::tables::TableError;
 use crate::egress::tables::node::Listener;
 use crate::segmentation::Status;
-use crate::sys::bpf::interface_name;
+use crate::sys::interface;
 use crate::workload::{Mac, Workload, WorkloadId};
 
 /// Why a host side is not closed.
@@ -43,7 +43,7 @@ impl Enforcement {
             tracing::debug!(former, present, workload = workload.0, "a workload has a new host side");
             self.tables.forget_device(former)?;
             // On one that is still there, whatever its name is now, the programs stay and pass nothing.
-            if interface_name(former).is_err() {
+            if interface::name(former).is_err() {
                 self.tables.detach(former)?;
             }
         }

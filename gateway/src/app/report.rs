@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use config::api::{
-    Check, ConditionState, Direction, DnsStatus, Doctor, EdgeApp, EdgeStatus, Endpoint, Flow, FlowEvent, MapFill, NetworkStatus, Status,
-    Timestamp, Verdict,
+    Check, ConditionState, Direction, DnsStatus, Doctor, EdgeApp, EdgeStatus, Endpoint, Flow, FlowEvent, MapFill,
+    NetworkStatus, Status, Timestamp, Verdict,
 };
 use config::names::Name;
 use config::resource::Tls;

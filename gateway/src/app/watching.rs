@@ -39,7 +39,12 @@ async fn events(gate: Arc<Gate>) {
     let mut ring = match gate.enforcement.tables.events() {
         Ok(ring) => ring,
         Err(error) => {
-            return gate.raise("events", ConditionState::Degraded, error.to_string(), "flows are enforced, but not shown; restart the gateway");
+            return gate.raise(
+                "events",
+                ConditionState::Degraded,
+                error.to_string(),
+                "flows are enforced, but not shown; restart the gateway",
+            );
         }
     };
     let mut names = Names::of(&gate.now());
@@ -55,7 +60,12 @@ async fn events(gate: Arc<Gate>) {
         match event {
             Ok(event) => note(&gate, &names, &event),
             Err(error) => {
-                return gate.raise("events", ConditionState::Degraded, format!("the kernel's events cannot be read: {error}"), "flows are enforced, but not shown; restart the gateway");
+                return gate.raise(
+                    "events",
+                    ConditionState::Degraded,
+                    format!("the kernel's events cannot be read: {error}"),
+                    "flows are enforced, but not shown; restart the gateway",
+                );
             }
         }
     }
@@ -153,7 +163,12 @@ pub(crate) fn note_segmentation(gate: &Gate, status: &Status) {
     let troubles: Vec<String> = troubles.chain(status.helper_ended.clone()).collect();
     match troubles.is_empty() {
         true => gate.clear("segmentation"),
-        false => gate.raise("segmentation", ConditionState::Degraded, troubles.join("\n"), "it is tried again when the node's links change, and by a timer"),
+        false => gate.raise(
+            "segmentation",
+            ConditionState::Degraded,
+            troubles.join("\n"),
+            "it is tried again when the node's links change, and by a timer",
+        ),
     }
     settle(gate, "segments", gate.enforcement.note_segments(status).map_err(|error| error.to_string()));
 }
@@ -167,8 +182,12 @@ async fn detach_gone(gate: &Gate, status: &Status) {
     for workload in desired.workloads.values().filter(|workload| status.gone.contains(&workload.id)) {
         let request = DetachRequest { namespace: workload.namespace.clone(), name: workload.name.clone() };
         match attachment::detach(gate, &request).await {
-            Ok(()) => tracing::info!(namespace = %request.namespace, name = %request.name, "its network namespace is gone: detached, its addresses are free"),
-            Err(error) => tracing::warn!(namespace = %request.namespace, name = %request.name, %error, "its network namespace is gone, and it cannot be detached"),
+            Ok(()) => {
+                tracing::info!(namespace = %request.namespace, name = %request.name, "its network namespace is gone: detached, its addresses are free")
+            }
+            Err(error) => {
+                tracing::warn!(namespace = %request.namespace, name = %request.name, %error, "its network namespace is gone, and it cannot be detached")
+            }
         }
     }
 }
@@ -177,7 +196,12 @@ async fn node(gate: Arc<Gate>) {
     let mut watch = match Watch::open() {
         Ok(watch) => watch,
         Err(error) => {
-            return gate.raise("node", ConditionState::Degraded, format!("cannot watch the node's addresses: {error}"), "they are looked at every second instead");
+            return gate.raise(
+                "node",
+                ConditionState::Degraded,
+                format!("cannot watch the node's addresses: {error}"),
+                "they are looked at every second instead",
+            );
         }
     };
     loop {
@@ -187,7 +211,12 @@ async fn node(gate: Arc<Gate>) {
             }
             Ok(_) => {}
             Err(error) => {
-                return gate.raise("node", ConditionState::Degraded, format!("cannot watch the node's addresses: {error}"), "they are looked at every second instead");
+                return gate.raise(
+                    "node",
+                    ConditionState::Degraded,
+                    format!("cannot watch the node's addresses: {error}"),
+                    "they are looked at every second instead",
+                );
             }
         }
     }

@@ -196,8 +196,7 @@ fn vlan(network: &Network, bridge: &Bridge, observed: &Observed, steps: &mut Vec
     if found.is_some_and(|found| !matches!(found.kind, Kind::Vlan { .. }) || !is_ours_vlan(found, &mark)) {
         return Err(Refusal::NameTaken { what: format!("network {}", network.name), link });
     }
-    let other =
-        |l: &&Link| l.kind == kind && l.name != link && !l.alias.as_ref().is_some_and(|a| names::is_ours(a));
+    let other = |l: &&Link| l.kind == kind && l.name != link && !l.alias.as_ref().is_some_and(|a| names::is_ours(a));
     if let Some(other) = observed.links.iter().find(other) {
         let (parent, other) = (parent.name.clone(), other.name.clone());
         return Err(Refusal::VlanTaken { network: network.name.clone(), parent, id: vlan.id, link: other });
