@@ -133,18 +133,13 @@ impl Resources {
     }
 
     /// The policies of a namespace.
-    pub fn policies_of(&self, namespace: &Name) -> impl Iterator<Item = &EgressPolicy> {
+    fn policies_of(&self, namespace: &Name) -> impl Iterator<Item = &EgressPolicy> {
         self.within(Kind::EgressPolicy, namespace).filter_map(policy)
     }
 
     /// The policies of a namespace that select a workload with these labels.
     pub fn policies_selecting(&self, namespace: &Name, labels: &Labels) -> impl Iterator<Item = &EgressPolicy> {
         self.policies_of(namespace).filter(move |policy| selects(&policy.selector, labels))
-    }
-
-    /// The exposed apps of a namespace.
-    pub fn apps_of(&self, namespace: &Name) -> impl Iterator<Item = &ExposedApp> {
-        self.within(Kind::ExposedApp, namespace).filter_map(app)
     }
 
     fn within(&self, kind: Kind, namespace: &Name) -> impl Iterator<Item = &Resource> {
@@ -236,7 +231,7 @@ mod tests {
         assert_eq!(Kind::ALL.map(|kind| set.of_kind(kind).count()), [1, 1, 3, 0]);
         assert_eq!(set.policies_of(&name("shop")).count(), 2);
         assert_eq!(set.policies_of(&name("sho")).count(), 0);
-        assert_eq!(set.apps().count() + set.apps_of(&name("shop")).count(), 0);
+        assert_eq!(set.apps().count(), 0);
         assert_eq!(set.network_of(&name("shop")).map(|network| network.name.as_str()), Some("a"));
         assert_eq!(set.network_of(&name("other")), None);
         let keys: Vec<String> = set.iter().map(|resource| resource.key().to_string()).collect();

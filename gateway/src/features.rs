@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::settings::Settings;
-use crate::sys::sysctl::bridged_frames_pass_netfilter;
+use crate::sys::caps::{self, Capability};
+use crate::sys::sysctl::{bridged_frames_pass_netfilter, has_ipv6};
 
 /// The name of the check of this process's capabilities.
 pub const PRIVILEGES: &str = "privileges";
@@ -64,15 +65,16 @@ fn check(name: &'static str, weight: Weight, ok: bool, found: impl Into<String>,
 }
 
 fn privileges() -> Check {
-    let effective = fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|s| s.lines().find_map(|l| l.strip_prefix("CapEff:").map(|v| v.trim().to_owned())))
-        .and_then(|hex| u64::from_str_radix(&hex, 16).ok())
-        .unwrap_or(0);
-    // Bits of capabilities(7): NET_ADMIN 12, SYS_ADMIN 21, PERFMON 38, BPF 39.
-    let missing: Vec<&str> = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")]
+    let own = caps::permitted().unwrap_or(0);
+    let needed = [
+        (Capability::NetAdmin, "CAP_NET_ADMIN"),
+        (Capability::SysAdmin, "CAP_SYS_ADMIN"),
+        (Capability::Perfmon, "CAP_PERFMON"),
+        (Capability::Bpf, "CAP_BPF"),
+    ];
+    let missing: Vec<&str> = needed
         .into_iter()
-        .filter(|(bit, _)| effective & (1 << bit) == 0)
+        .filter(|(capability, _)| own & (1 << *capability as u8) == 0)
         .map(|(_, name)| name)
         .collect();
     let found = if missing.is_empty() { "all there".to_owned() } else { format!("without {}", missing.join(", ")) };
@@ -152,7 +154,7 @@ fn vlan_interfaces(there: bool) -> Check {
 }
 
 fn ipv6() -> Check {
-    let there = Path::new("/proc/net/if_inet6").exists();
+    let there = has_ipv6();
     check(
         "IPv6",
         Weight::Required,

@@ -6,7 +6,6 @@
 //! - IPv4's sysctls are inherited from the node, so what matters is written: reverse path filters off, no forwarding.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 
 use futures_util::TryStreamExt;
 use ipnetwork::{Ipv4Network, Ipv6Network};
@@ -16,7 +15,7 @@ use super::{Config, ServiceError, TG0, TG1};
 use crate::sys::netlink::raw::{
     AddressAttribute, AddressFlags, AddressMessage, RouteMessage, RouteMessageBuilder, RouteScope, RouteType, io_error,
 };
-use crate::sys::sysctl::Sysctl;
+use crate::sys::sysctl::{Sysctl, has_ipv6};
 
 /// Source of the edge's connections where the network's gateway is not this node.
 pub const EDGE_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
@@ -50,7 +49,7 @@ pub(super) struct Inside {
 
 impl Inside {
     pub(super) fn new(config: &Config) -> Self {
-        let ipv6 = speaks_ipv6();
+        let ipv6 = has_ipv6();
         let mut addresses =
             vec![(IpAddr::V4(service_v4(config.handles_v4)), config.handles_v4.prefix()), (IpAddr::V4(EDGE_V4), 32)];
         if ipv6 {
@@ -145,14 +144,10 @@ impl Inside {
 /// forwarded nor spoken to. For a thread of the node's namespace. True if something was changed.
 pub(super) fn quieten_node_side() -> Result<bool, ServiceError> {
     let mut changed = Sysctl::named(format!("ipv4/conf/{TG0}/forwarding")).ensure(0)?;
-    if speaks_ipv6() {
+    if has_ipv6() {
         changed |= Sysctl::named(format!("ipv6/conf/{TG0}/disable_ipv6")).ensure(1)?;
     }
     Ok(changed)
-}
-
-fn speaks_ipv6() -> bool {
-    Path::new("/proc/net/if_inet6").exists()
 }
 
 fn is(message: &AddressMessage, (address, length): (IpAddr, u8)) -> bool {

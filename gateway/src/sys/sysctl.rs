@@ -1,6 +1,6 @@
 //! `/proc/sys/net` of the calling thread's network namespace (kernel: `Documentation/networking/ip-sysctl.rst`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use config::names::InterfaceName;
@@ -31,11 +31,6 @@ impl Sysctl {
     /// `net.ipv6.conf.all.forwarding`
     pub fn ipv6_forward() -> Self {
         Self { path: "ipv6/conf/all/forwarding".to_owned() }
-    }
-
-    /// `net.bridge.bridge-nf-call-iptables` and its siblings; there only where br_netfilter is.
-    pub fn bridge_netfilter(key: &'static str) -> Self {
-        Self { path: format!("bridge/{key}") }
     }
 
     /// `net.ipv4.conf.LINK.KEY`
@@ -83,10 +78,15 @@ impl Sysctl {
     }
 }
 
+/// Whether the kernel speaks IPv6.
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
 /// Whether bridged frames are shown to iptables (`br_netfilter` with its switches on), by family. A forward policy of
 /// drop then stops, for instance, neighbour discovery towards an External router.
 pub fn bridged_frames_pass_netfilter() -> Result<(bool, bool), SysctlError> {
-    let on = |key| Sysctl::bridge_netfilter(key).read().map(|value| value == Some(1));
+    let on = |key| Sysctl::named(format!("bridge/{key}")).read().map(|value| value == Some(1));
     Ok((on("bridge-nf-call-iptables")?, on("bridge-nf-call-ip6tables")?))
 }
 

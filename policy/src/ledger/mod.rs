@@ -226,11 +226,6 @@ impl Ledger {
         self.names.all()
     }
 
-    /// The names that addresses of this workload have, each once.
-    pub fn names_of(&self, workload: u32) -> BTreeSet<NameId> {
-        self.books.get(&workload).into_iter().flat_map(Book::names).collect()
-    }
-
     /// The workloads of which something is known.
     pub fn workloads(&self) -> impl Iterator<Item = u32> {
         self.books.keys().copied()

@@ -7,7 +7,7 @@
 //!   helper has opened in a workload's namespace, and works there from here.
 //! - Failures are [`NetlinkError`]: what was being done, the kernel's words, and the mend.
 //! - [`watch`] tells that something changed.
-//! - [`raw`] is for the service namespace's pair, whose messages are built where they are asked for.
+//! - `raw` is for the service namespace's pair, whose messages are built where they are asked for.
 //!
 //! Queues: the connection's channels hold the messages of the one request under way; the channel for messages that
 //! nobody asked for has no receiver, so they are dropped.
@@ -17,7 +17,7 @@ mod error;
 mod link;
 mod neighbour;
 mod port;
-pub mod raw;
+pub(crate) mod raw;
 mod route;
 pub mod watch;
 

@@ -4,23 +4,23 @@
 
 use std::io;
 
-pub use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-pub use rtnetlink::packet_route::link::{
+pub(crate) use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+pub(crate) use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage,
 };
-pub use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
-pub use rtnetlink::{Error, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+pub(crate) use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
+pub(crate) use rtnetlink::{Error, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 /// A socket of the calling thread's namespace; its connection is driven by the current runtime, and ends with the handle.
-pub fn open() -> io::Result<Handle> {
+pub(crate) fn open() -> io::Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     tokio::spawn(connection);
     Ok(handle)
 }
 
 /// The kernel's error number, where the failure is the kernel's.
-pub fn io_error(error: Error) -> io::Error {
+pub(crate) fn io_error(error: Error) -> io::Error {
     match error {
         Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other.to_string()),
