@@ -5,7 +5,8 @@
 //! - `forwarding`: what comes from a bridge must come from a subnet of that network; nothing is routed from or to a
 //!   network with an External router. A bridge that no rule names is closed, so the table is put before a new network's
 //!   bridge and long before an old one's is gone. Bridged frames, which br_netfilter may show here with the bridge as
-//!   both links, pass.
+//!   both links, pass. Between two networks only workloads meet: their policies decide at both ends, while other hosts
+//!   of a VLAN have none, and would see another tenant's through this node.
 //! - `entering`: from a bridge, the node itself answers only at the edge's listeners, and with ND and ICMP errors. This
 //!   is a backstop: workloads are already held by their own programs, other hosts of a VLAN only by this.
 
@@ -16,6 +17,7 @@ use config::resource::{Gateway, Network, Snat};
 
 use super::desired::Desired;
 use super::names;
+use crate::workload::is_link_local;
 
 /// Family of the table.
 pub(super) const FAMILY: &str = "inet";
@@ -70,6 +72,11 @@ impl Rules {
     }
 
     fn forwarding(&mut self, desired: &Desired) {
+        let between = desired.networks.values().filter(|network| network.gateway == Gateway::Node).count() > 1;
+        if between {
+            self.between(desired);
+        }
+        let other_bridge = if between { "between_networks" } else { "to_networks" };
         self.chain("forwarding", "type filter hook forward priority filter - 10; policy accept;", |rules| {
             rules.line(format!("iifname \"{}*\" goto from_networks", names::BRIDGE_PREFIX));
             rules.line(format!("oifname \"{}*\" goto to_networks", names::BRIDGE_PREFIX));
@@ -82,7 +89,7 @@ impl Rules {
             for network in desired.networks.values().filter(|network| network.gateway == Gateway::Node) {
                 let bridge = names::bridge(&network.name);
                 for (ipv4, subnets) in by_family(network) {
-                    let jump = format!("oifname \"{}*\" goto to_networks", names::BRIDGE_PREFIX);
+                    let jump = format!("oifname \"{}*\" goto {other_bridge}", names::BRIDGE_PREFIX);
                     let from = format!("iifname \"{bridge}\" {} saddr {{ {subnets} }}", family(ipv4));
                     rules.line(format!("{from} {jump}"));
                     rules.line(format!("{from} accept"));
@@ -94,6 +101,20 @@ impl Rules {
             for network in desired.networks.values().filter(|network| network.gateway == Gateway::Node) {
                 rules.line(format!("oifname \"{}\" accept", names::bridge(&network.name)));
             }
+            rules.line("drop");
+        });
+    }
+
+    /// From a network's bridge to another's.
+    fn between(&mut self, desired: &Desired) {
+        for (set, kind, ipv4) in [("workloads4", "ipv4_addr", true), ("workloads6", "ipv6_addr", false)] {
+            let addresses = workloads(desired, ipv4);
+            let elements = if addresses.is_empty() { String::new() } else { format!(" elements = {{ {addresses} }}") };
+            self.0.push_str(&format!("  set {set} {{ type {kind};{elements} }}\n"));
+        }
+        self.chain("between_networks", "", |rules| {
+            rules.line("ip saddr @workloads4 ip daddr @workloads4 accept");
+            rules.line("ip6 saddr @workloads6 ip6 daddr @workloads6 accept");
             rules.line("drop");
         });
     }
@@ -124,6 +145,15 @@ fn listener_rule(listener: &SocketAddr) -> String {
 
 fn family(ipv4: bool) -> &'static str {
     if ipv4 { "ip" } else { "ip6" }
+}
+
+/// Addresses of the workloads whose network this node routes for.
+fn workloads(desired: &Desired, ipv4: bool) -> String {
+    let routed = |name| desired.networks.get(name).is_some_and(|network| network.gateway == Gateway::Node);
+    let own = desired.workloads.values().filter(|workload| routed(&workload.network));
+    let addresses = own.flat_map(|workload| &workload.addresses).map(|own| own.address);
+    let wanted = addresses.filter(|address| address.is_ipv4() == ipv4 && !is_link_local(*address));
+    wanted.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn by_family(network: &Network) -> impl Iterator<Item = (bool, String)> {
