@@ -59,8 +59,12 @@ impl Lane {
     /// A workload of a running gateway.
     pub(crate) fn tidegate() -> Self {
         let (world, node, sink) = node_and_sink();
-        let settings =
-            Settings { upstreams: vec![SINK.into()], listen: vec![([127, 0, 0, 1], 443).into()], probes: false, more: String::new() };
+        let settings = Settings {
+            upstreams: vec![SINK.into()],
+            listen: vec![([127, 0, 0, 1], 443).into()],
+            probes: false,
+            more: String::new(),
+        };
         let daemon = Daemon::start(&world, &node, &settings);
         let network = network("tenant", 100, "  egress: { snat: None }\n");
         daemon.netctl().apply(&(network + &namespace("bench", "tenant") + &tidegate_rules()));

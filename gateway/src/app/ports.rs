@@ -104,14 +104,23 @@ impl Enforcement {
         self.tables.ensure_attached(ifindex)
     }
 
-    /// The same for tg0.
-    pub(crate) fn keep_service(&self, tg0: u32) -> Result<bool, AttachError> {
-        let repaired = self.tables.ensure_service_attached(tg0)?;
-        self.repairs.fetch_add(u64::from(repaired), std::sync::atomic::Ordering::Relaxed);
+    /// The same for every host side and tg0; how many had to be put back. Where tcx links go, netlink says nothing.
+    pub(crate) fn keep_all(&self, tg0: u32) -> Result<u64, AttachError> {
+        let ports: Vec<u32> = self.state().ports.values().map(|port| port.ifindex).collect();
+        let mut repaired = u64::from(self.tables.ensure_service_attached(tg0)?);
+        for ifindex in ports {
+            match self.tables.ensure_attached(ifindex) {
+                Ok(put_back) => repaired += u64::from(put_back),
+                // Segmentation sees that too, and makes the link anew.
+                Err(AttachError::Device { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.repairs.fetch_add(repaired, std::sync::atomic::Ordering::Relaxed);
         Ok(repaired)
     }
 
-    /// Times that tg0's program was put back, since the daemon started.
+    /// Programs put back by [`Self::keep_all`] since the daemon started.
     pub(crate) fn repairs(&self) -> u64 {
         self.repairs.load(std::sync::atomic::Ordering::Relaxed)
     }

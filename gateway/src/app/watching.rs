@@ -3,7 +3,7 @@
 //! | task | woken by | does |
 //! |---|---|---|
 //! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
-//! | `upkeep` | every second | tg0 and its program put back, learned names swept, node's addresses, metrics |
+//! | `upkeep` | every second | programs and tg0 put back, learned names swept, node's addresses, metrics |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
 //! | `node` | netlink notices | the node's addresses in the kernel |
 
@@ -94,9 +94,9 @@ async fn upkeep(gate: Arc<Gate>) {
         tick.tick().await;
         service(&gate).await;
         reload::in_place(|| {
-            let kept = gate.enforcement.keep_service(gate.service.tg0_ifindex());
-            let kept = kept.map(|put_back| metrics::reconcile_repairs(u64::from(put_back)));
-            settle(&gate, "service namespace's program", kept.map_err(|error| error.to_string()));
+            let kept = gate.enforcement.keep_all(gate.service.tg0_ifindex());
+            let kept = kept.map(metrics::reconcile_repairs);
+            settle(&gate, "kernel programs", kept.map_err(|error| error.to_string()));
             settle(&gate, "learned names", gate.enforcement.sweep().map_err(|error| error.to_string()));
             settle(&gate, "kernel tables", measure(&gate));
         });

@@ -3,8 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use aya::maps::{Array, Map, MapData};
 use config::names::DnsName;
 use gateway::egress::tables::{OpenError, Tables};
+use gateway::settings::Limits;
 use gateway::sys::bpf::boot_time;
 use gateway::workload::WorkloadId;
 use policy::reason::Reason::*;
@@ -45,7 +47,7 @@ fn everything_is_found_again() {
 #[test]
 fn other_layouts_and_other_file_systems_are_refused_by_name() {
     let bpffs = Bpffs::mount();
-    let limits = gateway::settings::Limits::default();
+    let limits = Limits::default();
     fs::create_dir_all(bpffs.path().join("v7")).unwrap();
     let error = Tables::open(&limits, &bpffs.path()).unwrap_err();
     assert!(matches!(error, OpenError::OtherLayout { .. }), "{error}");
@@ -55,7 +57,7 @@ fn other_layouts_and_other_file_systems_are_refused_by_name() {
     let error = Tables::open(&limits, &plain_folder).unwrap_err();
     assert!(matches!(error, OpenError::NotBpffs { .. }), "{error}");
     assert!(error.to_string().contains("mount -t bpf"), "{error}");
-    fs::remove_dir_all(&plain_folder).unwrap();
+    assert!(!plain_folder.exists(), "nothing is made there");
 }
 
 #[test]
@@ -95,4 +97,24 @@ fn a_large_generation_is_written_and_retired_whole() {
     assert_eq!((entries("classes4"), entries("classes6")), (before.0 + 10_000, before.1 + 10_000));
     node.tables.retire(&large, &policies(&[])).unwrap();
     assert_eq!((entries("classes4"), entries("classes6")), before);
+}
+
+#[test]
+fn the_kernels_timer_runs_without_the_daemon() {
+    let Node { tables, bpffs, .. } = Node::with(Limits { other_idle_s: 1, ..Limits::default() });
+    let pin = tables.folder().join("maps/sweeper");
+    drop(tables);
+    let runs = || {
+        let map = Map::Array(MapData::from_pin(&pin).unwrap());
+        Array::<_, [u64; 5]>::try_from(map).unwrap().get(&0, 0).unwrap()[2]
+    };
+    let before = runs();
+    wait_until("three more runs", || runs() >= before + 3);
+    drop(bpffs);
+}
+
+#[test]
+fn the_door_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tables>();
 }

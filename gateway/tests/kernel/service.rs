@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway::workload::{Mac, WorkloadId};
 use policy::reason::Reason::*;
 
-use super::live::{Net, carries, connect, listen, udp};
+use super::live::{Net, bulk, carries, connect, listen, udp};
 use super::world::*;
 
 const LONG: Duration = Duration::from_secs(10);
@@ -31,6 +31,7 @@ fn service(net: &Net) -> Namespace {
     }
     service.sysctl("net/ipv6/ip_nonlocal_bind", "1");
     ip("link set tg0 up");
+    service.wait_for_link("tg1");
     let tg0 = ifindex("tg0");
     net.node.tables.attach_service(tg0).unwrap();
     net.node.tables.set_service(tg0, TG1_MAC).unwrap();
@@ -142,7 +143,8 @@ fn the_edge_connects_by_handle_and_only_to_what_is_exposed() {
         let (mut inside, peer) = app.accept().unwrap();
         inside.set_read_timeout(Some(LONG)).unwrap();
         assert_eq!(peer.ip(), addr(source));
-        assert!(carries(&mut edge, &mut inside) && carries(&mut inside, &mut edge));
+        bulk(&mut edge, &mut inside);
+        bulk(&mut inside, &mut edge);
         let refused = net.node.counts()[&(NotExposed as u8)];
         let tried = std::thread::scope(|scope| {
             let trying = scope.spawn(|| dial(&service, addr(source), SocketAddr::new(addr(handle), 8081)).is_err());

@@ -52,6 +52,12 @@ impl Namespace {
         self.run(|| ip(arguments));
     }
 
+    /// Until the device is up, its carrier noticed and its queue in place: before that it loses what it is given.
+    pub(crate) fn wait_for_link(&self, device: &str) {
+        let command = format!("link show {device}");
+        wait_until("the link is up", || self.run(|| ip(&command)).contains("state UP"));
+    }
+
     pub(crate) fn sysctl(&self, key: &str, value: &str) {
         self.run(|| fs::write(Path::new("/proc/sys").join(key), value).unwrap());
     }

@@ -154,10 +154,11 @@ impl Tables {
     pub fn open(limits: &Limits, bpffs: &Path) -> Result<Self, OpenError> {
         let folder = bpffs.join(format!("v{LAYOUT}"));
         let maps = folder.join("maps");
-        make_folder(bpffs)?;
-        if !is_bpffs(bpffs).map_err(|source| OpenError::Folder { path: bpffs.into(), source })? {
+        let there = bpffs.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        if !is_bpffs(there).map_err(|source| OpenError::Folder { path: there.into(), source })? {
             return Err(OpenError::NotBpffs { path: bpffs.into() });
         }
+        make_folder(bpffs)?;
         refuse_other_layouts(bpffs)?;
         for folder in [&folder, &maps, &folder.join("programs"), &folder.join("links")] {
             make_folder(folder)?;
@@ -285,7 +286,7 @@ fn refuse_other_layouts(bpffs: &Path) -> Result<(), OpenError> {
     let entries = fs::read_dir(bpffs).map_err(|source| OpenError::Folder { path: bpffs.into(), source })?;
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let number = name.to_str().and_then(|n| n.strip_prefix('v')).filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+        let number = name.to_str().and_then(|n| n.strip_prefix('v')).filter(|n| n.parse::<u32>().is_ok());
         if number.is_some_and(|n| n != LAYOUT.to_string()) {
             return Err(OpenError::OtherLayout { path: entry.path() });
         }

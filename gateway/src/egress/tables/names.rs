@@ -1,4 +1,7 @@
 //! What DNS taught: which names a workload resolved to an address, and what those names are in a policy.
+//!
+//! A name that no policy speaks of needs no class; a new policy needs the classes of all names in use before the first
+//! workload is switched to it, since open flows by name end where their name has none.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
