@@ -44,7 +44,7 @@ async fn refusals_have_a_message_and_a_mend() {
         ("/v1/nonsense", 404, "knows no GET /v1/nonsense"),
         ("/v2/status", 404, "knows no GET"),
         ("/v1/apply", 404, "knows no GET /v1/apply"),
-        ("/v1/resources/pods", 400, "`pods` is not a kind"),
+        ("/v1/resources/pods", 400, "`pods` is no kind"),
         ("/v1/resources/networks?name=UPPER", 400, "is not a name"),
         ("/v1/resources/networks?name=tenant-z", 404, "there is no network tenant-z"),
         ("/v1/resources/networks?colour=red", 400, "`colour` is not known"),

@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{Dir, put, remove};
-use gateway::store::{Opened, Store};
+use crate::support::{Dir, open, put, remove};
+use gateway::store::Opened;
 
 const WRITER: &str = "TIDEGATE_TEST_STORE_WRITER";
 /// Resources of each commit; all carry its number.
@@ -21,7 +21,7 @@ fn a_killed_writer_loses_no_commit_and_leaves_none_in_part() {
     let mut last = 0;
     for round in 0..25 {
         let committed = kill_a_writer(dir.path(), 1 + round % 7);
-        let (store, opened) = Store::open(dir.path()).unwrap();
+        let (store, opened) = open(dir.path());
         assert_eq!(opened, Opened::Sound, "round {round}: {opened}");
         let contents = store.contents();
         assert!(
@@ -56,7 +56,7 @@ fn kill_a_writer(dir: &Path, commits: usize) -> u64 {
 }
 
 fn write_for_ever(dir: &Path) {
-    let (store, _) = Store::open(dir).unwrap();
+    let (store, _) = open(dir);
     loop {
         let number = store.contents().generation + 1;
         let stale = store.contents().resources.keys().map(|name| remove(name.name.as_str())).collect::<Vec<_>>();

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use gateway::store::{Change, Counters, KEEP_BROKEN, Opened, Store, StoreError};
 use gateway::workload::WorkloadId;
-use support::{Dir, Mount, filled, put, put_large, remove, workload};
+use support::{Dir, Mount, filled, open, put, put_large, remove, workload};
 
 const DATABASE: &str = "state.redb";
 const EXPORT: &str = "desired.json";
@@ -28,7 +28,7 @@ fn broken_files(dir: &Path) -> usize {
 #[test]
 fn a_new_node_is_empty_and_says_nothing_loud() {
     let dir = Dir::new();
-    let (store, opened) = Store::open(&dir.path().join("state")).unwrap();
+    let (store, opened) = open(&dir.path().join("state"));
     assert_eq!(opened, Opened::Fresh);
     assert!(!opened.needs_attention());
     assert_eq!(store.contents().generation, 0);
@@ -39,7 +39,7 @@ fn a_new_node_is_empty_and_says_nothing_loud() {
 fn what_is_committed_comes_back() {
     let dir = Dir::new();
     let before = filled(dir.path()).contents();
-    let (store, opened) = Store::open(dir.path()).unwrap();
+    let (store, opened) = open(dir.path());
     assert_eq!(opened, Opened::Sound);
     assert_eq!(*store.contents(), *before);
     let contents = store.contents();
@@ -57,7 +57,7 @@ fn removing_and_detaching_leave_nothing() {
         .commit(&[remove("tenant-a"), remove("tenant-b"), remove("never-there"), Change::Detach(WorkloadId(7))])
         .unwrap();
     drop(store);
-    let (store, opened) = Store::open(dir.path()).unwrap();
+    let (store, opened) = open(dir.path());
     assert_eq!(opened, Opened::Sound);
     assert!(store.contents().resources.is_empty() && store.contents().workloads.is_empty());
 }
@@ -83,7 +83,7 @@ fn two_daemons_cannot_share_a_store() {
     assert!(matches!(error, StoreError::InUse(_)), "{error}");
     assert!(error.to_string().contains("state_dir"));
     drop(store);
-    Store::open(dir.path()).unwrap();
+    open(dir.path());
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_truncated_database_is_restored_from_the_export_at_every_length() {
         let torn = Dir::new();
         fs::copy(dir.path().join(EXPORT), torn.path().join(EXPORT)).unwrap();
         fs::write(torn.path().join(DATABASE), &bytes[..bytes.len() * part / 16]).unwrap();
-        let (store, opened) = Store::open(torn.path()).unwrap();
+        let (store, opened) = open(torn.path());
         assert!(matches!(&opened, Opened::Restored { generation: 3, aside: Some(_), .. }), "{part}/16: {opened}");
         assert!(opened.needs_attention());
         let contents = store.contents();
@@ -103,7 +103,7 @@ fn a_truncated_database_is_restored_from_the_export_at_every_length() {
         assert!(contents.counters.policy > before.counters.policy + 1000, "numbers of a lost commit are skipped");
         assert_eq!(broken_files(torn.path()), 1);
         drop(store);
-        assert_eq!(Store::open(torn.path()).unwrap().1, Opened::Sound);
+        assert_eq!(open(torn.path()).1, Opened::Sound);
     }
 }
 
@@ -120,7 +120,7 @@ fn an_altered_database_never_gives_another_state() {
         let mut bad = bytes.clone();
         bad[offset] ^= 0x55;
         fs::write(torn.path().join(DATABASE), &bad).unwrap();
-        let (store, opened) = Store::open(torn.path()).unwrap();
+        let (store, opened) = open(torn.path());
         let contents = store.contents();
         assert_eq!(
             (&contents.resources, &contents.workloads),
@@ -138,7 +138,7 @@ fn garbage_and_an_empty_file_are_moved_aside() {
         let dir = Dir::new();
         let before = filled(dir.path()).contents();
         fs::write(dir.path().join(DATABASE), garbage).unwrap();
-        let (store, opened) = Store::open(dir.path()).unwrap();
+        let (store, opened) = open(dir.path());
         assert!(matches!(opened, Opened::Restored { .. }), "{opened}");
         assert_eq!(store.contents().resources, before.resources);
     }
@@ -149,13 +149,13 @@ fn a_missing_database_is_restored_and_a_missing_or_bad_export_is_made_again() {
     let dir = Dir::new();
     let before = filled(dir.path()).contents();
     fs::remove_file(dir.path().join(DATABASE)).unwrap();
-    let (store, opened) = Store::open(dir.path()).unwrap();
+    let (store, opened) = open(dir.path());
     assert!(matches!(opened, Opened::Restored { aside: None, .. }), "{opened}");
     assert_eq!(store.contents().resources, before.resources);
     drop(store);
     for damage in [|path: &Path| fs::remove_file(path).unwrap(), |path: &Path| fs::write(path, "{").unwrap()] {
         damage(&dir.path().join(EXPORT));
-        assert_eq!(Store::open(dir.path()).unwrap().1, Opened::Sound);
+        assert_eq!(open(dir.path()).1, Opened::Sound);
         assert!(fs::read_to_string(dir.path().join(EXPORT)).unwrap().contains("tenant-b"));
     }
 }
@@ -168,7 +168,7 @@ fn with_both_gone_it_starts_empty_and_says_so() {
     let export = fs::OpenOptions::new().write(true).open(dir.path().join(EXPORT)).unwrap();
     let text = fs::read_to_string(dir.path().join(EXPORT)).unwrap();
     export.write_all_at(b"tenant-z", text.find("tenant-b").unwrap() as u64).unwrap();
-    let (store, opened) = Store::open(dir.path()).unwrap();
+    let (store, opened) = open(dir.path());
     assert!(matches!(&opened, Opened::Lost { aside, .. } if aside.len() == 2), "{opened}");
     assert!(
         opened.to_string().contains("checksum") && opened.to_string().contains("apply your manifests again"),
@@ -184,7 +184,7 @@ fn only_so_many_broken_files_are_kept() {
     drop(filled(dir.path()));
     for _ in 0..KEEP_BROKEN + 2 {
         fs::write(dir.path().join(DATABASE), "x").unwrap();
-        drop(Store::open(dir.path()).unwrap());
+        drop(open(dir.path()));
     }
     assert_eq!(broken_files(dir.path()), KEEP_BROKEN);
 }
@@ -216,7 +216,7 @@ fn a_full_disk_is_named_and_the_last_state_stays() {
     );
     assert_eq!(after.resources.len(), 4);
     drop(store);
-    let (store, opened) = Store::open(mount.path()).unwrap();
+    let (store, opened) = open(mount.path());
     assert_eq!(opened, Opened::Sound);
     assert_eq!(*store.contents(), *after);
 }
@@ -241,7 +241,7 @@ fn a_read_only_disk_is_named_and_the_last_state_stays() {
     let error = Store::open(mount.path()).unwrap_err().to_string();
     assert!(error.contains("Read-only") && error.contains("writable"), "{error}");
     mount.remount("rw");
-    let (store, opened) = Store::open(mount.path()).unwrap();
+    let (store, opened) = open(mount.path());
     assert_eq!(opened, Opened::Sound);
     assert_eq!(store.contents().resources.len(), 2);
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use gateway::store::{Change, Counters, Store};
+use gateway::store::{Change, Counters, Opened, Store, StoreError};
 use gateway::workload::{Address, Mac, Workload, WorkloadId};
 use serde_json::json;
 
@@ -61,6 +62,20 @@ impl Drop for Mount {
     }
 }
 
+/// Opens a store, waiting at most ten seconds for its lock: a command that another test starts has, until it runs, the
+/// files that are open here.
+pub(crate) fn open(dir: &Path) -> (Store, Opened) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Store::open(dir) {
+            Err(StoreError::InUse(_)) if Instant::now() < deadline => {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 fn run(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status().unwrap();
     assert!(status.success(), "{program} {arguments:?}: {status}; these tests run as root");
@@ -97,7 +112,7 @@ pub(crate) fn workload(id: u32) -> Workload {
 
 /// A store with three commits behind it.
 pub(crate) fn filled(dir: &Path) -> Store {
-    let (store, _) = Store::open(dir).unwrap();
+    let (store, _) = open(dir);
     store.commit(&[put("tenant-a", 1), put("tenant-b", 2)]).unwrap();
     store
         .commit(&[
