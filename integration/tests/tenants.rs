@@ -1,9 +1,9 @@
 //! Tenants whose networks this node routes: their workloads meet as far as policies let them, and nobody else does.
 
 use integration::manifests::{allow_cidrs, network, policy};
+use integration::namespace::Namespace;
 use integration::site::ECHO;
 use integration::traffic::Target;
-use integration::namespace::Namespace;
 use integration::{Pod, Site};
 
 /// A host of a tenant's segment that is no workload, as there are on a VLAN: joined to the bridge by hand.
