@@ -196,12 +196,7 @@ async fn node(gate: Arc<Gate>) {
     let mut watch = match Watch::open() {
         Ok(watch) => watch,
         Err(error) => {
-            return gate.raise(
-                "node",
-                ConditionState::Degraded,
-                format!("cannot watch the node's addresses: {error}"),
-                "they are looked at every second instead",
-            );
+            return unwatched(&gate, &error);
         }
     };
     loop {
@@ -211,15 +206,16 @@ async fn node(gate: Arc<Gate>) {
             }
             Ok(_) => {}
             Err(error) => {
-                return gate.raise(
-                    "node",
-                    ConditionState::Degraded,
-                    format!("cannot watch the node's addresses: {error}"),
-                    "they are looked at every second instead",
-                );
+                return unwatched(&gate, &error);
             }
         }
     }
+}
+
+/// Netlink's notices do not come; [`upkeep`] looks all the same.
+fn unwatched(gate: &Gate, error: &std::io::Error) {
+    let text = format!("cannot watch the node's addresses: {error}");
+    gate.raise("node", ConditionState::Degraded, text, "they are looked at every second instead");
 }
 
 /// The node's own addresses are closed to workloads, whatever a policy says.
