@@ -1,9 +1,9 @@
-//! `run-tests [--long]`: every test of the workspace, then the named list under the second kernel, and one closing line
-//! `N passed, N failed, N skipped`. Ends with 1 when anything failed.
+//! `run-tests [--long | --second-kernel]`: every test of the workspace, then the named list under the second kernel, and
+//! one closing line `N passed, N failed, N skipped`. Ends with 1 when anything failed.
 //!
 //! A test that is `#[ignore]`d counts as skipped unless the second kernel ran it; a test that skips itself says so in
 //! the file that `TIDEGATE_SKIPS` names. With `--long`, counts inside tests are larger (`TIDEGATE_LONG`) and the second
-//! kernel runs every test of this crate.
+//! kernel runs every test of this crate; with `--second-kernel`, only the named list runs.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -32,26 +32,33 @@ struct Tally {
 }
 
 fn main() -> ExitCode {
-    let long = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        [word] if word == "--long" => true,
-        _ => {
-            eprintln!("usage: run-tests [--long]");
-            return ExitCode::from(2);
-        }
-    };
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let begin = Instant::now();
     let mut tally = Tally::default();
-    let programs = run_here(long, &mut tally);
-    run_second_kernel(long, &programs, &mut tally);
+    match words.as_slice() {
+        [] | ["--long"] => {
+            let long = !words.is_empty();
+            let programs = run_here("", long, &mut tally);
+            run_second_kernel(long, &programs, &mut tally);
+        }
+        ["--second-kernel"] => {
+            let programs = run_here("--no-run", false, &mut tally);
+            run_second_kernel(false, &programs, &mut tally);
+        }
+        _ => {
+            eprintln!("usage: run-tests [--long | --second-kernel]");
+            return ExitCode::from(2);
+        }
+    }
     close(&tally, begin.elapsed())
 }
 
 /// Runs `cargo test` and answers the test programs of this crate by name.
-fn run_here(long: bool, tally: &mut Tally) -> BTreeMap<String, PathBuf> {
+fn run_here(option: &str, long: bool, tally: &mut Tally) -> BTreeMap<String, PathBuf> {
     let skips = std::env::temp_dir().join(format!("tidegate-skips-{}", std::process::id()));
     let mut command = Command::new("sh");
-    command.args(["-c", "exec \"${CARGO:-cargo}\" test --workspace --no-fail-fast 2>&1"]);
+    command.args(["-c", &format!("exec \"${{CARGO:-cargo}}\" test --workspace --no-fail-fast {option} 2>&1")]);
     command.env("TIDEGATE_SKIPS", &skips).stdin(Stdio::null()).stdout(Stdio::piped());
     if long {
         command.env("TIDEGATE_LONG", "1");
@@ -172,7 +179,8 @@ fn close(tally: &Tally, took: Duration) -> ExitCode {
 
 /// `     Running tests/worlds.rs (target/debug/deps/worlds-442f116fc673191b)` as `worlds` and the path from the root.
 fn running(line: &str) -> Option<(String, PathBuf)> {
-    let rest = line.trim_start().strip_prefix("Running ")?;
+    let line = line.trim_start();
+    let rest = line.strip_prefix("Running ").or_else(|| line.strip_prefix("Executable "))?;
     let path = rest.rsplit_once(" (")?.1.strip_suffix(')')?;
     let path = std::path::absolute(path).ok()?;
     let (name, _hash) = path.file_name()?.to_str()?.rsplit_once('-')?;
