@@ -23,6 +23,7 @@
  *   2 reply of a known flow; fragment, ICMP error of one                                  pass
  *   3 from tg0 to an exposed port: `from_service` does it, as redirect_peer skips this;
  *     the node's own connections, if it probes                                            pass, else drop
+ *     anybody else to an exposed port                                                     drop
  *   4 ARP, ND; RA and DHCP from the router's side of an External network                  pass
  *     other multicast                                                                     drop
  *   5 admin tier                                                                          (no such policies yet)

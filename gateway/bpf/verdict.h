@@ -147,6 +147,9 @@ CHECKED_ALONE __u8 decide_ingress(struct workload *w, struct flow_key *k, struct
 	v->rule = 0;
 	if (origin == ORIGIN_PROBE)
 		return v->reason = w->flags & WORKLOAD_PROBES ? REASON_PROBE : REASON_DENIED_BY_DEFAULT; /* 3 */
+	struct port_key port = { .workload = w->id, .port = k->local_port, .protocol = k->protocol };
+	if (bpf_map_lookup_elem(&exposed, &port))
+		return v->reason = REASON_EDGE_ONLY; /* 3 */
 	struct rule *r = rule_by_address(w->ingress_policy, class_of(w->generation, &k->remote), k->protocol, k->local_port);
 	if (r && r->action == ACTION_DENY) {
 		v->rule = r->rule;

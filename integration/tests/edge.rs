@@ -1,10 +1,12 @@
 //! Exposed apps behind TLS, asked by real clients from the internet.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use integration::manifests::two_tenants;
+use integration::manifests::{allow_cidrs, namespace, policy, two_tenants};
+use integration::namespace::Namespace;
 use integration::peers::certificates::{Authority, Pair, serial};
 use integration::peers::web::{Nginx, WebSite};
 use integration::process::output_with_input;
@@ -255,13 +257,21 @@ fn a_missing_backend_is_said_in_the_answer_and_in_the_log() {
 fn nobody_but_the_edge_opens_connections_to_an_exposed_port() {
     let stage = stage();
     stage.fetch("https://shop.example.com/");
-    let everything = integration::manifests::allow_cidrs(&["0.0.0.0/0", "::/0"], "");
-    stage.site.netctl().apply(&integration::manifests::policy("bank", "all", &everything));
+    // Everything but the exposure lets them in: the network is Open, and the namespace allows what comes.
+    let everything = allow_cidrs(&["0.0.0.0/0", "::/0"], "");
+    let lax = namespace("shop", "tenant-a, ingressDefault: Allow");
+    stage.site.netctl().apply(&(lax + &policy("bank", "all", &everything) + &policy("shop", "all", &everything)));
     let ledger = stage.site.attach("bank", "ledger-1", &[]);
-    for address in [std::net::IpAddr::from(stage.web.v4), stage.web.v6.into()] {
-        let target = Target::new("tcp", address, BACKEND);
-        ledger.must_not_reach(target);
-        stage.site.internet.namespace.must_not_reach(target);
+    let neighbour = stage.site.attach("shop", "neighbour-1", &[]);
+    let others: [&Namespace; 3] = [&ledger, &neighbour, &stage.site.internet.namespace];
+    let targets =
+        [stage.web.v4.into(), stage.web.v6.into()].map(|address: IpAddr| Target::new("tcp", address, BACKEND));
+    for target in targets {
+        others.iter().for_each(|other| other.must_not_reach(target));
         stage.site.node.must_not_reach(target);
+    }
+    stage.site.netctl().ok(&["delete", "exposedapp", "web", "-n", "shop"]);
+    for target in targets {
+        others.iter().for_each(|other| other.must_reach(target));
     }
 }

@@ -91,6 +91,8 @@ reasons! {
     NameExpired = 51, "name-expired";
     /// A frame to a workload that has neither its MAC nor its address: flooded or misrouted.
     Misdirected = 52, "misdirected";
+    /// A port that is exposed is opened by the edge, and by nobody beside it.
+    EdgeOnly = 53, "edge-only";
 }
 
 impl Reason {

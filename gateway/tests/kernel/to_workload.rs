@@ -1,6 +1,6 @@
 //! The list "To a workload", frame by frame.
 
-use gateway::workload::Mac;
+use gateway::workload::{Mac, WorkloadId};
 use policy::reason::Reason::{self, *};
 
 use super::frames::*;
@@ -136,6 +136,33 @@ fn the_same_network_passes_where_it_is_open() {
     assert_eq!(node.receives_by(&from("10.1.0.3", 24), neighbour), DeniedByDefault, "another network");
     node.change(|e| e.open = false);
     assert_eq!(node.receives_by(&into(&plain("10.1.0.3", OWN4, TCP, &tcp(4000, 22, ACK))), neighbour), Revoked);
+}
+
+#[test]
+fn an_exposed_port_is_the_edges_alone() {
+    let mut node = Node::new();
+    node.change(|e| e.open = true);
+    node.tables.set_segments(&[(ifindex("w1p"), NETWORK)].into()).unwrap();
+    for (near, far, own) in [("10.1.0.4", FAR4, OWN4), ("fd00:1::4", FAR6, OWN6)] {
+        let ask = |node: &Node, source, port, flags| {
+            node.receives_by(&into(&plain(source, own, TCP, &tcp(4000, port, flags))), ifindex("w1p"))
+        };
+        assert_eq!(ask(&node, near, 8080, SYN), SameNetwork);
+        node.tables.set_exposed(WorkloadId(1), &[(8080, 6)]).unwrap();
+        node.change(|e| e.open = true);
+        assert_eq!(ask(&node, near, 8080, ACK), Revoked, "an open flow too");
+        assert_eq!(ask(&node, near, 8080, SYN), EdgeOnly);
+        assert_eq!(ask(&node, far, 8080, SYN), EdgeOnly);
+        assert_eq!(ask(&node, near, 8081, SYN), SameNetwork, "its other ports are as before");
+        let datagram = into(&plain(near, own, UDP, &udp(4000, 8080)));
+        assert_eq!(node.receives_by(&datagram, ifindex("w1p")), SameNetwork, "UDP is not exposed");
+        node.change(|e| e.probes = true);
+        let probe = into(&plain(far, own, TCP, &tcp(4001, 8080, SYN)));
+        assert_eq!(node.receives_by(&probe, 0), Probe, "the node itself, if it probes");
+        node.change(|e| e.probes = false);
+        node.tables.set_exposed(WorkloadId(1), &[]).unwrap();
+        assert_eq!(ask(&node, near, 8080, SYN), SameNetwork, "taken back");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::reason::Reason;
 /// (4) are the kernel's alone; their numbers are kept.
 ///
 /// 0. A workload without a namespace is sealed.
-/// 3. From the edge: to an exposed port only. From the node: with `[node] probes` only.
+/// 3. From the edge: to an exposed port only. From the node: with `[node] probes` only. From others: to no exposed port.
 /// 6. Ingress policies: none yet.
 /// 7. From the same network, if its `workloadTraffic` is Open.
 /// 8. `ingressDefault`.
@@ -31,6 +31,9 @@ pub(super) fn decide(model: &Model<'_>, flow: &Inbound<'_>) -> Decision {
             Decision::allow(Reason::Probe, "the node may probe its workloads (`[node] probes = true`)") // 3
         }
         Origin::Node => sentence::no_probes(), // 3
+        Origin::Segment { .. } | Origin::Outside if flow.protocol == TCP && model.exposes(flow.to, flow.port) => {
+            sentence::edge_only(namespace, service) // 3
+        }
         Origin::Segment { network: from } if network.is_some_and(|own| own.name == *from && open(own)) => {
             Decision::allow(Reason::SameNetwork, format!("`workloadTraffic` of network `{from}` is Open")) // 7
         }

@@ -109,6 +109,14 @@ pub(super) fn not_exposed(namespace: &Namespace, service: Service) -> Decision {
     )
 }
 
+pub(super) fn edge_only(namespace: &Namespace, service: Service) -> Decision {
+    Decision::deny(
+        Reason::EdgeOnly,
+        format!("an ExposedApp of `{}` exposes {service}, and from then on only the edge opens it", namespace.name),
+        "ask for the app's host at the edge, or let the workload serve others on another port",
+    )
+}
+
 pub(super) fn no_probes() -> Decision {
     Decision::deny(
         Reason::DeniedByDefault,

@@ -47,6 +47,7 @@ fn tables_say_what_decide_says() {
         Reason::AllowedByCidr,
         Reason::AllowedByName,
         Reason::AllowedByDefault,
+        Reason::EdgeOnly,
         Reason::SameNetwork,
         Reason::Probe,
         Reason::Dns,
@@ -82,7 +83,10 @@ impl Simulation {
         let model = world.model();
         let subjects = &world.subjects;
         let compiled = compile(&model, &subjects.iter().cloned().collect(), 7, PolicyId(100));
-        let kernel = Kernel::load(&compiled.generation);
+        let mut kernel = Kernel::load(&compiled.generation);
+        for (id, port) in world.exposed() {
+            kernel.expose(id, port);
+        }
         let mut node = Self { compiled, ledger: Ledger::new(Limits::default()), kernel };
         let mut lookups = world.lookups.clone();
         lookups.sort_by_key(|lookup| lookup.at);

@@ -1,6 +1,6 @@
 //! The kernel programs' lookups over the compiled tables, word for word as `verdict.h` has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -17,6 +17,8 @@ pub(crate) struct Kernel {
     rules: BTreeMap<(PolicyId, ClassId), Vec<RuleEntry>>,
     name_classes: BTreeMap<(PolicyId, NameId), ClassId>,
     learned: BTreeMap<(u32, IpAddr), Slots>,
+    /// Workload and TCP port.
+    exposed: BTreeSet<(u32, u16)>,
 }
 
 /// A workload's entry.
@@ -49,6 +51,10 @@ impl Kernel {
             assert!(lines.iter().any(|line| line.protocol.is_none()), "{policy:?} {class:?} is not complete");
         }
         kernel
+    }
+
+    pub(crate) fn expose(&mut self, workload: u32, port: u16) {
+        self.exposed.insert((workload, port));
     }
 
     pub(crate) fn add_rules(&mut self, rules: &[RuleEntry]) {
@@ -109,6 +115,9 @@ impl Kernel {
         let no_rule = |reason| Verdict { reason, rule: RuleId::DEFAULT, name: None };
         if *from == Origin::Node {
             return no_rule(if workload.probes { Reason::Probe } else { Reason::DeniedByDefault });
+        }
+        if protocol == 6 && self.exposed.contains(&(workload.id, port)) {
+            return no_rule(Reason::EdgeOnly);
         }
         let answer = self.by_address(workload.policy.ingress, self.class(remote), protocol, port);
         match answer.map(|line| (line.action, line.rule)) {

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use config::resource::{
-    Backend, Default as Fallback, EgressPolicy, ExposedApp, Gateway, Network, Protocol, Route, Snat, Tls,
-    WorkloadTraffic,
-};
+use config::resource::{Default as Fallback, EgressPolicy, Gateway, Network, Protocol, Snat, WorkloadTraffic};
 use policy::reason::Reason;
 use policy::{Decision, Grounds, Inbound, Listener, Model, Node, Origin, Outbound, Query, Resolve, Resolved, Target};
 
-use crate::text::{dns, labels, name, namespace, policy, subject};
+use crate::text::{app, dns, name, namespace, policy, subject};
 
 /// The verdict for `shop`'s workload `app=web` under these policies; at time 100, with names as `name@expiry`.
 fn egress(fallback: Fallback, policies: &[EgressPolicy], to: &str, names: &str) -> Decision {
@@ -198,13 +195,7 @@ fn what_comes_before_policies() {
 fn to_a_workload() {
     let own = namespace("shop", Fallback::Deny, Fallback::Deny);
     let lax = namespace("lax", Fallback::Deny, Fallback::Allow);
-    let app = ExposedApp {
-        namespace: name("shop"),
-        name: name("web"),
-        hosts: vec![dns("shop.example.com")],
-        tls: Tls::Passthrough,
-        routes: vec![Route { path: "/".into(), backends: vec![Backend { selector: labels("app=web"), port: 8080 }] }],
-    };
+    let apps = ["shop", "lax"].map(|space| app(space, "app=web", 8080));
     let tenant = name("tenant-a");
     let foreign = name("tenant-b");
     for (traffic, probes) in [(WorkloadTraffic::Open, true), (WorkloadTraffic::Isolated, false)] {
@@ -219,46 +210,32 @@ fn to_a_workload() {
             mtu: None,
         };
         let node = Node { probes, ..node() };
-        let model = Model::new([&own, &lax], [&network], [], [&app], &node);
+        let model = Model::new([&own, &lax], [&network], [], &apps, &node);
         let open = traffic == WorkloadTraffic::Open;
         let same = Origin::Segment { network: &tenant };
         let other = Origin::Segment { network: &foreign };
+        let near = |other| if open { Reason::SameNetwork } else { other };
         let cases = BTreeMap::from([
-            (
-                ("shop", "app=web", 8080),
-                [Reason::Edge, if open { Reason::SameNetwork } else { Reason::DeniedByDefault }],
-            ),
-            (
-                ("shop", "app=db", 8080),
-                [Reason::NotExposed, if open { Reason::SameNetwork } else { Reason::DeniedByDefault }],
-            ),
-            (
-                ("shop", "app=web", 80),
-                [Reason::NotExposed, if open { Reason::SameNetwork } else { Reason::DeniedByDefault }],
-            ),
-            (
-                ("lax", "app=web", 8080),
-                [Reason::NotExposed, if open { Reason::SameNetwork } else { Reason::AllowedByDefault }],
-            ),
-            (("gone", "", 80), [Reason::Sealed, Reason::Sealed]),
+            (("shop", "app=web", 8080), [Reason::Edge, Reason::EdgeOnly, Reason::EdgeOnly]),
+            (("shop", "app=db", 8080), [Reason::NotExposed, near(Reason::DeniedByDefault), Reason::DeniedByDefault]),
+            (("shop", "app=web", 80), [Reason::NotExposed, near(Reason::DeniedByDefault), Reason::DeniedByDefault]),
+            (("lax", "app=web", 8081), [Reason::NotExposed, near(Reason::AllowedByDefault), Reason::AllowedByDefault]),
+            (("lax", "app=web", 8080), [Reason::Edge, Reason::EdgeOnly, Reason::EdgeOnly]),
+            (("gone", "", 80), [Reason::Sealed; 3]),
         ]);
-        for ((space, own, port), [edge, near]) in cases {
+        for ((space, own, port), [edge, near, far]) in cases {
             let to = subject(space, own);
             let ask = |from: &Origin<'_>, protocol| {
                 let flow = Inbound { to: &to, from: from.clone(), protocol, port };
                 policy::decide(&model, &Query::To(flow)).reason
-            };
-            let far = match space {
-                "lax" => Reason::AllowedByDefault,
-                "gone" => Reason::Sealed,
-                _ => Reason::DeniedByDefault,
             };
             let probe = if probes { Reason::Probe } else { Reason::DeniedByDefault };
             assert_eq!(ask(&Origin::Edge, 6), edge, "{space} {own} {port} {open}");
             assert!(!ask(&Origin::Edge, 17).passes(), "{space} {own} {port} {open}");
             assert_eq!(ask(&same, 6), near, "{space} {own} {port} {open}");
             assert_eq!(ask(&other, 6), far, "{space} {own} {port} {open}");
-            assert_eq!(ask(&Origin::Outside, 17), far, "{space} {own} {port} {open}");
+            assert_eq!(ask(&Origin::Outside, 6), far, "{space} {own} {port} {open}");
+            assert_ne!(ask(&Origin::Outside, 17), Reason::EdgeOnly, "an app is served over TCP");
             assert_eq!(
                 ask(&Origin::Node, 6),
                 if space == "gone" { Reason::Sealed } else { probe },

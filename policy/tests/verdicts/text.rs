@@ -2,7 +2,8 @@
 
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
-    AllowRule, CidrRule, Default as Fallback, EgressPolicy, Labels, NameRule, Namespace, PortRange, Ports, Protocol,
+    AllowRule, Backend, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Labels, NameRule, Namespace,
+    PortRange, Ports, Protocol, Route, Tls,
 };
 use ipnetwork::IpNetwork;
 use policy::Subject;
@@ -25,6 +26,18 @@ pub(crate) fn subject(namespace: &str, own: &str) -> Subject {
 
 pub(crate) fn namespace(text: &str, egress_default: Fallback, ingress_default: Fallback) -> Namespace {
     Namespace { name: name(text), labels: Labels::new(), network: name("tenant-a"), egress_default, ingress_default }
+}
+
+/// An app that exposes one port of what the labels select.
+pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
+    let backends = vec![Backend { selector: labels(selector), port }];
+    ExposedApp {
+        namespace: name(space),
+        name: name("web"),
+        hosts: vec![dns("web.example.com")],
+        tls: Tls::Passthrough,
+        routes: vec![Route { path: "/".into(), backends }],
+    }
 }
 
 /// `deny 10.0.0.0/8 !10.1.0.0/16 tcp/443 udp/8000-8010`, `allow *.example.com tcp/443`, `resolve a.example`; a line each.

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::{DnsName, DomainPattern};
 use config::resource::{
-    AllowRule, CidrRule, Default as Fallback, EgressPolicy, Gateway, NameRule, Namespace, Network, PortRange, Ports,
-    Protocol, Snat, WorkloadTraffic,
+    AllowRule, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Gateway, NameRule, Namespace, Network,
+    PortRange, Ports, Protocol, Snat, WorkloadTraffic, selects,
 };
 use ipnetwork::IpNetwork;
 use policy::model::Node;
@@ -21,6 +21,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) policies: Vec<EgressPolicy>,
+    pub(crate) apps: Vec<ExposedApp>,
     pub(crate) node: Node,
     pub(crate) lookups: Vec<Lookup>,
     pub(crate) subjects: Vec<Subject>,
@@ -53,6 +54,13 @@ impl World {
                 policies.push(any_policy(draw, own));
             }
         }
+        let mut apps = draw.some(3, |draw| {
+            let selector = draw.of(&["", "app=web", "tier=front"]);
+            crate::text::app(draw.of(&["shop", "bank"]), selector, port(draw))
+        });
+        for (app, own) in apps.iter_mut().zip(["a", "b", "c"]) {
+            app.name = name(own);
+        }
         let listener = |draw: &mut Draw| Listener {
             address: if draw.one_in(2) { None } else { Some(address(draw)) },
             protocol: Protocol::Tcp,
@@ -71,11 +79,26 @@ impl World {
             address: address(draw),
             ttl: draw.below(100) as u32,
         });
-        Self { network: network(traffic), namespaces: spaces.to_vec(), policies, node, lookups, subjects: subjects() }
+        let (network, namespaces) = (network(traffic), spaces.to_vec());
+        Self { network, namespaces, policies, apps, node, lookups, subjects: subjects() }
     }
 
     pub(crate) fn model(&self) -> Model<'_> {
-        Model::new(&self.namespaces, [&self.network], &self.policies, [], &self.node)
+        Model::new(&self.namespaces, [&self.network], &self.policies, &self.apps, &self.node)
+    }
+
+    /// Every exposed port, by the number of the workload's subject.
+    pub(crate) fn exposed(&self) -> Vec<(u32, u16)> {
+        let of = |app: &ExposedApp| {
+            let backends: Vec<_> = app.routes.iter().flat_map(|route| &route.backends).cloned().collect();
+            let own = self.subjects.iter().zip(0..).filter(|(subject, _)| subject.namespace == app.namespace);
+            let chosen = own.flat_map(|(subject, id)| {
+                let fitting = backends.iter().filter(|backend| selects(&backend.selector, &subject.labels));
+                fitting.map(move |backend| (id, backend.port))
+            });
+            chosen.collect::<Vec<_>>()
+        };
+        self.apps.iter().flat_map(of).collect()
     }
 
     /// A flow that is likely to meet a rule or its edge.
@@ -99,6 +122,9 @@ impl World {
         };
         for index in 0..self.lookups.len() {
             keep(&|world| drop(world.lookups.remove(index)));
+        }
+        for index in 0..self.apps.len() {
+            keep(&|world| drop(world.apps.remove(index)));
         }
         for index in 0..self.policies.len() {
             keep(&|world| drop(world.policies.remove(index)));
