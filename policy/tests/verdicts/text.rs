@@ -30,7 +30,7 @@ pub(crate) fn namespace(text: &str, egress_default: Fallback, ingress_default: F
 
 /// An app that exposes one port of what the labels select.
 pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
-    let backends = vec![Backend { selector: labels(selector), port }];
+    let backends = vec![Backend { selector: labels(selector).into(), port }];
     ExposedApp {
         namespace: name(space),
         name: name("web"),
@@ -45,7 +45,7 @@ pub(crate) fn policy(namespace: &str, own: &str, selector: &str, rules: &str) ->
     let mut policy = EgressPolicy {
         namespace: name(namespace),
         name: name(own),
-        selector: labels(selector),
+        selector: labels(selector).into(),
         deny: Vec::new(),
         allow: Vec::new(),
     };
