@@ -3,7 +3,7 @@
 //! ```text
 //! client eth0 ── port, bridge 10.100.0.1, node, eth0 192.0.2.2 ── 192.0.2.1 eth0 sink, 203.0.113.30
 //! ```
-//! The rules are the same in nftables and in Tidegate: [`RULES`] prefixes with one TCP port and a range of UDP ports
+//! The rules are the same in nftables and in Tidegate: [`RULES`] prefixes with a range of TCP ports and one of UDP ports
 //! each; the sink's is one of them. Nothing is masqueraded.
 
 use std::fmt::Write as _;
@@ -22,8 +22,10 @@ use integration::world::World;
 
 /// Prefixes in each rule set.
 pub(crate) const RULES: u8 = 64;
-/// Where the sink accepts TCP.
-pub(crate) const TCP_PORT: u16 = 5201;
+/// Where the sink accepts TCP connections that are closed at once.
+pub(crate) const TCP_PORT: u16 = 5200;
+/// Where it reads what comes.
+pub(crate) const BULK_PORT: u16 = 5201;
 /// First of the UDP ports that are allowed, and where packets go.
 pub(crate) const UDP_PORT: u16 = 9000;
 /// The sink.
@@ -130,7 +132,7 @@ fn tidegate_rules() -> String {
     let prefixes = prefixes();
     let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
     let ports = format!(
-        "[ {{ protocol: TCP, port: {TCP_PORT} }}, {{ protocol: UDP, port: {UDP_PORT}, endPort: {LAST_UDP_PORT} }} ]"
+        "[ {{ protocol: TCP, port: {TCP_PORT}, endPort: {BULK_PORT} }}, {{ protocol: UDP, port: {UDP_PORT}, endPort: {LAST_UDP_PORT} }} ]"
     );
     policy("bench", "allowed", &allow_cidrs(&prefixes, &ports))
 }
@@ -139,7 +141,7 @@ fn nft_rules() -> String {
     let mut elements = String::new();
     for prefix in prefixes() {
         let _infallible =
-            write!(elements, "{prefix} . tcp . {TCP_PORT}, {prefix} . udp . {UDP_PORT}-{LAST_UDP_PORT}, ");
+            write!(elements, "{prefix} . tcp . {TCP_PORT}-{BULK_PORT}, {prefix} . udp . {UDP_PORT}-{LAST_UDP_PORT}, ");
     }
     format!(
         "table ip bench {{\n  set allowed {{ type ipv4_addr . inet_proto . inet_service; flags interval; elements = {{ {elements} }} }}\n  \

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use config::names::Name;
 use config::resource::{
     ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels, Namespace, Network, Ports, Protocol,
+    selects,
 };
 
 use crate::tiers::Policy;
@@ -146,8 +147,4 @@ pub fn holds(ports: &Ports, protocol: u8, port: u16) -> bool {
             ranges.iter().any(|range| range.protocol.number() == protocol && (range.first..=range.last).contains(&port))
         }
     }
-}
-
-fn selects(selector: &Labels, labels: &Labels) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

@@ -53,10 +53,6 @@ later! {
     DnsThroughExternal:
         "`via: Network` under `gateway: External` comes in a later release",
         "write `via: Node`, or `gateway: Node`";
-    /// `selector.matchExpressions`
-    MatchExpressions:
-        "`matchExpressions` comes in a later release",
-        "use `matchLabels`";
     /// `kind: NetworkPolicy`
     NetworkPolicy:
         "NetworkPolicy comes in a later release",

@@ -1,17 +1,17 @@
 //! `kind: ClusterEgressPolicy`: what the node's administrator decides before the namespaces' own policies are asked.
 
 use crate::names::Name;
-use crate::resource::{AllowRule, CidrRule, Labels, Namespace, selects};
+use crate::resource::{AllowRule, CidrRule, Labels, Namespace, Selector, selects};
 
 /// `kind: ClusterEgressPolicy`. It never isolates: what none of its rules denies or allows is left to the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterEgressPolicy {
     /// Name.
     pub name: Name,
-    /// `spec.namespaceSelector.matchLabels`; empty selects every namespace.
-    pub namespace_selector: Labels,
-    /// `spec.selector.matchLabels`, of workloads in those namespaces; empty selects every one.
-    pub selector: Labels,
+    /// `spec.namespaceSelector`; an empty one selects every namespace.
+    pub namespace_selector: Selector,
+    /// `spec.selector`, of workloads in those namespaces; an empty one selects every one.
+    pub selector: Selector,
     /// `spec.deny`, by address.
     pub deny: Vec<CidrRule>,
     /// `spec.allow`: final, no policy of a namespace denies it.

@@ -3,7 +3,7 @@
 use ipnetwork::IpNetwork;
 
 use crate::names::{DomainPattern, Name};
-use crate::resource::Labels;
+use crate::resource::Selector;
 
 /// `kind: EgressPolicy`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +12,8 @@ pub struct EgressPolicy {
     pub namespace: Name,
     /// Name.
     pub name: Name,
-    /// `spec.selector.matchLabels`; empty selects every workload of the namespace.
-    pub selector: Labels,
+    /// `spec.selector`; an empty one selects every workload of the namespace.
+    pub selector: Selector,
     /// `spec.deny`, by address.
     pub deny: Vec<CidrRule>,
     /// `spec.allow`, in the order of the file.

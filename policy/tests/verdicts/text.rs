@@ -31,7 +31,7 @@ pub(crate) fn namespace(text: &str, egress_default: Fallback, ingress_default: F
 
 /// An app that exposes one port of what the labels select.
 pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
-    let backends = vec![Backend { selector: labels(selector), port }];
+    let backends = vec![Backend { selector: labels(selector).into(), port }];
     ExposedApp {
         namespace: name(space),
         name: name("web"),
@@ -45,13 +45,13 @@ pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
 pub(crate) fn policy(namespace: &str, own: &str, selector: &str, rules: &str) -> EgressPolicy {
     let Lists { deny, allow, pass } = lists(rules);
     assert!(pass.is_empty(), "only the admin tier passes on");
-    EgressPolicy { namespace: name(namespace), name: name(own), selector: labels(selector), deny, allow }
+    EgressPolicy { namespace: name(namespace), name: name(own), selector: labels(selector).into(), deny, allow }
 }
 
 /// The same for the admin tier, with `pass 10.0.0.0/8 tcp/443` too.
 pub(crate) fn admin(own: &str, namespaces: &str, selector: &str, rules: &str) -> ClusterEgressPolicy {
     let Lists { deny, allow, pass } = lists(rules);
-    let (namespace_selector, selector) = (labels(namespaces), labels(selector));
+    let (namespace_selector, selector) = (labels(namespaces).into(), labels(selector).into());
     ClusterEgressPolicy { name: name(own), namespace_selector, selector, deny, allow, pass }
 }
 

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::{DnsName, DomainPattern};
 use config::resource::{
-    AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Gateway, NameRule,
-    Namespace, Network, PortRange, Ports, Protocol, Snat, WorkloadTraffic, selects,
+    AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression, Gateway,
+    NameRule, Namespace, Network, PortRange, Ports, Protocol, Requirement, Selector, Snat, WorkloadTraffic, selects,
 };
 use ipnetwork::IpNetwork;
 use policy::model::Node;
@@ -222,7 +222,7 @@ fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
     EgressPolicy {
         namespace: name(draw.of(&["shop", "shop", "bank"])),
         name: name(own),
-        selector: crate::text::labels(draw.of(&["", "", "app=web", "tier=front"])),
+        selector: selector(draw),
         deny: if draw.one_in(2) { Vec::new() } else { draw.some(3, cidr_rule) },
         allow: draw.some(4, allow_rule),
     }
@@ -236,8 +236,9 @@ fn any_cluster_policy(draw: &mut Draw, own: &str) -> ClusterEgressPolicy {
             "",
             "kind=shop",
             "kind=shop kubernetes.io/metadata.name=shop",
-        ])),
-        selector: crate::text::labels(draw.of(&["", "", "app=web"])),
+        ]))
+        .into(),
+        selector: selector(draw),
         deny: if draw.one_in(2) { Vec::new() } else { draw.some(2, cidr_rule) },
         allow: draw.some(2, allow_rule),
         pass: draw.some(1, cidr_rule),
@@ -259,6 +260,25 @@ fn allow_rule(draw: &mut Draw) -> AllowRule {
         1 | 2 => AllowRule::Names(NameRule { names: patterns(draw), ports: ports(draw) }),
         _ => AllowRule::Cidrs(cidr_rule(draw)),
     }
+}
+
+/// Of workloads; half of them by labels alone.
+pub(crate) fn selector(draw: &mut Draw) -> Selector {
+    let labels = crate::text::labels(draw.of(&["", "", "app=web", "tier=front"]));
+    let expression = |draw: &mut Draw| {
+        let values = ["web", "front", ""].into_iter().filter(|_| draw.one_in(2)).map(str::to_owned);
+        let mut values: std::collections::BTreeSet<String> = values.collect();
+        values.insert(draw.of(&["web", "db"]).to_owned());
+        let requirement = match draw.below(4) {
+            0 => Requirement::In(values),
+            1 => Requirement::NotIn(values),
+            2 => Requirement::Exists,
+            _ => Requirement::DoesNotExist,
+        };
+        Expression { key: draw.of(&["app", "tier", "zone"]).to_owned(), requirement }
+    };
+    let expressions = if draw.one_in(2) { Vec::new() } else { draw.some(2, expression) };
+    Selector { labels, expressions }
 }
 
 fn network(workload_traffic: WorkloadTraffic) -> Network {
