@@ -14,6 +14,7 @@ enum reason {
 	REASON_SAME_NETWORK = 8,
 	REASON_PROBE = 9,
 	REASON_ICMP_ERROR_OF_FLOW = 10,
+	REASON_AUDITED = 11, /* passes, and an audited policy would deny it */
 	/* from here on the packet is dropped */
 	REASON_MALFORMED = 32,
 	REASON_UNSUPPORTED = 33,

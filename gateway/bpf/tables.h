@@ -102,11 +102,14 @@ struct rule_key {
 #define ACTION_DENY 2
 #define RULE_ADMIN 1       /* of the admin tier */
 #define RULE_ADMIN_NAMES 2 /* names that the admin tier allows come first */
+#define RULE_ALL_NAMES 4   /* every name that a rule allows comes first */
+#define RULE_AUDIT_ADMIN 8 /* `audit` is of the admin tier, above every name */
 struct rule {
 	__u8 action;
 	__u8 flags;
 	__u8 pad[2];
 	__u32 rule; /* 0: the default */
+	__u32 audit; /* would deny what this lets pass; 0: none */
 };
 TRIE(rules, 1048576, struct rule_key, struct rule);
 

@@ -202,6 +202,7 @@ static __always_inline int conclude(struct packet *p, struct flow_key *k, struct
 	case REASON_ALLOWED_BY_DEFAULT:
 	case REASON_SAME_NETWORK:
 	case REASON_PROBE:
+	case REASON_AUDITED:
 		tell(p, k, v, EVENT_FLOW);
 		return TC_ACT_UNSPEC;
 	case REASON_KNOWN_FLOW:

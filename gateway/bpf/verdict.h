@@ -8,7 +8,8 @@
 struct verdict {
 	__u8 reason;
 	__u8 origin; /* of a flow that is decided again */
-	__u8 pad[2];
+	__u8 admin; /* the name is allowed by the admin tier */
+	__u8 pad;
 	__u32 rule;
 	__u32 name;
 };
@@ -106,6 +107,8 @@ static __always_inline enum names names_first(const struct rule *r)
 {
 	if (!r || r->action == ACTION_UNDECIDED)
 		return NAMES_ALL;
+	if (r->flags & RULE_ALL_NAMES)
+		return NAMES_ALL;
 	return r->flags & RULE_ADMIN_NAMES ? NAMES_ADMIN : NAMES_NONE;
 }
 
@@ -134,11 +137,19 @@ static __always_inline __u8 decide_by_name(struct workload *w, struct flow_key *
 			continue;
 		v->rule = r->rule;
 		v->name = name;
+		v->admin = admin != 0;
 		v->reason = live ? REASON_ALLOWED_BY_NAME : REASON_NAME_EXPIRED;
 		if (admin && live)
 			break;
 	}
 	return v->reason;
+}
+
+/* It passes; the rule that is named is the one that would deny it. A name by which it passes stays. */
+static __always_inline __u8 audited(struct verdict *v, __u32 rule)
+{
+	v->rule = rule;
+	return v->reason = REASON_AUDITED;
 }
 
 /* `own`: the name of an open flow that is decided again, or 0. */
@@ -150,16 +161,21 @@ CHECKED_ALONE __u8 decide_egress(struct workload *w, struct flow_key *k, struct 
 		return v->reason = REASON_NODE_ADDRESS;
 	struct rule *r = rule_by_address(w->egress_policy, class_of(w->generation, &k->remote), k->protocol, k->remote_port);
 	__u8 action = r ? r->action : ACTION_UNDECIDED;
-	__u32 rule = r ? r->rule : 0;
+	__u8 flags = r ? r->flags : 0;
+	__u32 rule = r ? r->rule : 0, audit = r ? r->audit : 0;
 	enum names asked = names_first(r);
-	if (asked != NAMES_NONE && decide_by_name(w, k, v, now, own, asked) == REASON_ALLOWED_BY_NAME)
-		return v->reason; /* 6, 8 */
+	if (asked != NAMES_NONE && decide_by_name(w, k, v, now, own, asked) == REASON_ALLOWED_BY_NAME) {
+		int below_audit = flags & RULE_AUDIT_ADMIN || (action == ACTION_UNDECIDED && !v->admin);
+		return audit && below_audit ? audited(v, audit) : v->reason; /* 6, 8 */
+	}
 	if (action == ACTION_UNDECIDED)
 		return v->reason; /* 9 */
 	v->rule = rule;
 	v->name = 0;
 	if (action == ACTION_DENY)
 		return v->reason = REASON_DENIED_BY_CIDR; /* 6, 7 */
+	if (audit)
+		return audited(v, audit);
 	return v->reason = rule ? REASON_ALLOWED_BY_CIDR : REASON_ALLOWED_BY_DEFAULT; /* 6, 8, 9 */
 }
 

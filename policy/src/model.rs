@@ -11,7 +11,7 @@ use config::resource::{
     selects,
 };
 
-use crate::tiers::Policy;
+use crate::tiers::{Policy, Reading};
 
 /// The resources and the node's own facts that decide.
 #[derive(Clone, Debug)]
@@ -132,10 +132,10 @@ impl Node {
 }
 
 /// Whether only what a rule allows may leave a workload with these policies.
-pub fn isolated(namespace: &Namespace, selected: &[Policy<'_>]) -> bool {
+pub fn isolated(namespace: &Namespace, selected: &[Policy<'_>], reading: Reading) -> bool {
     match namespace.egress_default {
         Fallback::Deny => true,
-        Fallback::Allow => selected.iter().any(|policy| policy.isolates()),
+        Fallback::Allow => selected.iter().any(|policy| policy.counts(reading) && policy.isolates()),
     }
 }
 

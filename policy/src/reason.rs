@@ -49,6 +49,8 @@ reasons! {
     Probe = 9, "probe";
     /// An ICMP error that speaks of a known flow.
     IcmpErrorOfFlow = 10, "icmp-error-of-flow";
+    /// Passes, and an audited policy would deny it.
+    Audited = 11, "audited";
     /// Truncated, bad lengths, an address that must not be on a wire.
     Malformed = 32, "malformed";
     /// IPv4 options, an EtherType or an extension header that is not spoken here.

@@ -48,7 +48,7 @@ impl RuleId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NameId(pub u32);
 
-/// Where a rule stands: `shop/shop-egress allow[2]`, or `base deny[0]` of the admin tier.
+/// Where a rule stands: `shop/shop-egress allow[2]`, `base deny[0]` of the admin tier, `shop/tried isolation`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RuleName {
     /// Kind of the policy.
@@ -73,6 +73,8 @@ pub enum RuleList {
     Allow,
     /// `spec.pass`
     Pass,
+    /// No list: the isolation that an audited policy would cause.
+    Isolation,
 }
 
 impl RuleName {
@@ -92,7 +94,12 @@ impl fmt::Display for RuleName {
         if let Some(namespace) = &self.namespace {
             write!(f, "{namespace}/")?;
         }
-        write!(f, "{} {}[{}]", self.policy, self.list, self.index)
+        match self.list {
+            RuleList::Deny | RuleList::Allow | RuleList::Pass => {
+                write!(f, "{} {}[{}]", self.policy, self.list, self.index)
+            }
+            RuleList::Isolation => write!(f, "{} {}", self.policy, self.list),
+        }
     }
 }
 
@@ -102,6 +109,7 @@ impl fmt::Display for RuleList {
             Self::Deny => "deny",
             Self::Allow => "allow",
             Self::Pass => "pass",
+            Self::Isolation => "isolation",
         })
     }
 }
@@ -126,6 +134,18 @@ pub enum NamesFirst {
     None = 0,
     /// Those that a rule of the admin tier allows.
     Admin = 1,
+    /// Every name: none of them is known where only an audited policy isolates.
+    All = 2,
+}
+
+/// A deny, or an isolation, that is recorded and not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Audit {
+    /// The rule that would deny.
+    pub rule: RuleId,
+    /// Its tier. One of the admin tier stands above every name, one of the namespace below the admin tier's; the
+    /// isolation, which has [`NamesFirst::All`], below all.
+    pub tier: Tier,
 }
 
 /// A prefix of the port space: the upper `length` bits (0–16) of `port` count.
@@ -156,6 +176,8 @@ pub struct RuleEntry {
     pub tier: Tier,
     /// What comes before it.
     pub names: NamesFirst,
+    /// What would deny where this lets pass.
+    pub audit: Option<Audit>,
 }
 
 /// Everything the kernel needs for one state of all policies, apart from what is learned by DNS.

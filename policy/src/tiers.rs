@@ -1,7 +1,7 @@
 //! Egress policies of both tiers, and their rules in the order in which they are named.
 
 use config::names::{DomainPattern, Name};
-use config::resource::{AllowRule, CidrRule, ClusterEgressPolicy, EgressPolicy, Kind, NameRule};
+use config::resource::{AllowRule, CidrRule, ClusterEgressPolicy, EgressPolicy, Kind, Mode, NameRule};
 
 use crate::tables::{RuleList, RuleName};
 
@@ -36,6 +36,17 @@ pub enum Rule<'a> {
     Resolve(&'a [DomainPattern]),
     /// `pass`: left to the namespace.
     Pass(&'a CidrRule),
+    /// The isolation that an audited policy would cause; no rule of the file.
+    Isolation,
+}
+
+/// What policies with `mode: Audit` count for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// What is applied: they deny and isolate nothing.
+    Applied,
+    /// As if they were enforced.
+    Strict,
 }
 
 impl<'a> Policy<'a> {
@@ -55,6 +66,20 @@ impl<'a> Policy<'a> {
         }
     }
 
+    /// Whether what it denies is recorded only.
+    pub fn is_audited(self) -> bool {
+        let mode = match self {
+            Self::Admin(policy) => policy.mode,
+            Self::Namespace(policy) => policy.mode,
+        };
+        mode == Mode::Audit
+    }
+
+    /// Whether its denies and its isolation count.
+    pub fn counts(self, reading: Reading) -> bool {
+        reading == Reading::Strict || !self.is_audited()
+    }
+
     /// Whether it alone makes a workload isolated. One of the admin tier never does; nor does one with deny rules
     /// alone. One without any rule does: it allows nothing.
     pub fn isolates(self) -> bool {
@@ -64,7 +89,7 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// Its rules: denies first, then allows, each list as in the file.
+    /// Its rules: denies first, then allows, each list as in the file; at the end the isolation that is audited.
     pub fn rules(self) -> impl Iterator<Item = (RuleName, Rule<'a>)> {
         let (deny, allow, pass): (&[_], &[_], &[_]) = match self {
             Self::Admin(policy) => (&policy.deny, &policy.allow, &policy.pass),
@@ -78,7 +103,9 @@ impl<'a> Policy<'a> {
         let denies = deny.iter().map(Rule::Deny).enumerate().map(|(index, rule)| (RuleList::Deny, index, rule));
         let allows = allows.enumerate().map(|(index, rule)| (RuleList::Allow, index, rule));
         let passes = pass.iter().map(Rule::Pass).enumerate().map(|(index, rule)| (RuleList::Pass, index, rule));
-        denies.chain(allows).chain(passes).map(move |(list, index, rule)| (self.rule_name(list, index), rule))
+        let isolation = (self.is_audited() && self.isolates()).then_some((RuleList::Isolation, 0, Rule::Isolation));
+        let rules = denies.chain(allows).chain(passes).chain(isolation);
+        rules.map(move |(list, index, rule)| (self.rule_name(list, index), rule))
     }
 
     fn rule_name(self, list: RuleList, index: usize) -> RuleName {

@@ -71,7 +71,7 @@ pub struct Explanation {
     pub verdict: String,
     /// The reason's word, as in flows and metrics.
     pub reason: String,
-    /// The rule that decided: `egresspolicy/shop/shop-egress allow[2]`, `clusteregresspolicy/base deny[0]`.
+    /// The rule that decided; where the reason is `audited`, the one that would deny it: `egresspolicy/shop/shop-egress allow[2]`, `clusteregresspolicy/base deny[0]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// The DNS name by which it passes or fell.
@@ -83,7 +83,7 @@ pub struct Explanation {
     /// How the verdict fell, in the order of precedence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
-    /// What to change to let it pass; empty when it passes.
+    /// What to change to let it pass; empty when it passes, unless an audited policy would deny it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mend: String,
 }

@@ -43,7 +43,7 @@ pub struct Flow {
     pub verdict: Verdict,
     /// The reason's word, as in metrics: `denied-by-default`.
     pub reason: String,
-    /// The rule that decided: `egresspolicy/shop/shop-egress allow[2]`, `clusteregresspolicy/base deny[0]`; none for defaults and drops before any rule.
+    /// The rule that decided, of an audited flow the one that would deny it: `egresspolicy/shop/shop-egress allow[2]`, `clusteregresspolicy/base deny[0]`; none for defaults and drops before any rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// The workload's namespace; `None` when the frame came from no known workload.
@@ -91,8 +91,10 @@ pub enum FlowEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Passed.
+    /// Passed, and no policy would deny it.
     Allowed,
+    /// Passed, and a policy with `mode: Audit` would deny it.
+    Audited,
     /// Did not.
     Denied,
 }
@@ -143,6 +145,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Allowed => "allowed",
+            Self::Audited => "audited",
             Self::Denied => "denied",
         })
     }
@@ -153,10 +156,11 @@ impl FromStr for Verdict {
     fn from_str(text: &str) -> Result<Self, NameError> {
         match text {
             "allowed" => Ok(Self::Allowed),
+            "audited" => Ok(Self::Audited),
             "denied" => Ok(Self::Denied),
             _ => Err(NameError {
                 problem: format!("`{text}` is not a verdict"),
-                mend: "use allowed or denied".to_owned(),
+                mend: "use allowed, audited or denied".to_owned(),
             }),
         }
     }

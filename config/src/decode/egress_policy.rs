@@ -5,7 +5,7 @@ use super::{rules, selector};
 use crate::document::field::Field;
 use crate::document::fields::Fields;
 use crate::names::Name;
-use crate::resource::{AllowRule, CidrRule, ClusterEgressPolicy, EgressPolicy, NameRule, Ports};
+use crate::resource::{AllowRule, CidrRule, ClusterEgressPolicy, EgressPolicy, Mode, NameRule, Ports};
 
 /// The port on which names are verified by TLS unless a rule says otherwise.
 const HTTPS: u16 = 443;
@@ -13,11 +13,16 @@ const HTTPS: u16 = 443;
 pub(super) fn read(namespace: Option<Name>, name: Option<Name>, spec: &Field<'_>) -> Option<EgressPolicy> {
     let fields = spec.fields(&["selector", "mode", "deny", "allow"], &[])?;
     let selector = fields.required("selector", selector::MISSING).and_then(|field| selector::read(&field));
-    if let Some(mode) = fields.optional("mode") {
-        mode.choice_or_later(&[("Enforce", Ok(())), ("Audit", Err(Later::Audit))]);
-    }
+    let mode = mode(&fields);
     let (deny, allow) = (list(&fields, "deny", deny_rule), list(&fields, "allow", allow_rule));
-    Some(EgressPolicy { namespace: namespace?, name: name?, selector: selector?, deny: deny?, allow: allow? })
+    Some(EgressPolicy {
+        namespace: namespace?,
+        name: name?,
+        selector: selector?,
+        mode: mode?,
+        deny: deny?,
+        allow: allow?,
+    })
 }
 
 /// Both selectors are required: who is not named is not meant.
@@ -27,19 +32,25 @@ pub(super) fn read_cluster(name: Option<Name>, spec: &Field<'_>) -> Option<Clust
     let namespaces = fields.required("namespaceSelector", missing).and_then(|field| selector::read(&field));
     let missing = "write `selector: { matchLabels: { … } }`, or `selector: {}` for every workload of those namespaces";
     let selector = fields.required("selector", missing).and_then(|field| selector::read(&field));
-    if let Some(mode) = fields.optional("mode") {
-        mode.choice_or_later(&[("Enforce", Ok(())), ("Audit", Err(Later::Audit))]);
-    }
+    let mode = mode(&fields);
     let (deny, allow) = (list(&fields, "deny", deny_rule), list(&fields, "allow", allow_rule));
     let pass = list(&fields, "pass", pass_rule);
     Some(ClusterEgressPolicy {
         name: name?,
         namespace_selector: namespaces?,
         selector: selector?,
+        mode: mode?,
         deny: deny?,
         allow: allow?,
         pass: pass?,
     })
+}
+
+fn mode(fields: &Fields<'_>) -> Option<Mode> {
+    match fields.optional("mode") {
+        Some(field) => field.choice(&[("Enforce", Mode::Enforce), ("Audit", Mode::Audit)]),
+        None => Some(Mode::default()),
+    }
 }
 
 /// The rules under a key; none where it is left out.

@@ -37,10 +37,6 @@ later! {
     Adopt:
         "`adopt` comes in a later release",
         "leave it out, and attach the workloads with `netctl attach`";
-    /// `mode: Audit`
-    Audit:
-        "`mode: Audit` comes in a later release",
-        "write `mode: Enforce` or leave it out; `netctl explain` tells beforehand what would be denied";
     /// Kubernetes' cluster-wide policies
     ClusterNetworkPolicy:
         "cluster-wide network policies of Kubernetes come in a later release",

@@ -1,7 +1,7 @@
 //! `kind: ClusterEgressPolicy`: what the node's administrator decides before the namespaces' own policies are asked.
 
 use crate::names::Name;
-use crate::resource::{AllowRule, CidrRule, Labels, Namespace, Selector, selects};
+use crate::resource::{AllowRule, CidrRule, Labels, Mode, Namespace, Selector, selects};
 
 /// `kind: ClusterEgressPolicy`. It never isolates: what none of its rules denies or allows is left to the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct ClusterEgressPolicy {
     pub namespace_selector: Selector,
     /// `spec.selector`, of workloads in those namespaces; an empty one selects every one.
     pub selector: Selector,
+    /// `spec.mode`
+    pub mode: Mode,
     /// `spec.deny`, by address.
     pub deny: Vec<CidrRule>,
     /// `spec.allow`: final, no policy of a namespace denies it.

@@ -14,10 +14,22 @@ pub struct EgressPolicy {
     pub name: Name,
     /// `spec.selector`; an empty one selects every workload of the namespace.
     pub selector: Selector,
+    /// `spec.mode`
+    pub mode: Mode,
     /// `spec.deny`, by address.
     pub deny: Vec<CidrRule>,
     /// `spec.allow`, in the order of the file.
     pub allow: Vec<AllowRule>,
+}
+
+/// `spec.mode`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The policy decides.
+    #[default]
+    Enforce,
+    /// What it allows is allowed; what it denies, and the isolation that it causes, is recorded and not applied.
+    Audit,
 }
 
 /// One of `spec.allow`.

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     API_VERSION, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp,
-    Expression, Gateway, Namespace, Network, PortRange, Ports, Protocol, Requirement, Resource, Selector, Snat, Subnet,
-    Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
+    Expression, Gateway, Mode, Namespace, Network, PortRange, Ports, Protocol, Requirement, Resource, Selector, Snat,
+    Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
 };
 
 impl Resource {
@@ -129,7 +129,7 @@ fn cluster_egress_policy(policy: &ClusterEgressPolicy) -> Map<String, Value> {
     object([
         ("namespaceSelector", selector(&policy.namespace_selector)),
         ("selector", selector(&policy.selector)),
-        ("mode", json!("Enforce")),
+        ("mode", mode(policy.mode)),
         ("deny", cidr_rules(&policy.deny)),
         ("allow", allow_rules(&policy.allow)),
         ("pass", cidr_rules(&policy.pass)),
@@ -139,10 +139,17 @@ fn cluster_egress_policy(policy: &ClusterEgressPolicy) -> Map<String, Value> {
 fn egress_policy(policy: &EgressPolicy) -> Map<String, Value> {
     object([
         ("selector", selector(&policy.selector)),
-        ("mode", json!("Enforce")),
+        ("mode", mode(policy.mode)),
         ("deny", cidr_rules(&policy.deny)),
         ("allow", allow_rules(&policy.allow)),
     ])
+}
+
+fn mode(mode: Mode) -> Value {
+    json!(match mode {
+        Mode::Enforce => "Enforce",
+        Mode::Audit => "Audit",
+    })
 }
 
 fn allow_rules(rules: &[AllowRule]) -> Value {

@@ -13,7 +13,7 @@ mod namespace;
 mod network;
 
 pub use cluster_egress_policy::ClusterEgressPolicy;
-pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, NameRule, PortRange, Ports, Protocol};
+pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, Mode, NameRule, PortRange, Ports, Protocol};
 pub use exposed_app::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
 pub use key::{Kind, ResourceKey};
 pub use labels::{Expression, Labels, NAMESPACE_NAME_LABEL, Requirement, Selector, check_label, selects};

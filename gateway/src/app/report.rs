@@ -133,7 +133,7 @@ fn open(gate: &Gate, names: &Names, entry: &flows::Flow) -> Flow {
     Flow {
         time: at(entry.last_seen),
         event: FlowEvent::Open,
-        verdict: Verdict::Allowed,
+        verdict: verdict(entry.reason),
         reason: entry.reason.word().to_owned(),
         rule: gate.enforcement.rule(entry.rule),
         namespace: workload.0,
@@ -161,7 +161,7 @@ pub(crate) fn event(gate: &Gate, names: &Names, event: &Event) -> Flow {
             reason if reason.passes() => FlowEvent::Opened,
             _ => FlowEvent::Dropped,
         },
-        verdict: if event.reason.passes() { Verdict::Allowed } else { Verdict::Denied },
+        verdict: verdict(event.reason),
         reason: event.reason.word().to_owned(),
         rule: gate.enforcement.rule(event.rule),
         namespace: workload.0,
@@ -176,6 +176,14 @@ pub(crate) fn event(gate: &Gate, names: &Names, event: &Event) -> Flow {
         name: gate.enforcement.name(event.name),
         bytes: 0,
         packets: 0,
+    }
+}
+
+fn verdict(reason: Reason) -> Verdict {
+    match reason {
+        Reason::Audited => Verdict::Audited,
+        passing if passing.passes() => Verdict::Allowed,
+        _ => Verdict::Denied,
     }
 }
 

@@ -80,7 +80,7 @@ fn note(gate: &Gate, names: &Names, event: &crate::egress::events::Event) {
         Verdict::Allowed => {
             tracing::debug!(target: "flow", workload = from, local = %flow.local, remote = %flow.remote, protocol = flow.protocol, %verdict, reason, rule, name = flow.name.as_deref());
         }
-        Verdict::Denied => {
+        Verdict::Denied | Verdict::Audited => {
             tracing::info!(target: "flow", workload = from, local = %flow.local, remote = %flow.remote, protocol = flow.protocol, %verdict, reason, rule, name = flow.name.as_deref());
         }
     }

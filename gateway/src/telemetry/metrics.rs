@@ -210,7 +210,11 @@ pub fn store_commit(done: bool) {
 }
 
 const fn verdict(reason: Reason) -> &'static str {
-    if reason.passes() { "allowed" } else { "denied" }
+    match reason {
+        Reason::Audited => "audited",
+        _ if reason.passes() => "allowed",
+        _ => "denied",
+    }
 }
 
 /// Prometheus values are floating point; counts above 2^53 lose their last digits.

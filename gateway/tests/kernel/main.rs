@@ -5,6 +5,7 @@
 
 mod admin;
 mod attaching;
+mod audit;
 mod errors;
 mod flows;
 mod frames;

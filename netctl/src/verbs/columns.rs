@@ -14,11 +14,11 @@ pub(super) fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
         ),
         Kind::Namespace => (&["NAME", "NETWORK", "EGRESS", "INGRESS", "WORKLOADS", "READY", "AGE"], &["LABELS"]),
         Kind::ClusterEgressPolicy => (
-            &["NAME", "NAMESPACES", "SELECTOR", "DENY", "ALLOW", "PASS", "WORKLOADS", "READY", "AGE"],
+            &["NAME", "NAMESPACES", "SELECTOR", "MODE", "DENY", "ALLOW", "PASS", "WORKLOADS", "READY", "AGE"],
             &["CIDRS", "DNS NAMES"],
         ),
         Kind::EgressPolicy => {
-            (&["NAME", "SELECTOR", "ALLOW", "DENY", "WORKLOADS", "READY", "AGE"], &["CIDRS", "DNS NAMES"])
+            (&["NAME", "SELECTOR", "MODE", "ALLOW", "DENY", "WORKLOADS", "READY", "AGE"], &["CIDRS", "DNS NAMES"])
         }
         Kind::ExposedApp => (&["NAME", "HOSTS", "TLS", "BACKENDS", "READY", "AGE"], &["PATHS", "CERTIFICATE EXPIRES"]),
         Kind::Workload => (
@@ -56,12 +56,23 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
             let namespaces = or(selector(item, "/spec/namespaceSelector"), "<all>");
             let workloads = or(selector(item, "/spec/selector"), "<all>");
             let [deny, allow, pass] = ["/spec/deny", "/spec/allow", "/spec/pass"].map(|list| count(item, list));
-            vec![name, namespaces, workloads, deny, allow, pass, text(item, "/status/workloads"), ready, age]
+            vec![
+                name,
+                namespaces,
+                workloads,
+                mode(item),
+                deny,
+                allow,
+                pass,
+                text(item, "/status/workloads"),
+                ready,
+                age,
+            ]
         }
         Kind::EgressPolicy => {
             let selector = or(selector(item, "/spec/selector"), "<all>");
             let (allow, deny) = (count(item, "/spec/allow"), count(item, "/spec/deny"));
-            vec![name, selector, allow, deny, text(item, "/status/workloads"), ready, age]
+            vec![name, selector, mode(item), allow, deny, text(item, "/status/workloads"), ready, age]
         }
         Kind::ExposedApp => {
             let backends = format!("{}/{}", text(item, "/status/readyBackends"), text(item, "/status/backends"));
@@ -111,6 +122,10 @@ fn more(kind: Kind, item: &Value) -> Vec<String> {
             labels(item, "/metadata/labels"),
         ],
     }
+}
+
+fn mode(item: &Value) -> String {
+    or(text(item, "/spec/mode"), "Enforce")
 }
 
 /// The policies that select a workload, those of the admin tier first.

@@ -40,8 +40,15 @@ impl Explain {
     }
 }
 
+/// The reason of what passes although a policy with `mode: Audit` would deny it.
+const AUDITED: &str = "audited";
+
 fn print(output: &mut Output, request: &ExplainRequest, answer: &Explanation) -> Result<(), Failure> {
-    let (colour, word) = if answer.allowed { (Colour::Green, "allowed") } else { (Colour::Red, "denied") };
+    let (colour, word) = match (answer.allowed, answer.reason.as_str()) {
+        (true, AUDITED) => (Colour::Yellow, "allowed (audited)"),
+        (true, _) => (Colour::Green, "allowed"),
+        (false, _) => (Colour::Red, "denied"),
+    };
     let ExplainRequest { from, to, protocol } = request;
     output.coloured_line(colour, &format!("{word}: {from} -> {to} {protocol}"))?;
     output.line(&format!("  {}", answer.verdict))?;

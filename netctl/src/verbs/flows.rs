@@ -22,7 +22,7 @@ pub(crate) struct Flows {
     #[arg(short, long, value_name = "NS")]
     namespace: Option<Name>,
     /// Only these.
-    #[arg(long, value_name = "allowed|denied")]
+    #[arg(long, value_name = "allowed|audited|denied")]
     verdict: Option<Verdict>,
     /// At most this many, the newest.
     #[arg(long, value_name = "N", conflicts_with = "follow")]
@@ -136,6 +136,7 @@ fn row(flow: &Flow) -> Vec<String> {
 fn coloured(output: &mut Output, flow: &Flow, line: &str) -> Result<(), Failure> {
     match (flow.event, flow.verdict) {
         (_, Verdict::Denied) => output.coloured_line(Colour::Red, line)?,
+        (_, Verdict::Audited) => output.coloured_line(Colour::Yellow, line)?,
         (FlowEvent::Opened, Verdict::Allowed) => output.coloured_line(Colour::Green, line)?,
         (FlowEvent::Open | FlowEvent::Dropped | FlowEvent::Revoked | FlowEvent::Closed, Verdict::Allowed) => {
             output.line(line)?

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use config::resource::{Ports, Protocol};
 
-use crate::tables::{Action, ClassId, NamesFirst, PolicyId, PortPrefix, RuleEntry, RuleId};
+use crate::tables::{Action, Audit, ClassId, NamesFirst, PolicyId, PortPrefix, RuleEntry, RuleId};
 use crate::tiers::Tier;
 
 /// What one rule says of ports.
@@ -17,6 +17,8 @@ use crate::tiers::Tier;
 pub(super) struct Line<'a> {
     pub(super) action: Action,
     pub(super) tier: Tier,
+    /// A deny that is recorded and not applied.
+    pub(super) audited: bool,
     /// Its place among all rules; the lower is named.
     pub(super) order: u32,
     pub(super) rule: RuleId,
@@ -30,6 +32,8 @@ pub(super) struct Standing {
     pub(super) otherwise: Action,
     /// A rule of the admin tier allows names: such a name comes before all that the namespace says.
     pub(super) admin_names: bool,
+    /// Nothing isolates but audited policies: the first of them.
+    pub(super) isolation: Option<RuleId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +42,7 @@ struct Answer {
     rule: RuleId,
     tier: Tier,
     names: NamesFirst,
+    audit: Option<Audit>,
 }
 
 const ALL_PORTS: PortPrefix = PortPrefix { port: 0, length: 0 };
@@ -45,9 +50,10 @@ const PORTS: u32 = 1 << 16;
 
 /// The lines of a class, complete: the one without protocol is always there.
 pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], standing: Standing) -> Vec<RuleEntry> {
-    let any = rules.iter().filter(|line| matches!(line.ports, Ports::All)).min_by_key(|line| rank(line));
-    let any = standing.answer(any);
-    let entry = |protocol, ports, Answer { action, rule, tier, names }| RuleEntry {
+    let mut by_rank: Vec<&Line<'_>> = rules.iter().collect();
+    by_rank.sort_by_key(|line| rank(line));
+    let any = standing.answer(by_rank.iter().copied().filter(|line| matches!(line.ports, Ports::All)));
+    let entry = |protocol, ports, Answer { action, rule, tier, names, audit }| RuleEntry {
         policy,
         class,
         protocol,
@@ -56,10 +62,11 @@ pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], standi
         rule,
         tier,
         names,
+        audit,
     };
     let mut entries = vec![entry(None, ALL_PORTS, any)];
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let pieces = pieces(protocol, rules, standing);
+        let pieces = pieces(protocol, &by_rank, standing);
         let blocks = fewest(&pieces, any);
         entries.extend(blocks.into_iter().map(|(ports, answer)| entry(Some(protocol.number()), ports, answer)));
     }
@@ -75,26 +82,49 @@ pub(super) fn default_line(policy: PolicyId, standing: Standing) -> Option<RuleE
 /// Nothing, where the lines answer only what [`ClassId::ANY`] answers anyway.
 pub(super) fn unless_default(lines: Vec<RuleEntry>, standing: Standing) -> Vec<RuleEntry> {
     match lines.as_slice() {
-        [only] if (only.action, only.rule) == (standing.otherwise, RuleId::DEFAULT) => Vec::new(),
+        [only]
+            if (only.action, only.rule) == (standing.otherwise, RuleId::DEFAULT) && only.audit == standing.audit() =>
+        {
+            Vec::new()
+        }
         _ => lines,
     }
 }
 
 impl Standing {
-    /// Of a policy without admin tier.
+    /// Of a policy without admin tier and audit.
     pub(super) const fn new(otherwise: Action) -> Self {
-        Self { otherwise, admin_names: false }
+        Self { otherwise, admin_names: false, isolation: None }
     }
 
-    /// The answer where this rule wins, or none speaks.
-    fn answer(self, winner: Option<&Line<'_>>) -> Answer {
-        let (action, rule, tier) = match winner {
+    fn audit(self) -> Option<Audit> {
+        self.isolation.map(|rule| Audit { rule, tier: Tier::Namespace })
+    }
+
+    /// The answer where these rules speak, by rank.
+    fn answer<'l, 'a: 'l>(self, mut speaking: impl Iterator<Item = &'l Line<'a>>) -> Answer {
+        let strict = speaking.next();
+        let applied = strict.into_iter().chain(speaking).find(|line| !line.audited);
+        let (action, rule, tier) = match applied {
             Some(line) => (line.action, line.rule, line.tier),
             None => (self.otherwise, RuleId::DEFAULT, Tier::Namespace),
         };
-        // Undecided asks every name anyway.
-        let first = self.admin_names && tier == Tier::Namespace && action != Action::Undecided;
-        Answer { action, rule, tier, names: if first { NamesFirst::Admin } else { NamesFirst::None } }
+        let denying = strict.filter(|line| line.audited).map(|line| Audit { rule: line.rule, tier: line.tier });
+        let isolation = if strict.is_none() { self.audit() } else { None };
+        let above = denying.is_some_and(|audit| audit.tier == Tier::Admin);
+        let names = match action {
+            // Every name is asked anyway.
+            Action::Undecided => NamesFirst::None,
+            Action::Allow | Action::Deny if tier == Tier::Admin => NamesFirst::None,
+            Action::Allow if isolation.is_some() => NamesFirst::All,
+            // It is audited whatever the names say.
+            Action::Allow if above => NamesFirst::None,
+            Action::Allow | Action::Deny if self.admin_names => NamesFirst::Admin,
+            Action::Allow | Action::Deny => NamesFirst::None,
+        };
+        // Where it is denied, only a name that comes first lets it pass, and only the admin tier stands above that.
+        let recorded = action != Action::Deny || (above && names == NamesFirst::Admin);
+        Answer { action, rule, tier, names, audit: denying.or(isolation).filter(|_| recorded) }
     }
 }
 
@@ -104,14 +134,12 @@ fn rank(line: &Line<'_>) -> (Tier, bool, u32) {
 }
 
 /// The answers of a protocol's ports: (first port, answer), ascending from port 0, neighbours different.
-fn pieces(protocol: Protocol, rules: &[Line<'_>], standing: Standing) -> Vec<(u32, Answer)> {
+fn pieces(protocol: Protocol, by_rank: &[&Line<'_>], standing: Standing) -> Vec<(u32, Answer)> {
     let mut edges: BTreeMap<u32, Vec<(bool, usize)>> = BTreeMap::from([(0, Vec::new())]);
     let mut put = |first: u32, behind: u32, rule: usize| {
         edges.entry(first).or_default().push((true, rule));
         edges.entry(behind).or_default().push((false, rule));
     };
-    let mut by_rank: Vec<&Line<'_>> = rules.iter().collect();
-    by_rank.sort_by_key(|line| rank(line));
     for (rule, line) in by_rank.iter().enumerate() {
         match line.ports {
             Ports::All => put(0, PORTS, rule),
@@ -137,7 +165,7 @@ fn pieces(protocol: Protocol, rules: &[Line<'_>], standing: Standing) -> Vec<(u3
                 Some(_) | None => drop(open.remove(&rule)),
             }
         }
-        let answer = standing.answer(open.keys().next().map(|&rule| by_rank[rule]));
+        let answer = standing.answer(open.keys().map(|&rule| by_rank[rule]));
         if pieces.last().is_none_or(|(_, last)| *last != answer) {
             pieces.push((port, answer));
         }

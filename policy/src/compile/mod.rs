@@ -24,7 +24,7 @@ use self::names::Names;
 use crate::decide::name::{Grounds, Resolve};
 use crate::model::{self, Model, Subject};
 use crate::tables::{Action, ClassId, Generation, PolicyId, PolicyRef, RuleEntry, RuleId, RuleName};
-use crate::tiers::{Policy, Rule, Tier};
+use crate::tiers::{Policy, Reading, Rule, Tier};
 
 mod classes;
 mod lines;
@@ -124,6 +124,8 @@ struct EgressPlan {
     /// Indices into `sources`, ascending.
     sources: Vec<u32>,
     isolated: bool,
+    /// Nothing isolates but audited policies: the first of them, an index into `sources`.
+    audited: Option<u32>,
     /// A rule of the admin tier allows names.
     admin_names: bool,
 }
@@ -133,6 +135,8 @@ struct RuleTable<'a> {
     rules: Vec<(RuleId, RuleName, Rule<'a>)>,
     /// The source of each rule.
     source_of: Vec<u32>,
+    /// By source, whether its denies are recorded only.
+    audited: Vec<bool>,
 }
 
 impl<'a> Plan<'a> {
@@ -151,23 +155,25 @@ impl<'a> Plan<'a> {
             next = PolicyId(id.0.wrapping_add(1));
             id
         };
-        let mut egress: BTreeMap<(Vec<u32>, bool), PolicyId> = BTreeMap::new();
+        let mut egress: BTreeMap<(Vec<u32>, bool, Option<u32>), PolicyId> = BTreeMap::new();
         let mut ingress: BTreeMap<Action, PolicyId> = BTreeMap::new();
         let mut policies = BTreeMap::new();
         for (subject, namespace, selected) in known {
             let own = selected.iter().map(|policy| positions[&policy.key()]).collect();
-            let isolated = model::isolated(namespace, &selected);
+            let isolated = model::isolated(namespace, &selected, Reading::Applied);
+            let strict = model::isolated(namespace, &selected, Reading::Strict);
+            let isolating = selected.iter().find(|policy| policy.isolates()).filter(|_| strict && !isolated);
+            let audited = isolating.map(|policy| positions[&policy.key()]);
             let arriving = match namespace.ingress_default {
                 Fallback::Allow => Action::Allow,
                 Fallback::Deny => Action::Undecided,
             };
-            let egress = *egress.entry((own, isolated)).or_insert_with(&mut allot);
+            let egress = *egress.entry((own, isolated, audited)).or_insert_with(&mut allot);
             let ingress = *ingress.entry(arriving).or_insert_with(&mut allot);
             policies.insert(subject.clone(), PolicyRef { egress, ingress });
         }
         let sources: Vec<Policy<'a>> = sources.into_values().collect();
-        let mut egress: Vec<_> =
-            egress.into_iter().map(|((own, isolated), id)| EgressPlan::new(id, own, isolated, &sources)).collect();
+        let mut egress: Vec<_> = egress.into_iter().map(|(kind, id)| EgressPlan::new(id, kind, &sources)).collect();
         egress.sort_by_key(|plan| plan.id);
         Self {
             sources,
@@ -189,13 +195,13 @@ impl<'a> Plan<'a> {
         let mut entries: Vec<RuleEntry> =
             self.ingress.iter().flat_map(|&(id, action)| lines::default_line(id, Standing::new(action))).collect();
         for plan in &self.egress {
-            entries.extend(lines::default_line(plan.id, plan.standing()));
+            entries.extend(lines::default_line(plan.id, plan.standing(rules)));
         }
         for (class, set) in (0..).map(ClassId).zip(sets) {
             let mut by_policy: BTreeMap<PolicyId, (Standing, Vec<Line<'_>>)> = BTreeMap::new();
             for &rule in set {
                 for plan in &makers[rules.source_of[rule as usize] as usize] {
-                    let own = by_policy.entry(plan.id).or_insert_with(|| (plan.standing(), Vec::new()));
+                    let own = by_policy.entry(plan.id).or_insert_with(|| (plan.standing(rules), Vec::new()));
                     own.1.extend(rules.line(rule));
                 }
             }
@@ -210,15 +216,17 @@ impl<'a> Plan<'a> {
 }
 
 impl EgressPlan {
-    fn new(id: PolicyId, own: Vec<u32>, isolated: bool, sources: &[Policy<'_>]) -> Self {
+    fn new(id: PolicyId, kind: (Vec<u32>, bool, Option<u32>), sources: &[Policy<'_>]) -> Self {
+        let (own, isolated, audited) = kind;
         let mut admin = own.iter().map(|&source| sources[source as usize]).filter(|it| it.tier() == Tier::Admin);
         let admin_names = admin.any(|policy| policy.rules().any(|(_, rule)| matches!(rule, Rule::Names(_))));
-        Self { id, sources: own, isolated, admin_names }
+        Self { id, sources: own, isolated, audited, admin_names }
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self, rules: &RuleTable<'_>) -> Standing {
         let otherwise = if self.isolated { Action::Undecided } else { Action::Allow };
-        Standing { otherwise, admin_names: self.admin_names }
+        let isolation = self.audited.and_then(|source| rules.isolation_of(source));
+        Standing { otherwise, admin_names: self.admin_names, isolation }
     }
 }
 
@@ -231,7 +239,7 @@ impl<'a> RuleTable<'a> {
         let ids = rule_ids::number(named.iter().map(|(_, name, _)| name));
         let source_of = named.iter().map(|(source, _, _)| *source).collect();
         let rules = named.into_iter().zip(ids).map(|((_, name, rule), id)| (id, name, rule)).collect();
-        Self { rules, source_of }
+        Self { rules, source_of, audited: sources.iter().map(|policy| policy.is_audited()).collect() }
     }
 
     /// Every prefix that a rule names or leaves out.
@@ -247,7 +255,7 @@ impl<'a> RuleTable<'a> {
                     }));
                     claims.extend(rule.except.iter().map(|&network| Claim { network, rule: order, kind: Kind::Left }));
                 }
-                Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) => {}
+                Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => {}
             }
         }
         claims
@@ -259,9 +267,16 @@ impl<'a> RuleTable<'a> {
         let (action, ports) = match rule {
             Rule::Deny(rule) => (Action::Deny, &rule.ports),
             Rule::Allow(rule) => (Action::Allow, &rule.ports),
-            Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) => return None,
+            Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => return None,
         };
-        Some(Line { action, tier: name.tier(), order, rule: *id, ports })
+        let audited = action == Action::Deny && self.audited[self.source_of[order as usize] as usize];
+        Some(Line { action, tier: name.tier(), audited, order, rule: *id, ports })
+    }
+
+    /// What stands for the isolation by an audited source.
+    fn isolation_of(&self, source: u32) -> Option<RuleId> {
+        let mut rules = self.rules.iter().zip(&self.source_of);
+        rules.find_map(|((id, _, rule), of)| (*of == source && matches!(rule, Rule::Isolation)).then_some(*id))
     }
 
     fn names(&self) -> BTreeMap<RuleId, RuleName> {

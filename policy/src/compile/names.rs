@@ -48,7 +48,7 @@ impl Names {
             let (patterns, ports) = match rule {
                 Rule::Names(rule) => (rule.names.as_slice(), Some(rule.ports.clone())),
                 Rule::Resolve(patterns) => (*patterns, None),
-                Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) => continue,
+                Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation => continue,
             };
             for pattern in patterns {
                 sources[*source as usize].insert(pattern, order);
@@ -107,7 +107,8 @@ impl Names {
 
     fn line(&self, order: u32) -> Option<Line<'_>> {
         let rule = self.rules.get(&order)?;
-        Some(Line { action: Action::Allow, tier: rule.tier, order, rule: rule.id, ports: rule.ports.as_ref()? })
+        let ports = rule.ports.as_ref()?;
+        Some(Line { action: Action::Allow, tier: rule.tier, audited: false, order, rule: rule.id, ports })
     }
 }
 

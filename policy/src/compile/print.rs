@@ -32,9 +32,11 @@ impl fmt::Display for RuleEntry {
             Action::Deny => ": deny",
         })?;
         match self.names {
-            NamesFirst::None => Ok(()),
-            NamesFirst::Admin => f.write_str(" unless the admin tier allows a name"),
+            NamesFirst::None => {}
+            NamesFirst::Admin => f.write_str(" unless the admin tier allows a name")?,
+            NamesFirst::All => f.write_str(" unless a rule allows a name")?,
         }
+        if self.audit.is_some() { f.write_str(", audited") } else { Ok(()) }
     }
 }
 

@@ -101,13 +101,13 @@ pub struct Decision {
     pub allowed: bool,
     /// Why, as the kernel says it.
     pub reason: Reason,
-    /// The rule that decided, where one did.
+    /// The rule that decided, where one did; of an audited flow, the one that would deny it.
     pub rule: Option<RuleName>,
     /// The name by which it is allowed, or was until it expired.
     pub name: Option<DnsName>,
     /// The grounds, as a sentence.
     pub text: String,
-    /// What to change for the opposite; only of a denial.
+    /// What to change for the opposite; only of a denial, be it audited.
     pub mend: Option<String>,
 }
 

@@ -5,12 +5,12 @@ use config::resource::Namespace;
 use serde::Serialize;
 
 use super::Decision;
-use super::outbound::{matches, own};
-use super::sentence::{self, Named, Service};
+use super::outbound::{isolation, matches};
+use super::sentence::{self, Isolating, Named, Service};
 use crate::model::{self, Model, Subject};
 use crate::reason::Reason;
 use crate::tables::RuleName;
-use crate::tiers::{Policy, Rule};
+use crate::tiers::{Policy, Reading, Rule};
 
 /// Whether a workload may look a name up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,7 +39,7 @@ pub enum Grounds {
 ///
 /// 0. A workload without a namespace is sealed.
 /// 1. The first `dnsNames` or `resolve` rule that means the name allows it.
-/// 2. A workload that is not isolated resolves every name.
+/// 2. A workload that is not isolated, or by audited policies only, resolves every name.
 /// 3. Anything else is refused.
 pub fn may_resolve(model: &Model<'_>, subject: &Subject, asked: &DnsName) -> Resolve {
     let Some(namespace) = model.namespace(subject) else {
@@ -50,11 +50,13 @@ pub fn may_resolve(model: &Model<'_>, subject: &Subject, asked: &DnsName) -> Res
     let meant = rules.find_map(|(name, rule)| match rule {
         Rule::Names(rule) => matches(rule, asked).then_some(name),
         Rule::Resolve(patterns) => patterns.iter().any(|pattern| pattern.matches(asked)).then_some(name),
-        Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) => None,
+        Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation => None,
     });
     match meant {
         Some(rule) => Resolve::Allowed { by: Grounds::Rule(rule) }, // 1
-        None if !model::isolated(namespace, &selected) => Resolve::Allowed { by: Grounds::NotIsolated }, // 2
+        None if !model::isolated(namespace, &selected, Reading::Applied) => {
+            Resolve::Allowed { by: Grounds::NotIsolated }
+        } // 2
         None => Resolve::Refused,                                   // 3
     }
 }
@@ -74,19 +76,31 @@ pub fn decide(model: &Model<'_>, subject: &Subject, asked: &DnsName, protocol: u
             format!("{} allows {service} of {asked} at the addresses that the workload resolves it to", Named(&rule));
         return Decision::allow(Reason::AllowedByName, text).by(rule).named(asked);
     }
-    if !model::isolated(namespace, &selected) {
-        let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
-        return Decision::allow(Reason::AllowedByDefault, text);
+    let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
+    let open = Decision::allow(Reason::AllowedByDefault, text);
+    let isolated = |reading| model::isolated(namespace, &selected, reading);
+    match (isolated(Reading::Applied), isolated(Reading::Strict)) {
+        (false, false) => open,
+        (false, true) => {
+            let strict = denied(namespace, &selected, Reading::Strict, asked, service);
+            sentence::audited(open, strict, isolation(&selected))
+        }
+        (true, _) => denied(namespace, &selected, Reading::Applied, asked, service),
     }
-    denied(namespace, &selected, asked, service)
 }
 
-fn denied(namespace: &Namespace, selected: &[Policy<'_>], asked: &DnsName, service: Service) -> Decision {
+fn denied(
+    namespace: &Namespace,
+    selected: &[Policy<'_>],
+    reading: Reading,
+    asked: &DnsName,
+    service: Service,
+) -> Decision {
     let nearest = rules_for(selected, asked).next().map(|(rule, ports)| match ports {
         Some(_) => format!("{} allows {asked}, but not {service}", Named(&rule)),
         None => format!("{} lets the name be looked up, which opens nothing", Named(&rule)),
     });
-    sentence::name_default(namespace, own(selected), asked, service, nearest)
+    sentence::name_default(namespace, Isolating::of(selected, reading), asked, service, nearest)
 }
 
 /// The rules that mean the name, with the ports they open; `None` opens nothing.
@@ -98,6 +112,6 @@ fn rules_for<'a>(
     rules.filter_map(move |(name, rule)| match rule {
         Rule::Names(rule) => matches(rule, asked).then_some((name, Some(&rule.ports))),
         Rule::Resolve(patterns) => patterns.iter().any(|pattern| pattern.matches(asked)).then_some((name, None)),
-        Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) => None,
+        Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation => None,
     })
 }

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use config::names::DnsName;
 use config::resource::{CidrRule, NameRule, Namespace};
 
-use super::sentence::{self, Service};
+use super::sentence::{self, Isolating, Service};
 use super::{Decision, Outbound, Target};
 use crate::model::{self, Model};
 use crate::reason::Reason;
 use crate::tables::RuleName;
-use crate::tiers::{Policy, Rule, Tier};
+use crate::tiers::{Policy, Reading, Rule, Tier};
 
 const DNS_PORT: u16 = 53;
 pub(super) const TCP: u8 = 6;
@@ -28,6 +28,9 @@ pub(super) const UDP: u8 = 17;
 /// 7. The namespace's deny rules, by address.
 /// 8. Its allow rules: by address first, then by learned name.
 /// 9. The default.
+///
+/// From 6 on the verdict is read twice: as applied, where a policy with `mode: Audit` denies and isolates nothing, and
+/// as if it were enforced. What passes only in the first reading is audited.
 pub(super) fn decide(model: &Model<'_>, flow: &Outbound<'_>) -> Decision {
     let Target { address, protocol, port } = flow.to;
     let Some(namespace) = model.namespace(flow.from) else {
@@ -47,22 +50,45 @@ pub(super) fn decide(model: &Model<'_>, flow: &Outbound<'_>) -> Decision {
     }
 
     let selected = model.selected(flow.from);
-    let rules = Rules::of(&selected);
+    let applied = by_policies(namespace, &selected, Reading::Applied, flow);
+    let strict = by_policies(namespace, &selected, Reading::Strict, flow);
+    match (applied.allowed, strict.allowed) {
+        (true, false) => sentence::audited(applied, strict, isolation(&selected)),
+        (true, true) => strict,
+        (false, _) => applied,
+    }
+}
+
+/// The audited isolation that is named.
+pub(super) fn isolation(selected: &[Policy<'_>]) -> Option<RuleName> {
+    let mut rules = selected.iter().flat_map(|policy| policy.rules());
+    rules.find_map(|(name, rule)| matches!(rule, Rule::Isolation).then_some(name))
+}
+
+/// 6 to 9.
+fn by_policies(namespace: &Namespace, selected: &[Policy<'_>], reading: Reading, flow: &Outbound<'_>) -> Decision {
+    let rules = Rules::of(selected, reading);
     if let Some(decision) = by_tier(&rules, Tier::Admin, flow).or_else(|| by_live_name(&rules, Tier::Admin, flow)) {
         return decision; // 6
     }
-    let decision = by_namespace(namespace, &selected, &rules, flow);
+    let decision = by_namespace(namespace, selected, reading, &rules, flow);
     match rules.by_address(Tier::Admin, flow.to, |rule| matches!(rule, Rule::Pass(_))) {
         Some((passing, _)) => decision.and(&format!("{} leaves it to the namespace", sentence::Named(passing))),
         None => decision,
     }
 }
 
-fn by_namespace(namespace: &Namespace, selected: &[Policy<'_>], rules: &Rules<'_>, flow: &Outbound<'_>) -> Decision {
+fn by_namespace(
+    namespace: &Namespace,
+    selected: &[Policy<'_>],
+    reading: Reading,
+    rules: &Rules<'_>,
+    flow: &Outbound<'_>,
+) -> Decision {
     if let Some(decision) = by_tier(rules, Tier::Namespace, flow) {
         return decision; // 7, 8
     }
-    if !model::isolated(namespace, selected) {
+    if !model::isolated(namespace, selected, reading) {
         let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
         return Decision::allow(Reason::AllowedByDefault, text); // 9
     }
@@ -77,7 +103,7 @@ fn by_namespace(namespace: &Namespace, selected: &[Policy<'_>], rules: &Rules<'_
     if let Some((asked, rule)) = expired {
         return sentence::name_expired(asked, rule, flow.to.address); // 9
     }
-    by_default(namespace, selected, rules, flow) // 9
+    by_default(namespace, Isolating::of(selected, reading), rules, flow) // 9
 }
 
 /// What a tier's rules by address say: its denies, then its allows.
@@ -103,14 +129,15 @@ fn by_live_name(rules: &Rules<'_>, tier: Tier, flow: &Outbound<'_>) -> Option<De
     Some(Decision::allow(Reason::AllowedByName, text).by(rule.clone()).named(asked))
 }
 
-/// Every rule of the policies that select a workload, in the order in which they are named.
+/// Every rule that counts of the policies that select a workload, in the order in which they are named.
 struct Rules<'a>(Vec<(Tier, RuleName, Rule<'a>)>);
 
 impl<'a> Rules<'a> {
-    fn of(selected: &[Policy<'a>]) -> Self {
+    fn of(selected: &[Policy<'a>], reading: Reading) -> Self {
         let rules = selected.iter().flat_map(|policy| {
-            let tier = policy.tier();
-            policy.rules().map(move |(name, rule)| (tier, name, rule))
+            let (tier, counts) = (policy.tier(), policy.counts(reading));
+            let rules = policy.rules().filter(move |(_, rule)| counts || !matches!(rule, Rule::Deny(_)));
+            rules.map(move |(name, rule)| (tier, name, rule))
         });
         Self(rules.collect())
     }
@@ -131,7 +158,7 @@ impl<'a> Rules<'a> {
                 let meant = covers(rule, to.address) && model::holds(&rule.ports, to.protocol, to.port);
                 meant.then_some((name, *rule))
             }
-            Rule::Names(_) | Rule::Resolve(_) => None,
+            Rule::Names(_) | Rule::Resolve(_) | Rule::Isolation => None,
         })
     }
 
@@ -142,13 +169,13 @@ impl<'a> Rules<'a> {
                 let meant = matches(rule, asked) && model::holds(&rule.ports, to.protocol, to.port);
                 meant.then_some(name)
             }
-            Rule::Deny(_) | Rule::Allow(_) | Rule::Resolve(_) | Rule::Pass(_) => None,
+            Rule::Deny(_) | Rule::Allow(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => None,
         })
     }
 }
 
 /// Nothing spoke for it: say what came nearest.
-fn by_default(namespace: &Namespace, selected: &[Policy<'_>], rules: &Rules<'_>, flow: &Outbound<'_>) -> Decision {
+fn by_default(namespace: &Namespace, isolating: Isolating, rules: &Rules<'_>, flow: &Outbound<'_>) -> Decision {
     let Target { address, protocol, port } = flow.to;
     let service = Service { protocol, port };
     let live: Vec<&DnsName> =
@@ -164,15 +191,10 @@ fn by_default(namespace: &Namespace, selected: &[Policy<'_>], rules: &Rules<'_>,
                 let asked = live.iter().find(|asked| matches(rule, asked))?;
                 Some(format!("{named} allows {asked}, but not {service}"))
             }
-            Rule::Allow(_) | Rule::Deny(_) | Rule::Resolve(_) | Rule::Pass(_) => None,
+            Rule::Allow(_) | Rule::Deny(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => None,
         }
     });
-    sentence::egress_default(namespace, own(selected), flow.to, nearest, live.first().copied())
-}
-
-/// How many policies of the namespace there are among these.
-pub(super) fn own(selected: &[Policy<'_>]) -> usize {
-    selected.iter().filter(|policy| policy.tier() == Tier::Namespace).count()
+    sentence::egress_default(namespace, isolating, flow.to, nearest, live.first().copied())
 }
 
 /// Whether the rule means the address. `except` narrows this rule only.

@@ -11,8 +11,8 @@ use super::outbound::{TCP, UDP, covering};
 use super::{Decision, Target};
 use crate::model::Subject;
 use crate::reason::Reason;
-use crate::tables::RuleName;
-use crate::tiers::Tier;
+use crate::tables::{RuleList, RuleName};
+use crate::tiers::{Policy, Reading, Tier};
 
 const TLS_PORT: u16 = 443;
 
@@ -26,6 +26,35 @@ pub(super) struct Service {
 /// A rule as people say it.
 #[derive(Clone, Copy)]
 pub(super) struct Named<'a>(pub(super) &'a RuleName);
+
+/// How many policies of the namespace select a workload.
+#[derive(Clone, Copy)]
+pub(super) struct Isolating {
+    /// Those that count.
+    enforced: usize,
+    audited: usize,
+}
+
+impl Isolating {
+    pub(super) fn of(selected: &[Policy<'_>], reading: Reading) -> Self {
+        let own = || selected.iter().filter(|policy| policy.tier() == Tier::Namespace);
+        let enforced = own().filter(|policy| policy.counts(reading)).count();
+        Self { enforced, audited: own().count() - enforced }
+    }
+}
+
+/// What is applied lets it pass, and what is audited would not: by a rule, or by the isolation of a policy.
+pub(super) fn audited(applied: Decision, strict: Decision, isolation: Option<RuleName>) -> Decision {
+    let (rule, grounds) = match strict.reason {
+        Reason::DeniedByCidr => (strict.rule, strict.text),
+        _ => {
+            let by = isolation.as_ref().map(|rule| format!("{} would deny it: ", Named(rule)));
+            (isolation, by.unwrap_or_default() + &strict.text)
+        }
+    };
+    let text = format!("{}, but audited {grounds}", applied.text);
+    Decision { reason: Reason::Audited, rule, text, mend: strict.mend, ..applied }
+}
 
 pub(super) fn sealed(subject: &Subject) -> Decision {
     Decision::deny(
@@ -79,12 +108,12 @@ pub(super) fn name_expired(asked: &DnsName, rule: &RuleName, address: IpAddr) ->
 
 pub(super) fn egress_default(
     namespace: &Namespace,
-    policies: usize,
+    isolating: Isolating,
     to: Target,
     nearest: Option<String>,
     asked: Option<&DnsName>,
 ) -> Decision {
-    let mut text = format!("no rule allows {to}, and {}", isolation(namespace, policies));
+    let mut text = format!("no rule allows {to}, and {}", isolation(namespace, isolating));
     if let Some(nearest) = nearest {
         text = format!("{text}; {nearest}");
     }
@@ -98,12 +127,12 @@ pub(super) fn egress_default(
 
 pub(super) fn name_default(
     namespace: &Namespace,
-    policies: usize,
+    isolating: Isolating,
     asked: &DnsName,
     service: Service,
     nearest: Option<String>,
 ) -> Decision {
-    let mut text = format!("no rule allows {service} of {asked}, and {}", isolation(namespace, policies));
+    let mut text = format!("no rule allows {service} of {asked}, and {}", isolation(namespace, isolating));
     if let Some(nearest) = nearest {
         text = format!("{text}; {nearest}");
     }
@@ -149,11 +178,14 @@ pub(super) fn ingress_default(namespace: &Namespace, shared: Option<&Network>, s
     Decision::deny(Reason::DeniedByDefault, text, mend)
 }
 
-fn isolation(namespace: &Namespace, policies: usize) -> String {
-    match policies {
-        0 => format!("no policy selects the workload while `egressDefault` of `{}` is Deny", namespace.name),
-        1 => "the policy that selects the workload isolates it".to_owned(),
-        more => format!("the {more} policies that select the workload isolate it"),
+fn isolation(namespace: &Namespace, isolating: Isolating) -> String {
+    match isolating {
+        Isolating { enforced: 0, audited } => {
+            let policy = if audited == 0 { "policy" } else { "enforced policy" };
+            format!("no {policy} selects the workload while `egressDefault` of `{}` is Deny", namespace.name)
+        }
+        Isolating { enforced: 1, .. } => "the policy that selects the workload isolates it".to_owned(),
+        Isolating { enforced, .. } => format!("the {enforced} policies that select the workload isolate it"),
     }
 }
 
@@ -191,6 +223,7 @@ fn host(address: IpAddr) -> String {
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.kind {
+            _ if self.0.list == RuleList::Isolation => write!(f, "`{}`", self.0),
             Kind::ClusterEgressPolicy => write!(f, "admin rule `{}`", self.0),
             Kind::EgressPolicy | Kind::Network | Kind::Namespace | Kind::ExposedApp => write!(f, "rule `{}`", self.0),
         }

@@ -49,6 +49,7 @@ fn tables_say_what_decide_says() {
         Reason::AllowedByCidr,
         Reason::AllowedByName,
         Reason::AllowedByDefault,
+        Reason::Audited,
         Reason::EdgeOnly,
         Reason::SameNetwork,
         Reason::Probe,
@@ -61,7 +62,7 @@ fn tables_say_what_decide_says() {
     ] {
         assert!(reasons.contains(&reason), "no case came to {reason:?}");
     }
-    for reason in [Reason::DeniedByCidr, Reason::AllowedByCidr, Reason::AllowedByName] {
+    for reason in [Reason::DeniedByCidr, Reason::AllowedByCidr, Reason::AllowedByName, Reason::Audited] {
         for kind in [Kind::ClusterEgressPolicy, Kind::EgressPolicy] {
             assert!(seen.contains(&(reason, Some(kind))), "no case came to {reason:?} by {kind}");
         }
@@ -161,7 +162,7 @@ impl Simulation {
         let name = got.name.and_then(|name| self.ledger.name(name));
         wanted.reason == got.reason
             && wanted.allowed == got.reason.passes()
-            && wanted.mend.is_some() != wanted.allowed
+            && wanted.mend.is_some() == (!wanted.allowed || wanted.reason == Reason::Audited)
             && (got.reason == Reason::NameExpired || (wanted.rule.as_ref() == rule && wanted.name.as_ref() == name))
     }
 

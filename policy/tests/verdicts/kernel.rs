@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use policy::ledger::{Changes, Slots};
 use policy::model::Node;
 use policy::reason::Reason;
-use policy::tables::{Action, ClassId, Generation, NameId, NamesFirst, PolicyId, PolicyRef, RuleEntry, RuleId};
+use policy::tables::{Action, Audit, ClassId, Generation, NameId, NamesFirst, PolicyId, PolicyRef, RuleEntry, RuleId};
 use policy::tiers::Tier;
 use policy::{Origin, Target};
 
@@ -108,15 +108,23 @@ impl Kernel {
             (Action::Undecided, _) => Asked::All,
             (_, NamesFirst::Admin) => Asked::Admin,
             (_, NamesFirst::None) => Asked::None,
+            (_, NamesFirst::All) => Asked::All,
         });
-        let named = self.by_name(workload, to, now, asked);
+        let (named, by_admin) = self.by_name(workload, to, now, asked);
+        let audit = answer.and_then(|line| line.audit);
+        let audited = |audit: Audit, name| Verdict { reason: Reason::Audited, rule: audit.rule, name };
+        let undecided = answer.is_none_or(|line| line.action == Action::Undecided);
         if named.reason == Reason::AllowedByName {
-            return named;
+            let above = audit.filter(|audit| audit.tier == Tier::Admin || (undecided && !by_admin));
+            return above.map_or(named, |audit| audited(audit, named.name));
         }
         match answer.map(|line| (line.action, line.rule)) {
             Some((Action::Deny, rule)) => Verdict { reason: Reason::DeniedByCidr, rule, name: None },
-            Some((Action::Allow, RuleId::DEFAULT)) => no_rule(Reason::AllowedByDefault),
-            Some((Action::Allow, rule)) => Verdict { reason: Reason::AllowedByCidr, rule, name: None },
+            Some((Action::Allow, rule)) => match (audit, rule) {
+                (Some(audit), _) => audited(audit, None),
+                (None, RuleId::DEFAULT) => no_rule(Reason::AllowedByDefault),
+                (None, rule) => Verdict { reason: Reason::AllowedByCidr, rule, name: None },
+            },
             Some((Action::Undecided, _)) | None => named,
         }
     }
@@ -158,10 +166,11 @@ impl Kernel {
         matching.max_by_key(|line| line.protocol.map_or(64, |_| 72 + line.ports.length))
     }
 
-    fn by_name(&self, workload: Workload, to: Target, now: u64, asked: Asked) -> Verdict {
+    /// The verdict, and whether a rule of the admin tier gave it.
+    fn by_name(&self, workload: Workload, to: Target, now: u64, asked: Asked) -> (Verdict, bool) {
         let mut verdict = Verdict { reason: Reason::DeniedByDefault, rule: RuleId::DEFAULT, name: None };
         if asked == Asked::None {
-            return verdict;
+            return (verdict, false);
         }
         let slots = self.learned.get(&(workload.id, to.address)).copied().unwrap_or_default();
         for slot in slots.into_iter().flatten() {
@@ -178,12 +187,12 @@ impl Kernel {
                     verdict = found(Reason::NameExpired);
                 }
             } else if admin {
-                return found(Reason::AllowedByName);
+                return (found(Reason::AllowedByName), true);
             } else if verdict.reason != Reason::AllowedByName {
                 verdict = found(Reason::AllowedByName);
             }
         }
-        verdict
+        (verdict, false)
     }
 
     fn by_address(&self, policy: PolicyId, class: ClassId, protocol: u8, port: u16) -> Option<&RuleEntry> {

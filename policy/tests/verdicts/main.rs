@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "all of this crate is tests, its builders included")]
 
 mod admin;
+mod audit;
 mod draw;
 mod equivalence;
 mod golden;

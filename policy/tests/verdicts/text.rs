@@ -2,7 +2,7 @@
 
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
-    AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels,
+    AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels, Mode,
     NAMESPACE_NAME_LABEL, NameRule, Namespace, PortRange, Ports, Protocol, Route, Tls,
 };
 use ipnetwork::IpNetwork;
@@ -45,14 +45,21 @@ pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
 pub(crate) fn policy(namespace: &str, own: &str, selector: &str, rules: &str) -> EgressPolicy {
     let Lists { deny, allow, pass } = lists(rules);
     assert!(pass.is_empty(), "only the admin tier passes on");
-    EgressPolicy { namespace: name(namespace), name: name(own), selector: labels(selector).into(), deny, allow }
+    EgressPolicy {
+        namespace: name(namespace),
+        name: name(own),
+        selector: labels(selector).into(),
+        mode: Mode::Enforce,
+        deny,
+        allow,
+    }
 }
 
 /// The same for the admin tier, with `pass 10.0.0.0/8 tcp/443` too.
 pub(crate) fn admin(own: &str, namespaces: &str, selector: &str, rules: &str) -> ClusterEgressPolicy {
     let Lists { deny, allow, pass } = lists(rules);
     let (namespace_selector, selector) = (labels(namespaces).into(), labels(selector).into());
-    ClusterEgressPolicy { name: name(own), namespace_selector, selector, deny, allow, pass }
+    ClusterEgressPolicy { name: name(own), namespace_selector, selector, mode: Mode::Enforce, deny, allow, pass }
 }
 
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::{DnsName, DomainPattern};
 use config::resource::{
-    AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression, Gateway,
+    AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression, Gateway, Mode,
     NameRule, Namespace, Network, PortRange, Ports, Protocol, Requirement, Selector, Snat, WorkloadTraffic, selects,
 };
 use ipnetwork::IpNetwork;
@@ -223,6 +223,7 @@ fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
         namespace: name(draw.of(&["shop", "shop", "bank"])),
         name: name(own),
         selector: selector(draw),
+        mode: mode(draw),
         deny: if draw.one_in(2) { Vec::new() } else { draw.some(3, cidr_rule) },
         allow: draw.some(4, allow_rule),
     }
@@ -239,10 +240,15 @@ fn any_cluster_policy(draw: &mut Draw, own: &str) -> ClusterEgressPolicy {
         ]))
         .into(),
         selector: selector(draw),
+        mode: mode(draw),
         deny: if draw.one_in(2) { Vec::new() } else { draw.some(2, cidr_rule) },
         allow: draw.some(2, allow_rule),
         pass: draw.some(1, cidr_rule),
     }
+}
+
+fn mode(draw: &mut Draw) -> Mode {
+    draw.of(&[Mode::Enforce, Mode::Enforce, Mode::Audit])
 }
 
 fn allow_rule(draw: &mut Draw) -> AllowRule {

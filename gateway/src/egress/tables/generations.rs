@@ -17,6 +17,8 @@ const NUMBER_BITS: u32 = 32;
 /// Flags of a rule, see `gateway/bpf/tables.h`.
 const RULE_ADMIN: u8 = 1;
 const RULE_ADMIN_NAMES: u8 = 2;
+const RULE_ALL_NAMES: u8 = 4;
+const RULE_AUDIT_ADMIN: u8 = 8;
 
 /// What a generation is in the kernel, sorted.
 struct Lines {
@@ -132,6 +134,9 @@ fn rule_line(rule: &RuleEntry) -> (l::RuleKey, l::Rule) {
     let names = match rule.names {
         NamesFirst::None => 0,
         NamesFirst::Admin => RULE_ADMIN_NAMES,
+        NamesFirst::All => RULE_ALL_NAMES,
     };
-    (key, l::Rule { action: rule.action as u8, flags: admin | names, pad: [0; 2], rule: rule.rule.0 })
+    let above = if rule.audit.is_some_and(|audit| audit.tier == Tier::Admin) { RULE_AUDIT_ADMIN } else { 0 };
+    let audit = rule.audit.map_or(0, |audit| audit.rule.0);
+    (key, l::Rule { action: rule.action as u8, flags: admin | names | above, pad: [0; 2], rule: rule.rule.0, audit })
 }

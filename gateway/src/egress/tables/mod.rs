@@ -1,6 +1,6 @@
 //! The door to the kernel's tables (`bpf/tables.h`).
 //!
-//! Everything is pinned below `<bpffs>/v1/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
+//! Everything is pinned below `<bpffs>/v2/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
 //! there is another build's, and is refused, while its programs go on as they are. [`Tables::open`] reuses what is
 //! pinned, so that flows, learned names and policies outlive the daemon.
 //!
@@ -36,7 +36,7 @@ use crate::sys::bpf_test_run::test_run;
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.bpf.o"));
 
 /// The number of the maps' layout; a change of any struct or key in `bpf/tables.h` raises it.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// How long a closed TCP connection's entry waits for late segments.
 const CLOSED_IDLE: Duration = Duration::from_secs(10);
@@ -218,7 +218,7 @@ impl Tables {
         fs::remove_dir_all(&self.folder).map_err(|source| AttachError::Pin { path: self.folder.clone(), source })
     }
 
-    /// Where the pins lie: `<bpffs>/v1`.
+    /// Where the pins lie: `<bpffs>/v2`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
