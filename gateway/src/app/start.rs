@@ -183,7 +183,7 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     let node = tokio::runtime::Handle::current();
     let resolution: Arc<dyn Resolution> = Arc::new(names);
     let _dns = dns::Server::start(&gate.service, node, resolution, limits).await?;
-    watching::start(&gate);
+    let mut watching = watching::start(&gate);
     drop(restoring);
     tracing::info!(socket = %socket.path().display(), "ready");
 
@@ -198,6 +198,7 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     }
     // The socket's file goes with the server.
     let _ = serving.await;
+    watching.shutdown().await;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use config::api::{ConditionState, DetachRequest, Verdict};
 use config::resource::Protocol;
 use policy::{Listener, Node};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::gate::Gate;
@@ -27,12 +28,14 @@ use crate::telemetry::metrics;
 /// Others' deletions are put back within this.
 const UPKEEP: Duration = Duration::from_secs(1);
 
-/// Starts the tasks; they end with the runtime.
-pub(crate) fn start(gate: &Arc<Gate>) {
-    tokio::spawn(events(Arc::clone(gate)));
-    tokio::spawn(upkeep(Arc::clone(gate)));
-    tokio::spawn(segmentation(Arc::clone(gate)));
-    tokio::spawn(node(Arc::clone(gate)));
+/// Starts the tasks. They are to be ended before the runtime, whose clock they use.
+pub(crate) fn start(gate: &Arc<Gate>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(events(Arc::clone(gate)));
+    tasks.spawn(upkeep(Arc::clone(gate)));
+    tasks.spawn(segmentation(Arc::clone(gate)));
+    tasks.spawn(node(Arc::clone(gate)));
+    tasks
 }
 
 async fn events(gate: Arc<Gate>) {
