@@ -43,7 +43,8 @@ struct packet {
 	__u8 mac_source[MAC_LENGTH];
 	__u8 mac_destination[MAC_LENGTH];
 	__u8 answer; /* ARP or ND for the edge's address: to be answered here */
-	__u8 pad[2];
+	__u8 atomic; /* a whole packet with a fragment header (RFC 6946) */
+	__u8 pad;
 };
 
 #define TCP_FIN 1
@@ -137,6 +138,12 @@ static __always_inline __u8 icmp6_kind(__u8 type)
 	}
 }
 
+/* An echo's id as flows have it: not 0, so that the side that asks is always told from the other. */
+static __always_inline __be16 echo_key(__be16 id)
+{
+	return id ? id : 0xffff;
+}
+
 static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p)
 {
 	__u8 h[8];
@@ -146,8 +153,9 @@ static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p)
 	p->icmp_code = h[1];
 	p->icmp_kind = p->protocol == IPPROTO_ICMP ? icmp4_kind(h[0]) : icmp6_kind(h[0]);
 	__builtin_memcpy(&p->echo_id, h + 4, 2);
+	p->echo_id = echo_key(p->echo_id);
 	/* what is judged by its inside must be whole (RFC 6980 for ND) */
-	if (p->fragment && p->icmp_kind != ICMP_ASKS && p->icmp_kind != ICMP_ANSWERS)
+	if ((p->fragment || p->atomic) && p->icmp_kind != ICMP_ASKS && p->icmp_kind != ICMP_ANSWERS)
 		return REASON_MALFORMED;
 	return 0;
 }
@@ -275,13 +283,11 @@ static __always_inline __u8 parse_ipv6(struct __sk_buff *skb, struct packet *p)
 			return REASON_MALFORMED;
 		next = bpf_ntohl(h[0]) >> 24;
 		offset = bpf_ntohl(h[0]) & 0xfff8;
-		/* one with neither offset nor more to come is a whole packet (RFC 6946) */
 		p->fragment = offset ? FRAGMENT_LATER : bpf_ntohl(h[0]) & 1 ? FRAGMENT_FIRST : FRAGMENT_NONE;
 		p->fragment_id = h[1];
+		p->atomic = p->fragment == FRAGMENT_NONE;
 		at += sizeof(h);
 		left -= sizeof(h);
-		if (next == IPPROTO_ICMPV6 && p->fragment == FRAGMENT_NONE)
-			p->fragment = FRAGMENT_FIRST; /* so that ND in it is refused (RFC 6980) */
 	}
 	if (is_extension_header(next))
 		return REASON_UNSUPPORTED;

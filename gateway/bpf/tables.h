@@ -139,7 +139,7 @@ struct flow_key {
 	__u32 workload;
 	struct address local;
 	struct address remote;
-	__be16 local_port; /* ICMP echo: the id, on the side that asks */
+	__be16 local_port; /* ICMP echo: the id, on the side that asks; 65535 stands for 0, which is the other side's */
 	__be16 remote_port;
 	__u8 protocol;
 	__u8 pad[3];

@@ -24,7 +24,8 @@
  *   3 from tg0 to an exposed port: `from_service` does it, as redirect_peer skips this;
  *     the node's own connections, if it probes                                            pass, else drop
  *     anybody else to an exposed port                                                     drop
- *   4 ARP, ND; RA and DHCP from the router's side of an External network                  pass
+ *   4 ARP, ND, if they claim no address of the workload's; RA, and DHCP from a server's port
+ *     to a client's, from the router's side of an External network                        pass
  *     other multicast                                                                     drop
  *   5 admin tier                                                                          (no such policies yet)
  *   6 ingress policies
@@ -165,7 +166,7 @@ static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct work
 	if (p->icmp_kind == ICMP_ND)
 		return nd_to_workload(skb, p, is_from_router_side(skb, w)); /* 4 */
 	if (is_dhcp_server(p)) /* 4 */
-		return is_from_router_side(skb, w) ? REASON_SEGMENT_CONTROL : REASON_ROGUE_SERVER;
+		return is_for_dhcp_client(p) && is_from_router_side(skb, w) ? REASON_SEGMENT_CONTROL : REASON_ROGUE_SERVER;
 	if (p->icmp_kind == ICMP_MLD) /* 4 */
 		return p->icmp_type == 130 && p->hop_limit == 1 ? REASON_SEGMENT_CONTROL : REASON_MULTICAST;
 	if (p->multicast)

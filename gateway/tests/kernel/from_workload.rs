@@ -353,4 +353,11 @@ fn fragments_follow_their_first() {
     assert_eq!(node.sends(&out_multicast(&nd)), Malformed, "ND is never fragmented");
     let dns = [udp(4000, 53), vec![0; 52]].concat();
     assert_eq!(node.sends(&piece(5, 0, true, &dns, false)), Unsupported, "nor is DNS");
+
+    let ping = |offset, payload: &[u8]| {
+        let knobs = Knobs { fragment: Some((offset, false)), id: 6, ..Knobs::default() };
+        out(&packet(OWN6, FAR6, ICMPV6, knobs, payload))
+    };
+    assert_eq!(node.sends(&ping(0, &echo(128, 9))), AllowedByCidr, "a whole echo with a fragment header");
+    assert_eq!(node.sends(&ping(64, &[0; 32])), FragmentUnknown, "nothing follows a whole packet");
 }

@@ -80,7 +80,7 @@ pub(crate) fn ifindex(device: &str) -> u32 {
     ip(&format!("-o link show {device}")).split(':').next().unwrap().trim().parse().unwrap()
 }
 
-fn unshare_network() {
+pub(crate) fn unshare_network() {
     // SAFETY: moves this thread alone into a new network namespace.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "the tests need root");
 }

@@ -186,7 +186,11 @@ fn what_comes_before_policies() {
          udp ff02::fb 5353    | | multicast       |
          tcp 127.0.0.1 80     | | malformed       |
          tcp ::1 80           | | malformed       |
-         tcp ::ffff:10.0.0.1 80 | | malformed     |",
+         tcp ::ffff:10.0.0.1 80 | | malformed     |
+         tcp 240.0.0.1 80     | | malformed       |
+         udp ff01::1 5353     | | malformed       |
+         tcp 169.254.77.1 8443 | | node-address   |
+         tcp fe80::77 8443    | | node-address    |",
     );
     check(Fallback::Deny, &[], "tcp 192.0.2.1 443 | | denied-by-default |");
 }
