@@ -291,6 +291,7 @@ impl Enforcement {
             flow_quota: self.flow_quota,
             mac: workload.mac,
             gateway_mac: port.bridge_mac,
+            bridge: network.and_then(super::uplink::bridge_of),
         };
         self.tables.switch(port.ifindex, &entry)?;
         // Addresses after the entry: until they are there, everything the workload sends counts as spoofed.

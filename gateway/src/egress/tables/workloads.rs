@@ -9,7 +9,7 @@ use policy::tables::PolicyId;
 use super::layout as l;
 use super::{InTable, TableError, Tables};
 use crate::sys::bpf::boot_time;
-use crate::workload::{Address, Mac, WorkloadId};
+use crate::workload::{Address, Mac, WorkloadId, is_link_local};
 
 /// All that the programs know of a workload. Written whole, in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct WorkloadEntry {
     pub mac: Mac,
     /// Whom it sees as sender of frames from the service namespace: the bridge.
     pub gateway_mac: Mac,
+    /// Device of the bridge, if this node routes for its network without NAT: then its packets may skip the node's stack.
+    pub bridge: Option<u32>,
 }
 
 const SEALED: u32 = 1;
@@ -74,6 +76,7 @@ impl Tables {
     pub fn forget_device(&self, ifindex: u32) -> Result<(), TableError> {
         self.workloads.remove(&ifindex).in_table("workloads")?;
         self.addresses.become_exactly(&BTreeMap::new(), |key, _| key.ifindex == ifindex).in_table("addresses")?;
+        self.routed.become_exactly(&BTreeMap::new(), |_, device| *device == ifindex).in_table("routed")?;
         self.handles.become_exactly(&BTreeMap::new(), |_, h| h.ifindex == ifindex).in_table("handles")
     }
 
@@ -91,6 +94,9 @@ impl Tables {
             .map(|a| (l::PortAddress { ifindex, address: l::address(a.address) }, l::address(a.handle)));
         let handles = addresses.iter().map(|a| (l::address(a.handle), handle(a))).collect();
         self.addresses.become_exactly(&own.collect(), |key, _| key.ifindex == ifindex).in_table("addresses")?;
+        let routed = addresses.iter().filter(|a| entry.bridge.is_some() && !is_link_local(a.address));
+        let routed = routed.map(|a| (l::address(a.address), ifindex)).collect();
+        self.routed.become_exactly(&routed, |_, device| *device == ifindex).in_table("routed")?;
         let mine = |_: &l::Address, h: &l::Handle| h.ifindex == ifindex || h.workload == entry.id.0;
         self.handles.become_exactly(&handles, mine).in_table("handles")
     }
@@ -118,6 +124,7 @@ impl Tables {
         self.workloads.remove_all(&devices).in_table("workloads")?;
         let none = BTreeMap::new();
         self.addresses.become_exactly(&none, |key, _| devices.contains(&key.ifindex)).in_table("addresses")?;
+        self.routed.become_exactly(&BTreeMap::new(), |_, device| devices.contains(device)).in_table("routed")?;
         self.handles.become_exactly(&BTreeMap::new(), |_, h| h.workload == number).in_table("handles")?;
         self.exposed.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("exposed")?;
         self.learned.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("learned")?;
@@ -149,6 +156,7 @@ fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
         flow_quota: entry.flow_quota,
         mac: entry.mac.0,
         gateway_mac: entry.gateway_mac.0,
+        bridge: entry.bridge.unwrap_or(0),
         stamp_again: stamp,
     }
 }
@@ -176,5 +184,6 @@ fn from_kernel(entry: l::Workload) -> WorkloadEntry {
         flow_quota: entry.flow_quota,
         mac: Mac(entry.mac),
         gateway_mac: Mac(entry.gateway_mac),
+        bridge: Some(entry.bridge).filter(|ifindex| *ifindex != 0),
     }
 }
