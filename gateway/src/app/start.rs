@@ -264,6 +264,7 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
         InstallError::Store(error) => StartError::Store(error),
     })?;
     reload::in_place(|| gate.enforcement.forget_strangers(&desired))?;
+    watching::look_at_uplink(gate).await;
     let (prepared, problems) = gate.edge.check_accepted(&endpoints::edge_config(&desired));
     problems.iter().for_each(|problem| tracing::warn!("{problem}"));
     gate.edge.install(prepared);

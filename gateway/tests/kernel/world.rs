@@ -251,6 +251,7 @@ pub(crate) fn entry(id: u32) -> WorkloadEntry {
         flow_quota: 100,
         mac: MAC,
         gateway_mac: GATEWAY_MAC,
+        bridge: None,
     }
 }
 
