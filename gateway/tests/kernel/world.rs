@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use gateway::egress::attach::Program;
 use gateway::egress::tables::Tables;
 use gateway::egress::tables::names::LearnedSlot;
-use gateway::egress::tables::workloads::WorkloadEntry;
+use gateway::egress::tables::workloads::{PortAddresses, WorkloadEntry};
 use gateway::settings::Limits;
 use gateway::sys::bpf::boot_time;
 use gateway::workload::{Address, Mac, WorkloadId};
@@ -182,7 +182,7 @@ impl Node {
             address(format!("fd00:1::{last}"), format!("fd74:6769::{number}:1")),
             address(format!("fe80::{last}"), format!("fd74:6769::{number}:2")),
         ];
-        self.tables.set_addresses(device, entry, &own).unwrap();
+        self.tables.set_addresses(&[PortAddresses { ifindex: device, entry: *entry, addresses: &own }]).unwrap();
     }
 
     /// Takes `entry` into use as it is.
