@@ -50,6 +50,14 @@ struct packet {
 	__u8 pad;
 };
 
+/* The common header of SCTP (RFC 9260, section 3.1); the kernel's headers for programs have none. */
+struct sctp_header {
+	__be16 source;
+	__be16 destination;
+	__be32 tag;
+	__be32 checksum;
+};
+
 #define TCP_FIN 1
 #define TCP_SYN 2
 #define TCP_RST 4
@@ -163,10 +171,23 @@ static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p)
 	return 0;
 }
 
+/* What a first fragment must hold, where that is more than the least there can be: 8 bytes. */
+static __always_inline __u32 header_length(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return sizeof(struct tcphdr);
+	case IPPROTO_SCTP:
+		return sizeof(struct sctp_header);
+	default:
+		return 0;
+	}
+}
+
 static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet *p, __u32 fragment_offset)
 {
-	if (p->fragment == FRAGMENT_LATER) /* one that reaches into the first's TCP header (RFC 1858) */
-		return p->protocol == IPPROTO_TCP && fragment_offset < sizeof(struct tcphdr) ? REASON_MALFORMED : 0;
+	if (p->fragment == FRAGMENT_LATER) /* one that reaches into the first's header (RFC 1858) */
+		return fragment_offset < header_length(p->protocol) ? REASON_MALFORMED : 0;
 	if (p->protocol == IPPROTO_TCP) {
 		struct tcphdr h;
 		if (p->l4_length < sizeof(h) || bpf_skb_load_bytes(skb, p->l4, &h, sizeof(h)))
@@ -186,6 +207,14 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 		p->source_port = h.source;
 		p->destination_port = h.dest;
 		p->l4_header = sizeof(h);
+		return 0;
+	}
+	if (p->protocol == IPPROTO_SCTP) {
+		struct sctp_header h;
+		if (p->l4_length < sizeof(h) || bpf_skb_load_bytes(skb, p->l4, &h, sizeof(h)))
+			return REASON_MALFORMED;
+		p->source_port = h.source;
+		p->destination_port = h.destination;
 		return 0;
 	}
 	if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6) {

@@ -193,12 +193,13 @@ fn protocol(number: u8) -> String {
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
         58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
         other => other.to_string(),
     }
 }
 
 fn endpoint(address: IpAddr, port: u16, protocol: u8) -> Endpoint {
-    Endpoint { address, port: matches!(protocol, 6 | 17).then_some(port) }
+    Endpoint { address, port: matches!(protocol, 6 | 17 | 132).then_some(port) }
 }
 
 /// A time since boot on the wall clock.
