@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use integration::namespace::Namespace;
 use integration::sys::socket::connect_and_reset;
 
 use crate::lane::{Lane, SINK, TCP_PORT};
@@ -20,10 +21,15 @@ pub(crate) struct Client<'a> {
     lane: &'a Lane,
 }
 
+/// Accepts connections in a sink, and closes them.
+pub(crate) fn listen(sink: &Namespace) {
+    let listener = sink.enter(|| TcpListener::bind((SINK, TCP_PORT))).expect("a listener in the sink");
+    thread::spawn(move || listener.incoming().for_each(drop));
+}
+
 impl<'a> Client<'a> {
     pub(crate) fn new(lane: &'a Lane) -> Self {
-        let listener = lane.sink.enter(|| TcpListener::bind((SINK, TCP_PORT))).expect("a listener in the sink");
-        thread::spawn(move || listener.incoming().for_each(drop));
+        listen(&lane.sink);
         Self { lane }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use integration::daemon::{Daemon, Settings};
 use integration::frame::Mac;
-use integration::manifests::{allow_cidrs, namespace, network, policy};
+use integration::manifests::{allow_cidrs, namespace, policy};
 use integration::namespace::Namespace;
 use integration::process::output_with_input;
 use integration::site::{Pod, pod};
@@ -60,16 +60,8 @@ impl Lane {
 
     /// A workload of a running gateway.
     pub(crate) fn tidegate() -> Self {
-        let (world, node, sink) = node_and_sink();
-        let settings = Settings {
-            upstreams: vec![SINK.into()],
-            listen: vec![([127, 0, 0, 1], 443).into()],
-            probes: false,
-            more: String::new(),
-        };
-        let daemon = Daemon::start(&world, &node, &settings);
-        let network = network("tenant", 100, "  egress: { snat: None }\n");
-        daemon.netctl().apply(&(network + &namespace("bench", "tenant") + &tidegate_rules()));
+        let Gateway { daemon, sink, world } = Gateway::start("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n");
+        daemon.netctl().apply(&(namespace("bench", "tenant") + &tidegate_rules()));
         let client = world.namespace("client", None);
         let path = client.path().to_str().expect("a path of the world is text").to_owned();
         daemon.netctl().ok(&["attach", "client", "-n", "bench", "--netns", &path]);
@@ -110,6 +102,32 @@ impl Lane {
             let entries = self.client.ip_json("neigh show 10.100.0.1");
             entries[0]["lladdr"].as_str()?.parse().ok()
         })
+    }
+}
+
+/// A running gateway with the network `tenant`, between its workloads and the sink.
+pub(crate) struct Gateway {
+    pub(crate) daemon: Daemon,
+    pub(crate) sink: Namespace,
+    pub(crate) world: World,
+}
+
+impl Gateway {
+    /// `subnets` are lines of the network's spec.
+    pub(crate) fn start(subnets: &str) -> Self {
+        let (world, node, sink) = node_and_sink();
+        let settings = Settings {
+            upstreams: vec![SINK.into()],
+            listen: vec![([127, 0, 0, 1], 443).into()],
+            probes: false,
+            more: String::new(),
+        };
+        let daemon = Daemon::start(&world, &node, &settings);
+        daemon.netctl().apply(&format!(
+            "apiVersion: tidegate.dev/v1alpha1\nkind: Network\nmetadata: {{ name: tenant }}\nspec:\n  subnets:\n{subnets}  \
+             gateway: Node\n  egress: {{ snat: None }}\n"
+        ));
+        Self { daemon, sink, world }
     }
 }
 

@@ -3,12 +3,14 @@
 //! 1. [`lane`] builds three worlds of one shape: client, node, sink.
 //! 2. [`packets`] sends 64-byte packets, [`bulk`] TCP of one and of eight connections, [`connects`] opens and closes
 //!    connections; each a slice of time at a time.
-//! 3. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 4. [`report`] prints the table and writes JSON.
+//! 3. [`attach`] times workloads that come to a node with few and with many others.
+//! 4. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 5. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
 
+mod attach;
 mod bulk;
 mod connects;
 mod lane;
@@ -20,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::TypedValueParser as _;
 use clap::{Parser, ValueEnum};
 
 use crate::lane::Lane;
@@ -32,6 +35,9 @@ struct Arguments {
     /// Measures one thing by itself.
     #[arg(long, value_enum, default_value_t = Only::Egress)]
     only: Only,
+    /// Workloads on the node when the last ones are attached.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(30..=1000).map(usize::from))]
+    workloads: usize,
     /// Slices for each lane and measurement.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=10_000))]
     slices: u32,
@@ -54,15 +60,31 @@ enum Only {
     Bulk,
     /// New TCP connections.
     Connects,
+    /// Attaching with few and with many workloads on the node.
+    Attach,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (slices, slice) = (arguments.slices, Duration::from_millis(arguments.slice_ms));
+    let wanted = |part| [Only::Egress, part].contains(&arguments.only);
+    let measurements = if arguments.only == Only::Attach { Vec::new() } else { beside_peers(slices, slice, wanted) };
+    let attaching = wanted(Only::Attach).then(|| attach::measure(arguments.workloads));
+    let report = Report::new(slices, slice, measurements, attaching);
+    print!("{report}");
+    match report.write(&arguments.json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {}: {error}", arguments.json.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What three lanes are compared in.
+fn beside_peers(slices: u32, slice: Duration, wanted: impl Fn(Only) -> bool) -> Vec<Measurement> {
     let lanes = [Lane::plain(), Lane::nftables(), Lane::tidegate()];
     let names = lanes.each_ref().map(|lane| lane.name);
-    let wanted = |part| [Only::Egress, part].contains(&arguments.only);
-
     let mut measurements = Vec::new();
     if wanted(Only::Packets) {
         let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::new).collect();
@@ -82,15 +104,7 @@ fn main() -> ExitCode {
         measurements.push(Measurement::new(connects::SUBJECT, &names, &rates));
     }
 
-    let report = Report::new(slices, slice, measurements);
-    print!("{report}");
-    match report.write(&arguments.json) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {}: {error}", arguments.json.display());
-            ExitCode::FAILURE
-        }
-    }
+    measurements
 }
 
 /// Rates by lane, each with one value a round. The first round warms up and is not counted.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::attach::Attaching;
 use crate::statistics::{Median, median, paired};
 
 /// Everything that was measured.
@@ -14,6 +15,7 @@ pub(crate) struct Report {
     slices: u32,
     slice: Duration,
     measurements: Vec<Measurement>,
+    attaching: Option<Attaching>,
 }
 
 /// Rates of all lanes, slice by slice.
@@ -41,8 +43,13 @@ struct Row {
 }
 
 impl Report {
-    pub(crate) fn new(slices: u32, slice: Duration, measurements: Vec<Measurement>) -> Self {
-        Self { slices, slice, measurements }
+    pub(crate) fn new(
+        slices: u32,
+        slice: Duration,
+        measurements: Vec<Measurement>,
+        attaching: Option<Attaching>,
+    ) -> Self {
+        Self { slices, slice, measurements, attaching }
     }
 
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
@@ -59,6 +66,7 @@ impl Report {
             "slices": self.slices,
             "sliceMs": self.slice.as_millis() as u64,
             "measurements": measurements,
+            "attaching": self.attaching.as_ref().map(Attaching::json),
         });
         std::fs::write(path, format!("{value:#}\n"))
     }
@@ -66,6 +74,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.measurements.is_empty() {
+            self.write_ratios(f)?;
+        }
+        self.attaching.as_ref().map_or(Ok(()), |attaching| attaching.fmt(f))
+    }
+}
+
+impl Report {
+    fn write_ratios(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = self.slice.as_millis();
         writeln!(
             f,

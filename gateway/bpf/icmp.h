@@ -42,21 +42,22 @@ CHECKED_ALONE int key_of_inner(struct __sk_buff *skb, struct packet *p, struct f
 		return 0;
 	__be16 ports[4]; /* of ICMP: type and code, sum, id */
 	__u32 at = load_inner(skb, p, k);
-	if (!at || bpf_skb_load_bytes(skb, at, ports, sizeof(ports)))
+	/* what follows the packet in its frame is no part of it */
+	if (!at || at + sizeof(ports) > p->l4 + p->l4_length || bpf_skb_load_bytes(skb, at, ports, sizeof(ports)))
 		return 0;
 	/* a router's error has the router's address, but it always goes to who sent the packet */
 	if (!same_address(&k->local, &p->destination))
 		return 0;
 	__u8 type = ports[0] & 0xff, kind;
-	if (k->protocol == IPPROTO_TCP || k->protocol == IPPROTO_UDP) {
+	if (k->protocol == IPPROTO_TCP || k->protocol == IPPROTO_UDP || k->protocol == IPPROTO_SCTP) {
 		k->local_port = ports[0];
 		k->remote_port = ports[1];
 	} else if (k->protocol == p->protocol) {
 		kind = p->family == FAMILY_IPV4 ? icmp4_kind(type) : icmp6_kind(type);
 		if (kind != ICMP_ASKS && kind != ICMP_ANSWERS)
 			return 0;
-		k->local_port = kind == ICMP_ASKS ? ports[2] : 0;
-		k->remote_port = kind == ICMP_ASKS ? 0 : ports[2];
+		k->local_port = kind == ICMP_ASKS ? echo_key(ports[2]) : 0;
+		k->remote_port = kind == ICMP_ASKS ? 0 : echo_key(ports[2]);
 	} else {
 		k->local_port = k->remote_port = 0;
 	}

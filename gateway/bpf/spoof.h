@@ -42,6 +42,13 @@ static __always_inline int is_dhcp_client(const struct packet *p)
 	return is_udp(p, 546, 547) && is_link_multicast6(&p->destination) && is_link_local6(&p->source);
 }
 
+/* What a server sends to a client's port; nothing else of a server is for a workload. */
+static __always_inline int is_for_dhcp_client(const struct packet *p)
+{
+	return p->family == FAMILY_IPV4 ? is_udp(p, 67, 68) : is_udp(p, 547, 546);
+}
+
+/* What a server sends, or who claims to be one. */
 static __always_inline int is_dhcp_server(const struct packet *p)
 {
 	if (p->protocol != IPPROTO_UDP || p->fragment == FRAGMENT_LATER)
@@ -195,6 +202,17 @@ CHECKED_ALONE __u8 arp_to_workload(struct __sk_buff *skb, struct packet *p)
 	return REASON_SEGMENT_CONTROL;
 }
 
+/* As with ARP: someone else's claim to an address of this workload would only break it. */
+static __always_inline int claims_own(struct __sk_buff *skb, struct packet *p)
+{
+	struct address target;
+	if (handle_of(p->ifindex, &p->source))
+		return 1;
+	if (p->icmp_type != 136 && !is_unspecified(&p->source)) /* neither an advertisement nor DAD */
+		return 0;
+	return !bpf_skb_load_bytes(skb, p->l4 + 8, &target, sizeof(target)) && handle_of(p->ifindex, &target);
+}
+
 CHECKED_ALONE __u8 nd_to_workload(struct __sk_buff *skb, struct packet *p, int from_router_side)
 {
 	if (!p)
@@ -206,6 +224,8 @@ CHECKED_ALONE __u8 nd_to_workload(struct __sk_buff *skb, struct packet *p, int f
 		return REASON_ROGUE_SERVER;
 	if (p->icmp_type == 133)
 		return REASON_MULTICAST; /* a workload is no router */
+	if (claims_own(skb, p))
+		return REASON_SPOOFED_ADDRESS;
 	__u32 options = p->icmp_type == 134 ? 16 : 24;
 	if (p->l4_length < options)
 		return REASON_MALFORMED;

@@ -3,7 +3,7 @@
 //! The view sorts by namespace and name, so that nothing depends on the order in which resources were given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::Name;
 use config::resource::{
@@ -24,11 +24,14 @@ pub struct Model<'a> {
     node: &'a Node,
 }
 
+/// Where a workload of an External network sees the edge. Nobody on the segment has them, and nothing listens there.
+pub const EDGE_ADDRESSES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(169, 254, 77, 1)), IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77))];
+
 /// What verdicts need to know of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Its own addresses: closed to workloads. Gateway addresses of networks, and those that the edge sends from, are
-    /// among them.
+    /// Its own addresses: closed to workloads, as [`EDGE_ADDRESSES`] are. Gateway addresses of networks are among them.
     pub addresses: BTreeSet<IpAddr>,
     /// Edge listeners on them: ordinary destinations.
     pub listeners: BTreeSet<Listener>,

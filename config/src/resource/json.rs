@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     API_VERSION, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp,
-    Expression, Gateway, Mode, Namespace, Network, PortRange, Ports, Protocol, Requirement, Resource, Selector, Snat,
-    Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
+    Expression, Gateway, Mode, Namespace, Network, PortRange, Ports, Requirement, Resource, Selector, Snat, Subnet,
+    Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
 };
 
 impl Resource {
@@ -193,11 +193,7 @@ fn insert_ports(spec: &mut Map<String, Value>, ports: &Ports) {
 }
 
 fn port_range(range: &PortRange) -> Value {
-    let protocol = match range.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-    };
-    let mut spec = object([("protocol", json!(protocol)), ("port", json!(range.first))]);
+    let mut spec = object([("protocol", json!(range.protocol)), ("port", json!(range.first))]);
     if range.last != range.first {
         spec.insert("endPort".to_owned(), json!(range.last));
     }

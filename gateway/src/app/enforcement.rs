@@ -301,6 +301,7 @@ impl Enforcement {
             flow_quota: self.flow_quota,
             mac: workload.mac,
             gateway_mac: port.bridge_mac,
+            bridge: network.and_then(super::uplink::bridge_of),
         };
         self.tables.switch(port.ifindex, &entry)?;
         Ok(entry)

@@ -33,6 +33,10 @@ fn errors_of_a_known_flow_reach_the_workload() {
         assert_eq!(node.receives(&into(&error(router, own, &foreign))), IcmpErrorUnknown, "not what it sent");
         let cut = into(&plain(router, own, icmp_number, &icmp(if icmp_number == ICMP { 3 } else { 1 }, 1, &[0; 12])));
         assert_eq!(node.receives(&cut), IcmpErrorUnknown);
+        let mut short = error(router, own, &sent);
+        let length = if icmp_number == ICMP { 2..4 } else { 4..6 };
+        short[length].copy_from_slice(&if icmp_number == ICMP { 28u16 } else { 8 }.to_be_bytes());
+        assert_eq!(node.receives(&into(&short)), IcmpErrorUnknown, "its quote stands behind the packet");
     }
     let udp = plain(OWN6, FAR6, UDP, &udp(4000, 5000));
     assert_eq!(node.sends(&out(&udp)), AllowedByCidr);

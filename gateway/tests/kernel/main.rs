@@ -7,6 +7,7 @@ mod admin;
 mod attaching;
 mod audit;
 mod errors;
+mod fast;
 mod flows;
 mod frames;
 mod from_service;

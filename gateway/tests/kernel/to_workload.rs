@@ -118,6 +118,53 @@ fn control_of_the_segment_passes_and_the_routers_from_its_side_only() {
 }
 
 #[test]
+fn nobody_claims_a_workloads_address_by_nd() {
+    let node = Node::new();
+    let other = Mac([2, 0, 0, 0, 0, 3]);
+    let to_all = |source, payload: &[u8]| into_multicast(&nd(source, "ff02::1", payload));
+    let advertisement = neighbour(136, 0x20, OWN6, Some((2, other)));
+    check(
+        &node,
+        vec![
+            ("advertisement of its address", to_all("fe80::9", &advertisement), SpoofedAddress),
+            ("unicast", into(&nd("fe80::9", OWN6, &advertisement)), SpoofedAddress),
+            ("DAD for it", to_all("::", &neighbour(135, 0, OWN6, None)), SpoofedAddress),
+            ("from it", to_all(OWN6, &neighbour(135, 0, GATEWAY6, None)), SpoofedAddress),
+            ("DAD for another", to_all("::", &neighbour(135, 0, "fd00:1::9", None)), SegmentControl),
+            ("a question for it", to_all("fe80::9", &neighbour(135, 0, OWN6, Some((1, other)))), SegmentControl),
+        ],
+    );
+}
+
+#[test]
+fn a_dhcp_servers_port_opens_the_clients_port_only() {
+    let mut node = Node::new();
+    let segment = ifindex("w1p");
+    node.tables.set_segments(&[(segment, NETWORK)].into()).unwrap();
+    node.change(|e| e.external = true);
+    for (far, own, server, client) in [(FAR4, OWN4, 67, 68), (FAR6, OWN6, 547, 546)] {
+        let from = |source, to| into(&plain(far, own, UDP, &udp(source, to)));
+        assert_eq!(node.receives_by(&from(server, client), segment), SegmentControl);
+        assert_eq!(node.receives_by(&from(server, 5001), segment), RogueServer, "no policy allows that port");
+        assert_eq!(node.receives_by(&from(4000, client), segment), RogueServer);
+    }
+}
+
+#[test]
+fn who_asks_an_echo_is_told_apart_whatever_its_id() {
+    let node = Node::new();
+    for (own, far, icmp, asks, answers) in [(OWN4, FAR4, ICMP, 8, 0), (OWN6, FAR6, ICMPV6, 128, 129)] {
+        assert_eq!(node.sends(&out(&plain(own, far, icmp, &echo(asks, 0)))), AllowedByCidr);
+        assert_eq!(node.receives(&into(&plain(far, own, icmp, &echo(asks, 0)))), DeniedByDefault, "an echo back");
+        assert_eq!(node.receives(&into(&plain(far, own, icmp, &echo(answers, 0)))), KnownFlow);
+        let quote = plain(own, far, icmp, &echo(asks, 0));
+        let kind = if icmp == ICMP { 3 } else { 1 };
+        let error = into(&plain(far, own, icmp, &super::frames::icmp(kind, 0, &[&[0; 4], &quote[..]].concat())));
+        assert_eq!(node.receives(&error), IcmpErrorOfFlow);
+    }
+}
+
+#[test]
 fn the_same_network_passes_where_it_is_open() {
     let mut node = Node::new();
     ip("link add w2 type veth peer name w2p");

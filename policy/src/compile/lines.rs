@@ -1,7 +1,7 @@
 //! The rules of one (policy, class) to lines of the port trie.
 //!
-//! The port space of TCP and of UDP is cut where a rule begins or ends. In each piece the admin tier wins over the namespace's, a
-//! deny over every allow of its tier, and
+//! The port space of each protocol is cut where a rule begins or ends. In each piece the admin tier wins over the
+//! namespace's, a deny over every allow of its tier, and
 //! the first-listed rule of the winning kind is named. Equal pieces are joined, and cut again into prefixes; what the
 //! line without protocol already answers is left out.
 
@@ -65,7 +65,7 @@ pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], standi
         audit,
     };
     let mut entries = vec![entry(None, ALL_PORTS, any)];
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
+    for protocol in Protocol::ALL {
         let pieces = pieces(protocol, &by_rank, standing);
         let blocks = fewest(&pieces, any);
         entries.extend(blocks.into_iter().map(|(ports, answer)| entry(Some(protocol.number()), ports, answer)));

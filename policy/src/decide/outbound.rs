@@ -15,6 +15,7 @@ use crate::tiers::{Policy, Reading, Rule, Tier};
 const DNS_PORT: u16 = 53;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+pub(super) const SCTP: u8 = 132;
 
 /// The verdict on a new flow from a workload. Steps that look at frames rather than at flows (spoofing, known flows,
 /// the segment's control) are the kernel's alone; their numbers are kept.
@@ -45,7 +46,8 @@ pub(super) fn decide(model: &Model<'_>, flow: &Outbound<'_>) -> Decision {
     if port == DNS_PORT && (protocol == TCP || protocol == UDP) {
         return Decision::allow(Reason::Dns, "DNS, whatever the server, is answered by the gateway itself"); // 5
     }
-    if model.node().addresses.contains(&address) && !model.node().listens(address, protocol, port) {
+    let own = model.node().addresses.contains(&address) && !model.node().listens(address, protocol, port);
+    if own || model::EDGE_ADDRESSES.contains(&address) {
         return sentence::node_address(flow.to); // 5
     }
 
@@ -213,11 +215,18 @@ pub(super) fn matches(rule: &NameRule, asked: &DnsName) -> bool {
     rule.names.iter().any(|pattern| pattern.matches(asked))
 }
 
-/// RFC 6890: "this network", loopback, and IPv4 inside IPv6 where no such packet may be.
+/// RFC 6890: "this network", loopback, the reserved block, and IPv4 inside IPv6 where no such packet may be; RFC 4291
+/// and 7346: groups that stay inside an interface.
 fn off_wire(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.octets()[0] == 0,
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.to_ipv4_mapped().is_some(),
+        IpAddr::V4(v4) => {
+            let first = v4.octets()[0];
+            v4.is_loopback() || first == 0 || (first >= 240 && !v4.is_broadcast())
+        }
+        IpAddr::V6(v6) => {
+            let narrow = v6.is_multicast() && v6.segments()[0] & 0xf < 2;
+            v6.is_loopback() || v6.is_unspecified() || v6.to_ipv4_mapped().is_some() || narrow
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use config::names::DnsName;
 use config::resource::{CidrRule, Kind, Namespace, Network};
 
-use super::outbound::{TCP, UDP, covering};
+use super::outbound::{SCTP, TCP, UDP, covering};
 use super::{Decision, Target};
 use crate::model::Subject;
 use crate::reason::Reason;
@@ -191,7 +191,7 @@ fn isolation(namespace: &Namespace, isolating: Isolating) -> String {
 
 /// Where TLS could prove the name, the manifest must say that it is not asked for.
 fn add_names(namespace: &Namespace, asked: &DnsName, service: Service) -> String {
-    let tls = service.port == TLS_PORT || (service.protocol != TCP && service.protocol != UDP);
+    let tls = service.port == TLS_PORT || ![TCP, UDP, SCTP].contains(&service.protocol);
     let verify = if tls { " and `verify: None`" } else { "" };
     add_rule(namespace, &format!("`dnsNames: [{asked}]`{verify}"), service)
 }
@@ -200,6 +200,7 @@ fn add_rule(namespace: &Namespace, what: &str, service: Service) -> String {
     let ports = match service.protocol {
         TCP => format!(" with `ports: [{{ protocol: TCP, port: {} }}]`", service.port),
         UDP => format!(" with `ports: [{{ protocol: UDP, port: {} }}]`", service.port),
+        SCTP => format!(" with `ports: [{{ protocol: SCTP, port: {} }}]`", service.port),
         _ => " without `ports`".to_owned(),
     };
     let place = format!("under `allow` of an EgressPolicy of `{}` that selects the workload", namespace.name);
@@ -235,6 +236,7 @@ impl fmt::Display for Service {
         match self.protocol {
             TCP => write!(f, "TCP {}", self.port),
             UDP => write!(f, "UDP {}", self.port),
+            SCTP => write!(f, "SCTP {}", self.port),
             1 => f.write_str("ICMP"),
             58 => f.write_str("ICMPv6"),
             other => write!(f, "IP protocol {other}"),

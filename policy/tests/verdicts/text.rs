@@ -125,6 +125,7 @@ fn port_range(word: &str) -> Option<PortRange> {
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
         _ => return None,
     };
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));

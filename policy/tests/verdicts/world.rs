@@ -116,8 +116,8 @@ impl World {
             lookups if draw.one_in(3) => draw.of(lookups).address,
             _ => address(draw),
         };
-        let protocol = draw.of(&[6, 6, 17, 17, 1, 58, 47]);
-        Target { address, protocol, port: if protocol == 6 || protocol == 17 { port(draw) } else { 0 } }
+        let protocol = draw.of(&[6, 6, 17, 17, 132, 1, 58, 47]);
+        Target { address, protocol, port: if [6, 17, 132].contains(&protocol) { port(draw) } else { 0 } }
     }
 
     /// Every world that lacks one thing of this one.
@@ -205,7 +205,11 @@ fn ports(draw: &mut Draw) -> Ports {
     let range = |draw: &mut Draw| {
         let (one, other) = (port(draw).max(1), port(draw).max(1));
         let last = if draw.one_in(2) { one } else { one.max(other) };
-        PortRange { protocol: draw.of(&[Protocol::Tcp, Protocol::Udp]), first: one.min(last), last }
+        PortRange {
+            protocol: draw.of(&[Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
+            first: one.min(last),
+            last,
+        }
     };
     let mut ranges = draw.some(3, range);
     ranges.push(range(draw));

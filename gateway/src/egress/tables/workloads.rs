@@ -9,7 +9,7 @@ use policy::tables::PolicyId;
 use super::layout as l;
 use super::{InTable, TableError, Tables};
 use crate::sys::bpf::boot_time;
-use crate::workload::{Address, Mac, WorkloadId};
+use crate::workload::{Address, Mac, WorkloadId, is_link_local};
 
 /// All that the programs know of a workload. Written whole, in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct WorkloadEntry {
     pub mac: Mac,
     /// Whom it sees as sender of frames from the service namespace: the bridge.
     pub gateway_mac: Mac,
+    /// Device of the bridge, if this node routes for its network without NAT: then its packets may skip the node's stack.
+    pub bridge: Option<u32>,
 }
 
 /// The addresses of a device.
@@ -85,13 +87,14 @@ impl Tables {
     pub fn forget_device(&self, ifindex: u32) -> Result<(), TableError> {
         self.workloads.remove(&ifindex).in_table("workloads")?;
         self.addresses.become_exactly(&BTreeMap::new(), |key, _| key.ifindex == ifindex).in_table("addresses")?;
+        self.routed.become_exactly(&BTreeMap::new(), |_, device| *device == ifindex).in_table("routed")?;
         self.handles.become_exactly(&BTreeMap::new(), |_, h| h.ifindex == ifindex).in_table("handles")
     }
 
     /// Makes these the addresses of their devices, with their handles, and no others: one walk through the tables,
     /// however many devices.
     pub fn set_addresses(&self, ports: &[PortAddresses<'_>]) -> Result<(), TableError> {
-        let (mut addresses, mut handles) = (BTreeMap::new(), BTreeMap::new());
+        let (mut addresses, mut handles, mut routed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for PortAddresses { ifindex, entry, addresses: own } in ports {
             for a in *own {
                 let key = l::PortAddress { ifindex: *ifindex, address: l::address(a.address) };
@@ -99,12 +102,16 @@ impl Tables {
                 let handle = l::Handle { ifindex: *ifindex, workload, address: key.address, mac, gateway_mac };
                 addresses.insert(key, l::address(a.handle));
                 handles.insert(l::address(a.handle), handle);
+                if entry.bridge.is_some() && !is_link_local(a.address) {
+                    routed.insert(key.address, *ifindex);
+                }
             }
         }
         let devices: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
         let workloads: BTreeSet<u32> = ports.iter().map(|port| port.entry.id.0).collect();
         let on_them = |key: &l::PortAddress, _: &_| devices.contains(&key.ifindex);
         self.addresses.become_exactly(&addresses, on_them).in_table("addresses")?;
+        self.routed.become_exactly(&routed, |_, device| devices.contains(device)).in_table("routed")?;
         let theirs = |_: &_, h: &l::Handle| devices.contains(&h.ifindex) || workloads.contains(&h.workload);
         self.handles.become_exactly(&handles, theirs).in_table("handles")
     }
@@ -136,6 +143,7 @@ impl Tables {
         self.workloads.remove_all(&devices).in_table("workloads")?;
         let none = BTreeMap::new();
         self.addresses.become_exactly(&none, |key, _| devices.contains(&key.ifindex)).in_table("addresses")?;
+        self.routed.become_exactly(&BTreeMap::new(), |_, device| devices.contains(device)).in_table("routed")?;
         self.handles.become_exactly(&BTreeMap::new(), |_, h| h.workload == number).in_table("handles")?;
         self.exposed.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("exposed")?;
         self.learned.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("learned")?;
@@ -167,6 +175,7 @@ fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
         flow_quota: entry.flow_quota,
         mac: entry.mac.0,
         gateway_mac: entry.gateway_mac.0,
+        bridge: entry.bridge.unwrap_or(0),
         stamp_again: stamp,
     }
 }
@@ -194,5 +203,6 @@ fn from_kernel(entry: l::Workload) -> WorkloadEntry {
         flow_quota: entry.flow_quota,
         mac: Mac(entry.mac),
         gateway_mac: Mac(entry.gateway_mac),
+        bridge: Some(entry.bridge).filter(|ifindex| *ifindex != 0),
     }
 }

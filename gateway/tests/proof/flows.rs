@@ -1,0 +1,240 @@
+//! The flow table as the documents tell it: a list of open flows with a clock that is an argument.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use config::names::DnsName;
+use gateway::egress::tables::flows::Origin;
+use policy::reason::Reason;
+use policy::tables::RuleName;
+
+use crate::reading::{ACK, FIN, RST, SYN, TCP};
+use crate::world::SECOND;
+
+/// Idle times of the test's tables, in seconds; a closed connection's is the door's own.
+pub(crate) const TCP_IDLE: u32 = 80;
+pub(crate) const OTHER_IDLE: u32 = 40;
+const CLOSED_IDLE: u32 = 10;
+/// How long Linux, and so the programs, wait for the rest of a fragmented packet.
+const FRAGMENT_LIFE: u32 = 30;
+/// The real clock goes on while a case runs, the model's does not: this near to an idle time nothing is said.
+const UNSURE: u64 = 3 * SECOND;
+
+/// A flow's ends, from the workload's view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ends {
+    pub(crate) workload: usize,
+    pub(crate) protocol: u8,
+    pub(crate) local: IpAddr,
+    pub(crate) remote: IpAddr,
+    pub(crate) ports: Ports,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ports {
+    None,
+    Pair { local: u16, remote: u16 },
+    AskedHere(u16),
+    AskedThere(u16),
+}
+
+/// What `netctl flows` tells of a flow, without its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) origin: Origin,
+    pub(crate) reason: Reason,
+    pub(crate) rule: Option<RuleName>,
+    pub(crate) name: Option<DnsName>,
+    /// Frames and bytes.
+    pub(crate) sent: (u64, u64),
+    pub(crate) received: (u64, u64),
+}
+
+#[derive(Clone, Debug)]
+struct Flow {
+    told: Told,
+    epoch: u32,
+    opened: u64,
+    seen: u64,
+    life: Life,
+}
+
+/// What a connection has gone through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Life {
+    answered: bool,
+    /// The opener went on after an answer.
+    confirmed: bool,
+    opener_closed: bool,
+    answerer_closed: bool,
+    /// The last packet was a reset.
+    reset: bool,
+}
+
+/// A packet as its flow sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passage {
+    /// The workload sends it.
+    pub(crate) out: bool,
+    pub(crate) flags: Option<u8>,
+    pub(crate) bytes: u64,
+    /// It is counted, and keeps the flow alive: an ICMP error does not.
+    pub(crate) counts: bool,
+}
+
+/// What the table knows of a packet.
+pub(crate) enum Known {
+    No,
+    /// Of the present epoch.
+    Current,
+    /// To be decided again: who opened it, and by which name.
+    Old(Origin, Option<DnsName>),
+}
+
+/// The clocks are too near to an idle time to say.
+#[derive(Debug)]
+pub(crate) struct Unsure;
+
+#[derive(Debug, Default)]
+pub(crate) struct Flows {
+    open: BTreeMap<Ends, Flow>,
+    fragments: BTreeMap<Fragment, (u64, u32)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Fragment {
+    pub(crate) workload: usize,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) protocol: u8,
+    pub(crate) id: u32,
+}
+
+fn is_over(age: u64, limit_s: u32) -> Result<bool, Unsure> {
+    let limit = u64::from(limit_s) * SECOND;
+    if age <= limit && age + UNSURE > limit { Err(Unsure) } else { Ok(age > limit) }
+}
+
+impl Flow {
+    fn is_closed(&self) -> bool {
+        self.life.reset || self.life.opener_closed && self.life.answerer_closed
+    }
+
+    fn idle_limit(&self, protocol: u8) -> u32 {
+        match protocol {
+            TCP if self.is_closed() => CLOSED_IDLE,
+            TCP if self.life.confirmed => TCP_IDLE,
+            _ => OTHER_IDLE,
+        }
+    }
+
+    fn is_from_opener(&self, passage: Passage) -> bool {
+        (self.told.origin == Origin::Egress) == passage.out
+    }
+
+    fn carry(&mut self, passage: Passage, now: u64) {
+        let side = if passage.out { &mut self.told.sent } else { &mut self.told.received };
+        *side = (side.0 + 1, side.1 + passage.bytes);
+        self.seen = now;
+        let opener = self.is_from_opener(passage);
+        let flags = passage.flags.unwrap_or(0);
+        self.life.reset = flags & RST != 0;
+        if opener {
+            self.life.confirmed |= self.life.answered && flags & (SYN | RST) == 0;
+            self.life.opener_closed |= flags & FIN != 0;
+        } else {
+            self.life.answered = true;
+            self.life.answerer_closed |= flags & FIN != 0;
+        }
+    }
+}
+
+impl Flows {
+    /// Looks a packet up. A flow that is past its idle time is gone; so is one whose opener asks for a new connection,
+    /// unless that is the first SYN again.
+    pub(crate) fn find(&mut self, ends: &Ends, epoch: u32, passage: Passage, now: u64) -> Result<Known, Unsure> {
+        let Some(flow) = self.open.get_mut(ends) else { return Ok(Known::No) };
+        if is_over(now - flow.seen, flow.idle_limit(ends.protocol))? {
+            self.open.remove(ends);
+            return Ok(Known::No);
+        }
+        let opens = passage.flags.is_some_and(|flags| flags & (SYN | ACK | RST | FIN) == SYN);
+        if passage.counts && opens {
+            let again = flow.is_from_opener(passage)
+                && flow.life == Life::default()
+                && !is_over(now - flow.opened, OTHER_IDLE)?;
+            if !again {
+                if flow.is_from_opener(passage) || flow.is_closed() {
+                    self.open.remove(ends);
+                }
+                return Ok(Known::No);
+            }
+        }
+        if flow.epoch != epoch {
+            return Ok(Known::Old(flow.told.origin, flow.told.name.clone()));
+        }
+        if passage.counts {
+            flow.carry(passage, now);
+        }
+        Ok(Known::Current)
+    }
+
+    /// The flow goes on under the present epoch, by these grounds.
+    pub(crate) fn renew(&mut self, ends: &Ends, epoch: u32, grounds: Grounds, passage: Passage, now: u64) {
+        let Some(flow) = self.open.get_mut(ends) else { panic!("{ends:?} was just found") };
+        (flow.told.reason, flow.told.rule, flow.told.name) = (grounds.reason, grounds.rule, grounds.name);
+        flow.epoch = epoch;
+        if passage.counts {
+            flow.carry(passage, now);
+        }
+    }
+
+    pub(crate) fn end(&mut self, ends: &Ends) {
+        self.open.remove(ends);
+    }
+
+    pub(crate) fn told(&self) -> BTreeMap<Ends, Told> {
+        self.open.iter().map(|(ends, flow)| (*ends, flow.told.clone())).collect()
+    }
+
+    pub(crate) fn of(&self, workload: usize) -> usize {
+        self.open.keys().filter(|ends| ends.workload == workload).count()
+    }
+
+    /// A new flow. One that is open already, which a SYN of the other side asks for again, stays as it is.
+    pub(crate) fn begin(
+        &mut self,
+        ends: Ends,
+        origin: Origin,
+        epoch: u32,
+        grounds: Grounds,
+        passage: Passage,
+        now: u64,
+    ) {
+        let one = (1, passage.bytes);
+        let (sent, received) = if passage.out { (one, (0, 0)) } else { ((0, 0), one) };
+        let Grounds { reason, rule, name } = grounds;
+        let told = Told { origin, reason, rule, name, sent, received };
+        let flow = Flow { told, epoch, opened: now, seen: now, life: Life::default() };
+        self.open.entry(ends).or_insert(flow);
+    }
+
+    pub(crate) fn remember_first(&mut self, fragment: Fragment, epoch: u32, now: u64) {
+        self.fragments.insert(fragment, (now, epoch));
+    }
+
+    pub(crate) fn follows_first(&self, fragment: &Fragment, epoch: u32, now: u64) -> Result<bool, Unsure> {
+        match self.fragments.get(fragment) {
+            Some((seen, first)) if *first == epoch => Ok(!is_over(now - seen, FRAGMENT_LIFE)?),
+            Some(_) | None => Ok(false),
+        }
+    }
+}
+
+/// Why a flow is allowed.
+#[derive(Clone, Debug)]
+pub(crate) struct Grounds {
+    pub(crate) reason: Reason,
+    pub(crate) rule: Option<RuleName>,
+    pub(crate) name: Option<DnsName>,
+}

@@ -1,0 +1,91 @@
+//! Random policies and random frames through the real programs, against `policy::decide` and a plain reading of frames.
+//!
+//! A [`scenario`] is a node over time: policies change, workloads look names up, time passes, and frames come from
+//! workloads, to them, and out of the service namespace. Each frame goes through its program in the kernel
+//! (`BPF_PROG_TEST_RUN`), and through the [`reference`](mod@reference), which is written from the RFCs and the header
+//! comment of `tidegate.bpf.c` and shares nothing with it. Compared are the reason, what became of the frame, and after
+//! each phase every counter and every open flow. A difference prints its seed and the smallest scenario that shows it.
+//!
+//! 100 000 frames; ten million with `TIDEGATE_LONG`. Needs root, a namespace and a bpf file system of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::collections::BTreeMap;
+
+use policy::reason::Reason;
+
+use crate::programs::Programs;
+use crate::scenario::Scenario;
+use crate::trial::{Outcome, try_scenario};
+
+#[path = "../../../policy/tests/verdicts/draw.rs"]
+mod draw;
+mod flows;
+mod frames;
+#[path = "../kernel/world.rs"]
+#[expect(dead_code, reason = "the programs' own tests use the rest")]
+mod node;
+mod packets;
+mod programs;
+mod reading;
+mod reference;
+mod scenario;
+mod segment;
+#[path = "../../../policy/tests/verdicts/text.rs"]
+#[expect(dead_code, reason = "the policy's own tests use the rest")]
+mod text;
+mod trial;
+#[path = "../../../policy/tests/verdicts/world.rs"]
+mod world;
+
+const FRAMES_EACH: usize = 250;
+/// Tries of one scenario that the machine holds up.
+const TRIES: u32 = 20;
+
+#[test]
+fn the_programs_say_what_the_documents_say() {
+    let frames = if std::env::var_os("TIDEGATE_LONG").is_some() { 10_000_000 } else { 100_000 };
+    let first = std::env::var("TIDEGATE_SEED").map_or(0, |seed| seed.parse().unwrap());
+    let mut programs = Programs::new();
+    let mut seen: BTreeMap<Reason, u64> = BTreeMap::new();
+    for seed in (first..).take(frames / FRAMES_EACH) {
+        let scenario = Scenario::draw(seed, FRAMES_EACH);
+        match judged(&mut programs, &scenario) {
+            Ok(reasons) => reasons.into_iter().for_each(|(reason, count)| *seen.entry(reason).or_default() += count),
+            Err(difference) => panic!("TIDEGATE_SEED={seed}: {}", smallest(&mut programs, scenario, difference)),
+        }
+    }
+    println!("{seen:?}");
+    let unreachable = [
+        Reason::Unknown,
+        Reason::TableFull,   // a test of its own fills the table
+        Reason::KernelError, // no helper fails here; tests of their own see to it
+    ];
+    for reason in Reason::ALL.iter().filter(|reason| !unreachable.contains(reason)) {
+        assert!(seen.contains_key(reason), "no frame came to {reason:?}");
+    }
+}
+
+/// The reasons on which both agree, or how they differ.
+fn judged(programs: &mut Programs, scenario: &Scenario) -> Result<BTreeMap<Reason, u64>, String> {
+    for _ in 0..TRIES {
+        match try_scenario(programs, scenario) {
+            Outcome::Agreed(reasons) => return Ok(reasons),
+            Outcome::Differs(difference) => return Err(difference),
+            Outcome::Disturbed => {}
+        }
+    }
+    panic!("the machine is too slow: {TRIES} runs of one scenario were held up for seconds");
+}
+
+/// Takes things away as long as the two still differ.
+fn smallest(programs: &mut Programs, mut scenario: Scenario, mut difference: String) -> String {
+    while let Some((smaller, other)) = scenario
+        .smaller()
+        .into_iter()
+        .find_map(|smaller| judged(programs, &smaller).err().map(|other| (smaller, other)))
+    {
+        (scenario, difference) = (smaller, other);
+    }
+    format!("{difference}\n{scenario:#?}")
+}

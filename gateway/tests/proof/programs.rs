@@ -1,0 +1,413 @@
+//! The real side: tables written as the daemon writes them, and the programs run on frames.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use config::names::DnsName;
+use gateway::egress::attach::Program;
+use gateway::egress::tables::Tables;
+use gateway::egress::tables::names::LearnedSlot;
+use gateway::egress::tables::node::Listener;
+use gateway::egress::tables::workloads::WorkloadEntry;
+use gateway::settings::Limits;
+use gateway::sys::bpf::{Map, PerCpuArray, boot_time};
+use gateway::workload::{Address, Mac, WorkloadId};
+use policy::ledger::{Changes, Slots};
+use policy::reason::Reason;
+use policy::tables::{ClassId, NameId, PolicyId, RuleId, RuleName};
+use policy::{Compiled, Ledger, compile};
+
+use crate::flows::{Ends, OTHER_IDLE, Ports, TCP_IDLE, Told};
+use crate::node::{Bpffs, ifindex, ip, unshare_network};
+use crate::reference::{Action, Member};
+use crate::scenario::{Device, Entrance, Phase, Shot, WORKLOADS, subnets};
+use crate::world::{SECOND, World};
+
+const PAIRS: usize = 6;
+const TG1_MAC: Mac = Mac([2, 0, 0, 0, 0x77, 1]);
+const GATEWAY_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
+/// Time on the model's clock at which a scenario begins: about half of a world's lookups have expired then.
+pub(crate) const BEGIN: u64 = 200 * SECOND;
+/// Bytes of `struct flow_key`, `struct flow`, `struct fragment_key`, `struct fragment`, and where their times are.
+type FlowKey = [u8; 44];
+type FlowValue = [u8; 64];
+type FragmentKey = [u8; 44];
+type FragmentValue = [u8; 16];
+const FLOW_TIMES: [usize; 2] = [0, 8];
+const FRAGMENT_TIMES: [usize; 1] = [0];
+
+/// Tables and programs on a node of its own.
+pub(crate) struct Programs {
+    tables: Tables,
+    devices: Vec<u32>,
+    counters: PerCpuArray<[u64; 2]>,
+    flows: Map<FlowKey, FlowValue>,
+    fragments: Map<FragmentKey, FragmentValue>,
+    next_workload: u32,
+    next_generation: u32,
+    next_policy: PolicyId,
+    _bpffs: Bpffs,
+}
+
+/// What the daemon knows during one scenario.
+pub(crate) struct Run {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) ledger: Ledger,
+    compiled: Option<Compiled>,
+    pub(crate) now: u64,
+    slots: BTreeMap<(u32, IpAddr), Slots>,
+    rule_names: BTreeMap<RuleId, RuleName>,
+    counts: Vec<u64>,
+    began: Instant,
+    sweeps: u64,
+}
+
+/// What a program did with a frame.
+pub(crate) struct Done {
+    pub(crate) reason: Reason,
+    pub(crate) action: Action,
+    pub(crate) frame: Vec<u8>,
+}
+
+impl Programs {
+    pub(crate) fn new() -> Self {
+        unshare_network();
+        ip("link set lo up");
+        for pair in 0..PAIRS {
+            ip(&format!("link add a{pair} type veth peer name b{pair}"));
+        }
+        let devices =
+            (0..PAIRS).flat_map(|pair| [ifindex(&format!("a{pair}")), ifindex(&format!("b{pair}"))]).collect();
+        let bpffs = Bpffs::mount();
+        let limits = Limits {
+            flows: 16_384,
+            learned: 4096,
+            tcp_idle_s: TCP_IDLE,
+            other_idle_s: OTHER_IDLE,
+            ..Limits::default()
+        };
+        let tables = Tables::open(&limits, &bpffs.path()).unwrap_or_else(|e| panic!("{e}"));
+        let maps = tables.folder().join("maps");
+        let this = Self {
+            counters: PerCpuArray::open(&maps.join("counters")).unwrap(),
+            flows: Map::open(&maps.join("flows"), "flows").unwrap(),
+            fragments: Map::open(&maps.join("fragments"), "fragments").unwrap(),
+            tables,
+            devices,
+            next_workload: 1,
+            next_generation: 1,
+            next_policy: PolicyId(1),
+            _bpffs: bpffs,
+        };
+        this.tables.set_service(this.devices[WORKLOADS + 3], TG1_MAC).unwrap();
+        let segments = [0, 1].map(|network| (this.segment(network), network as u32 + 1));
+        this.tables.set_segments(&segments.into()).unwrap();
+        let own = [0, 1].map(|network| (network as u32 + 1, subnets(network)));
+        this.tables.set_subnets(&own.into()).unwrap();
+        this
+    }
+
+    fn segment(&self, network: usize) -> u32 {
+        self.devices[WORKLOADS + network]
+    }
+
+    /// New workloads at the devices; nothing of an earlier run can be theirs.
+    pub(crate) fn begin(&mut self) -> Run {
+        let first = self.next_workload;
+        self.next_workload += WORKLOADS as u32;
+        Run {
+            ids: (first..self.next_workload).collect(),
+            ledger: Ledger::new(policy::ledger::Limits::default()),
+            compiled: None,
+            now: BEGIN,
+            slots: BTreeMap::new(),
+            rule_names: BTreeMap::new(),
+            counts: self.counts(),
+            began: Instant::now(),
+            sweeps: self.tables.sweeps().unwrap().runs,
+        }
+    }
+
+    /// The machine held the run up, or the kernel took stale flows away meanwhile: it says nothing.
+    pub(crate) fn is_disturbed(&self, run: &Run) -> bool {
+        run.began.elapsed() > Duration::from_secs(2) || self.tables.sweeps().unwrap().runs != run.sweeps
+    }
+
+    /// Puts a phase in force, in the daemon's order: generation, names for both policies, entries, names for the new one.
+    pub(crate) fn install(&mut self, run: &mut Run, phase: &Phase, world: &World, members: &[Member]) {
+        let model = world.model();
+        let subjects = world.subjects.iter().cloned().collect();
+        let mut next = compile(&model, &subjects, self.next_generation, self.next_policy);
+        (self.next_generation, self.next_policy) = (self.next_generation + 1, next.next_policy);
+        self.tables.write_generation(&next.generation).unwrap();
+        run.rule_names.extend(next.generation.rule_names.clone());
+        let names: Vec<_> = run.ledger.names().map(|(id, name)| (id, name.clone())).collect();
+        for policy in next.policies.values().map(|policy| policy.egress).collect::<BTreeSet<_>>() {
+            for (id, name) in &names {
+                self.write_class(&mut next, policy, *id, name);
+            }
+        }
+        for (index, member) in members.iter().enumerate() {
+            self.reslot(run, index, member, &mut next);
+        }
+        for (index, id) in run.ids.iter().enumerate() {
+            let own = world.exposed().into_iter().filter(|(subject, _)| *subject as usize == index);
+            let ports: BTreeSet<_> = own.map(|(_, port)| (port, 6)).collect();
+            self.tables.set_exposed(WorkloadId(*id), &ports.into_iter().collect::<Vec<_>>()).unwrap();
+        }
+        self.tables.set_node_addresses(&world.node.addresses).unwrap();
+        let listeners = world.node.listeners.iter().map(|listener| Listener {
+            address: listener.address,
+            port: listener.port,
+            protocol: listener.protocol.number(),
+        });
+        self.tables.set_node_listeners(&listeners.collect()).unwrap();
+        for (index, member) in members.iter().enumerate() {
+            let policy = next.policies.get(&member.subject);
+            assert_eq!(policy.is_none(), member.sealed, "what is not compiled is sealed");
+            let entry = WorkloadEntry {
+                id: WorkloadId(run.ids[index]),
+                network: member.network as u32 + 1,
+                epoch: member.epoch,
+                generation: next.generation.number,
+                egress_policy: policy.map_or(PolicyId(0), |policy| policy.egress),
+                ingress_policy: policy.map_or(PolicyId(0), |policy| policy.ingress),
+                sealed: member.sealed,
+                external: member.external,
+                open: Phase::is_open(world, &model, &member.subject),
+                probes: world.node.probes,
+                flow_quota: phase.quota as u32,
+                mac: member.mac,
+                gateway_mac: GATEWAY_MAC,
+            };
+            self.tables.switch(self.devices[index], &entry).unwrap();
+            let own = member.own.map(|(address, handle)| Address { address, handle });
+            self.tables.set_addresses(self.devices[index], &entry, &own).unwrap();
+        }
+        let old = run.compiled.replace(next);
+        for (index, member) in members.iter().enumerate() {
+            self.reslot_present(run, index, member);
+        }
+        if let Some(old) = old {
+            self.retire(&old);
+        }
+        self.look_up(run, world, members);
+    }
+
+    /// The lookups of a world, whose times lie before now.
+    fn look_up(&self, run: &mut Run, world: &World, members: &[Member]) {
+        let mut lookups = world.lookups.clone();
+        lookups.sort_by_key(|lookup| lookup.at);
+        for lookup in lookups {
+            let Some(mut compiled) = run.compiled.take() else { return };
+            let policy = compiled.policies.get(&members[lookup.workload as usize].subject).copied();
+            if let Some(policy) = policy {
+                let mut rules = Vec::new();
+                let class_of = |name: &DnsName| {
+                    let made = compiled.name_class(policy.egress, name)?;
+                    rules.extend(made.new_rules);
+                    Some(made.class)
+                };
+                let (id, at) = (run.ids[lookup.workload as usize], lookup.at + run.now - BEGIN);
+                let answer = [(lookup.address, lookup.ttl)];
+                let changes = run.ledger.learn(at, id, &lookup.name, &answer, class_of).unwrap();
+                self.tables.write_rules(&rules).unwrap();
+                run.compiled = Some(compiled);
+                self.write(run, members, &changes);
+            } else {
+                run.compiled = Some(compiled);
+            }
+        }
+    }
+
+    fn reslot(&self, run: &mut Run, index: usize, member: &Member, next: &mut Compiled) {
+        let mut rules = Vec::new();
+        let mut class = |compiled: &mut Compiled, name: &DnsName| -> Option<ClassId> {
+            let made = compiled.name_class(compiled.policies.get(&member.subject)?.egress, name)?;
+            rules.extend(made.new_rules);
+            Some(made.class)
+        };
+        let mut present = run.compiled.take();
+        let changes = run.ledger.reslot(run.now, run.ids[index], |name| {
+            let pair = (present.as_mut().and_then(|present| class(present, name)), class(next, name));
+            (pair != (None, None)).then_some(pair)
+        });
+        self.tables.write_rules(&rules).unwrap();
+        run.compiled = present;
+        if let Some(policy) = next.policies.get(&member.subject).map(|policy| policy.egress) {
+            for slot in changes.slots.iter().flat_map(|write| write.slots.iter().flatten()) {
+                let name = run.ledger.name(slot.name).unwrap().clone();
+                self.write_class(next, policy, slot.name, &name);
+            }
+        }
+        self.write_slots(run, &changes);
+    }
+
+    fn reslot_present(&self, run: &mut Run, index: usize, member: &Member) {
+        let Some(mut compiled) = run.compiled.take() else { return };
+        let mut rules = Vec::new();
+        let changes = run.ledger.reslot(run.now, run.ids[index], |name| {
+            let made = compiled.name_class(compiled.policies.get(&member.subject)?.egress, name)?;
+            rules.extend(made.new_rules);
+            Some(made.class)
+        });
+        self.tables.write_rules(&rules).unwrap();
+        run.compiled = Some(compiled);
+        self.write_slots(run, &changes);
+    }
+
+    /// What a slot refers to, then the slot.
+    fn write(&self, run: &mut Run, members: &[Member], changes: &Changes) {
+        for write in &changes.slots {
+            let index = run.ids.iter().position(|id| *id == write.workload).unwrap();
+            let Some(mut compiled) = run.compiled.take() else { return };
+            let policy = compiled.policies[&members[index].subject].egress;
+            for slot in write.slots.iter().flatten() {
+                let name = run.ledger.name(slot.name).unwrap().clone();
+                self.write_class(&mut compiled, policy, slot.name, &name);
+            }
+            run.compiled = Some(compiled);
+        }
+        self.write_slots(run, changes);
+    }
+
+    fn write_slots(&self, run: &mut Run, changes: &Changes) {
+        for (workload, address) in &changes.removed {
+            run.slots.remove(&(*workload, *address));
+            self.tables.learn(WorkloadId(*workload), *address, &[]).unwrap();
+        }
+        for (id, name) in &changes.names {
+            self.tables.write_name(*id, name).unwrap();
+        }
+        for write in &changes.slots {
+            run.slots.insert((write.workload, write.address), write.slots);
+            self.tell(run, write.workload, write.address);
+        }
+    }
+
+    /// An address's names as they stand on the model's clock: in the kernel either for an hour, or over.
+    fn tell(&self, run: &Run, workload: u32, address: IpAddr) {
+        let slots = run.slots[&(workload, address)].into_iter().flatten().map(|slot| {
+            let left = if slot.expires_ns > run.now { Duration::from_secs(3600) } else { Duration::ZERO };
+            LearnedSlot { name: slot.name, expires: if left.is_zero() { left } else { boot_time() + left } }
+        });
+        self.tables.learn(WorkloadId(workload), address, &slots.collect::<Vec<_>>()).unwrap();
+    }
+
+    fn write_class(&self, compiled: &mut Compiled, policy: PolicyId, id: NameId, name: &DnsName) {
+        if let Some(made) = compiled.name_class(policy, name) {
+            self.tables.write_rules(&made.new_rules).unwrap();
+            self.tables.write_name_class(policy, id, Some(made.class)).unwrap();
+        }
+    }
+
+    fn retire(&self, old: &Compiled) {
+        let policies = old.policies.values().flat_map(|policy| [policy.egress, policy.ingress]).collect();
+        self.tables.retire(&old.generation, &policies).unwrap();
+    }
+
+    /// Time passes: what has a time gets older, and names expire.
+    pub(crate) fn pause(&self, run: &mut Run, seconds: u64) {
+        run.now += seconds * SECOND;
+        let older = |value: &mut [u8], at: usize| {
+            let time = value[at..].first_chunk_mut::<8>().unwrap();
+            *time = u64::from_ne_bytes(*time).saturating_sub(seconds * SECOND).to_ne_bytes();
+        };
+        let mine = |key: &[u8]| run.ids.contains(&u32::from_ne_bytes(*key.first_chunk().unwrap()));
+        for (key, mut value) in self.flows.dump().unwrap().into_iter().filter(|(key, _)| mine(key)) {
+            FLOW_TIMES.iter().for_each(|at| older(&mut value, *at));
+            self.flows.set(&key, &value).unwrap();
+        }
+        for (key, mut value) in self.fragments.dump().unwrap().into_iter().filter(|(key, _)| mine(key)) {
+            FRAGMENT_TIMES.iter().for_each(|at| older(&mut value, *at));
+            self.fragments.set(&key, &value).unwrap();
+        }
+        for (workload, address) in run.slots.keys() {
+            self.tell(run, *workload, *address);
+        }
+    }
+
+    /// Runs a frame. `expected` is looked at first, since it is nearly always right.
+    pub(crate) fn try_shot(&self, run: &mut Run, shot: &Shot, expected: Reason) -> Result<Done, String> {
+        let device = match (shot.program, shot.device) {
+            (Program::FromService, _) => 0,
+            (_, Device::Workload(index)) => self.devices[index],
+            (_, Device::Unknown) => self.devices[WORKLOADS + 2],
+        };
+        let entered_by = match shot.entered_by {
+            Entrance::Node => 0,
+            Entrance::Workload(index) => self.devices[index],
+            Entrance::Segment(network) => self.segment(network),
+            Entrance::Stranger => self.devices[WORKLOADS + 2],
+        };
+        let answer = self.tables.try_frame(shot.program, &shot.frame, device, entered_by).map_err(|e| e.to_string())?;
+        let action = match answer.action {
+            2 => Action::Drop,
+            -1 => Action::Pass,
+            7 => Action::Redirect,
+            other => return Err(format!("the program returned {other}")),
+        };
+        let reason = if self.count(expected as usize) == run.counts[expected as usize] + 1 {
+            expected
+        } else {
+            let now = self.counts();
+            let mut moved = Reason::ALL.iter().filter(|reason| now[**reason as usize] != run.counts[**reason as usize]);
+            *moved.next().ok_or("no counter moved")?
+        };
+        run.counts[reason as usize] += 1;
+        Ok(Done { reason, action, frame: answer.packet })
+    }
+
+    /// All counters are as the frames so far made them.
+    pub(crate) fn check_counts(&self, run: &Run) -> Result<(), String> {
+        let now = self.counts();
+        if now == run.counts { Ok(()) } else { Err(format!("counters: {now:?}\nexpected: {:?}", run.counts)) }
+    }
+
+    /// The open flows of this run's workloads, as the model has them.
+    pub(crate) fn flows(&self, run: &Run) -> BTreeMap<Ends, Told> {
+        let own = |id: WorkloadId| run.ids.iter().position(|own| *own == id.0);
+        let flows = self.tables.flows().unwrap().into_iter();
+        let told = flows.filter_map(|flow| {
+            let echo = flow.protocol == 1 || flow.protocol == 58;
+            let ports = match (flow.protocol, flow.local_port, flow.remote_port) {
+                (6 | 17, local, remote) => Ports::Pair { local, remote },
+                (_, id, 0) if echo => Ports::AskedHere(id),
+                (_, 0, id) if echo => Ports::AskedThere(id),
+                _ => Ports::None,
+            };
+            let (local, remote, protocol) = (flow.local, flow.remote, flow.protocol);
+            let ends = Ends { workload: own(flow.workload)?, protocol, local, remote, ports };
+            let rule = run.rule_names.get(&flow.rule).cloned();
+            let name = flow.name.and_then(|id| run.ledger.name(id).cloned());
+            let (origin, reason, sent, received) = (flow.origin, flow.reason, flow.sent, flow.received);
+            Some((ends, Told { origin, reason, rule, name, sent, received }))
+        });
+        told.collect()
+    }
+
+    /// What the quota of a workload counts.
+    pub(crate) fn counted(&self, run: &Run, index: usize) -> usize {
+        self.tables.open_flows(WorkloadId(run.ids[index])).unwrap() as usize
+    }
+
+    /// Takes everything away again.
+    pub(crate) fn end(&self, run: Run) {
+        for id in &run.ids {
+            self.tables.forget_workload(WorkloadId(*id)).unwrap();
+        }
+        if let Some(compiled) = &run.compiled {
+            self.retire(compiled);
+        }
+        self.tables.remove_names(&run.ledger.names().map(|(id, _)| id).collect()).unwrap();
+    }
+
+    fn count(&self, reason: usize) -> u64 {
+        self.counters.get(reason as u32).unwrap().iter().map(|[packets, _]| packets).sum()
+    }
+
+    fn counts(&self) -> Vec<u64> {
+        (0..64).map(|reason| self.count(reason)).collect()
+    }
+}

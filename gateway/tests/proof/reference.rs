@@ -1,0 +1,457 @@
+//! The three lists of `tidegate.bpf.c`'s header comment, line by line and slowly: frames are read by [`crate::reading`],
+//! new flows judged by `policy::decide`, open ones kept by [`crate::flows`].
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use gateway::egress::attach::Program;
+use gateway::egress::tables::flows::Origin as Opener;
+use gateway::workload::Mac;
+use policy::reason::Reason;
+use policy::{Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Resolved, Subject, Target, decide};
+
+use crate::flows::{Ends, Flows, Fragment, Grounds, Known, Passage, Ports, Unsure};
+use crate::reading::{
+    Content, Icmp, Meaning, Packet, Piece, Reading, TCP, Transport, UDP, echo_id, meaning, number, quoted, read,
+};
+use crate::scenario::{Entrance, Shot};
+use crate::segment;
+
+/// One of the node's workloads.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) subject: Subject,
+    pub(crate) mac: Mac,
+    /// With their handles.
+    pub(crate) own: [(IpAddr, IpAddr); 3],
+    pub(crate) network: usize,
+    pub(crate) sealed: bool,
+    pub(crate) external: bool,
+    pub(crate) epoch: u32,
+    pub(crate) quota: usize,
+}
+
+/// What is known besides frames.
+pub(crate) struct Rules<'a> {
+    pub(crate) model: &'a Model<'a>,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) members: &'a [Member],
+    /// The ledger's number of each member.
+    pub(crate) ids: &'a [u32],
+    /// On the clock of the model.
+    pub(crate) now: u64,
+}
+
+/// What a program does with a frame that passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Drop,
+    Pass,
+    /// Redirected: into the service namespace, out of it, or back as an answer.
+    Redirect,
+}
+
+/// All that outlives a frame.
+#[derive(Debug, Default)]
+pub(crate) struct Reference {
+    pub(crate) flows: Flows,
+    /// The edge's connections.
+    served: BTreeSet<Ends>,
+}
+
+type Verdict = Result<Reason, Unsure>;
+
+impl Reference {
+    pub(crate) fn judge(&mut self, shot: &Shot, rules: &Rules<'_>) -> Result<(Reason, Action), Unsure> {
+        let mut answered = false;
+        let reason = match shot.program {
+            Program::FromWorkload => self.workload_sends(shot, rules, &mut answered)?,
+            Program::ToWorkload => self.workload_receives(shot, rules)?,
+            Program::FromService => self.service_sends(&shot.frame, rules),
+        };
+        let redirected =
+            answered || shot.program == Program::FromService || matches!(reason, Reason::Dns | Reason::Edge);
+        let action = match (reason.passes(), redirected) {
+            (false, _) => Action::Drop,
+            (true, true) => Action::Redirect,
+            (true, false) => Action::Pass,
+        };
+        Ok((reason, action))
+    }
+
+    fn workload_sends(&mut self, shot: &Shot, rules: &Rules<'_>, answered: &mut bool) -> Verdict {
+        let Some(index) = shot.device.workload() else { return Ok(Reason::UnknownDevice) };
+        let own = &rules.members[index];
+        if own.sealed {
+            return Ok(Reason::Sealed);
+        }
+        let frame = match read(&shot.frame) {
+            Ok(frame) => frame,
+            Err(reason) => return Ok(reason),
+        };
+        if frame.from != own.mac {
+            return Ok(Reason::SpoofedMac);
+        }
+        let packet = match &frame.content {
+            Content::Arp(message) => return Ok(segment::arp_from(message, own, answered)),
+            Content::Ip(packet) => packet,
+        };
+        let reason = self.packet_from(&frame, packet, index, shot.frame.len() as u64, rules, answered)?;
+        self.remember(packet, index, own.epoch, reason, rules.now);
+        Ok(reason)
+    }
+
+    fn packet_from(
+        &mut self,
+        frame: &Reading<'_>,
+        packet: &Packet<'_>,
+        index: usize,
+        bytes: u64,
+        rules: &Rules<'_>,
+        answered: &mut bool,
+    ) -> Verdict {
+        let own = &rules.members[index];
+        let nobody = packet.source.is_unspecified() && segment::may_have_no_source(packet);
+        if !own.has(packet.source) && !nobody {
+            return Ok(Reason::SpoofedAddress);
+        }
+        if segment::is_dhcp_servers(packet) {
+            return Ok(Reason::RogueServer);
+        }
+        if let Some(icmp) = packet.icmp() {
+            match icmp.meaning {
+                Meaning::Redirect => return Ok(Reason::RogueServer),
+                Meaning::Discovery => return Ok(segment::discovery_from(packet, icmp, own, answered)),
+                Meaning::Listeners => return Ok(segment::listeners_from(packet, icmp)),
+                Meaning::Asks | Meaning::Answers | Meaning::Error | Meaning::Other => {}
+            }
+        }
+        if segment::is_dhcp_clients(packet) {
+            return Ok(Reason::SegmentControl);
+        }
+        if packet.is_for_many(frame.to) {
+            return Ok(Reason::Multicast);
+        }
+        if let Some(verdict) = self.without_ports(packet, index, true, bytes, rules) {
+            return verdict;
+        }
+        let ends = ends_of(packet, index, true);
+        let passage = Passage { out: true, flags: flags_of(packet), bytes, counts: true };
+        if let Some(reason) = self.known(&ends, passage, rules)? {
+            return Ok(reason);
+        }
+        let whole = packet.piece == Piece::Whole;
+        if self.served.contains(&ends) {
+            return Ok(if whole { Reason::Edge } else { Reason::Unsupported });
+        }
+        let port = match packet.transport {
+            Transport::Tcp { destination, .. } | Transport::Udp { destination, .. } => destination,
+            Transport::Icmp(_) | Transport::Other | Transport::Headless => 0,
+        };
+        let to = Target { address: packet.destination, protocol: packet.protocol, port };
+        let decision = rules.sends(index, to);
+        if decision.reason == Reason::Dns && !whole {
+            return Ok(Reason::Unsupported);
+        }
+        Ok(self.open(ends, Opener::Egress, decision, passage, rules))
+    }
+
+    fn workload_receives(&mut self, shot: &Shot, rules: &Rules<'_>) -> Verdict {
+        let Some(index) = shot.device.workload() else { return Ok(Reason::UnknownDevice) };
+        let own = &rules.members[index];
+        if own.sealed {
+            return Ok(Reason::Sealed);
+        }
+        let frame = match read(&shot.frame) {
+            Ok(frame) => frame,
+            Err(reason) => return Ok(reason),
+        };
+        if frame.to.0[0] & 1 == 0 && frame.to != own.mac {
+            return Ok(Reason::Misdirected);
+        }
+        let packet = match &frame.content {
+            Content::Arp(message) => return Ok(segment::arp_to(message, own)),
+            Content::Ip(packet) => packet,
+        };
+        let reason = self.packet_to(&frame, packet, index, shot, rules)?;
+        self.remember(packet, index, own.epoch, reason, rules.now);
+        Ok(reason)
+    }
+
+    fn packet_to(
+        &mut self,
+        frame: &Reading<'_>,
+        packet: &Packet<'_>,
+        index: usize,
+        shot: &Shot,
+        rules: &Rules<'_>,
+    ) -> Verdict {
+        let own = &rules.members[index];
+        let router_side = own.external && shot.entered_by == Entrance::Segment(own.network);
+        match packet.icmp() {
+            Some(icmp) if icmp.meaning == Meaning::Discovery => {
+                return Ok(segment::discovery_to(packet, icmp, own, router_side));
+            }
+            Some(icmp) if icmp.meaning == Meaning::Listeners => return Ok(segment::listeners_to(packet, icmp)),
+            Some(_) | None => {}
+        }
+        if segment::is_dhcp_servers(packet) {
+            let offered = router_side && segment::is_for_dhcp_client(packet);
+            return Ok(if offered { Reason::SegmentControl } else { Reason::RogueServer });
+        }
+        if packet.is_for_many(frame.to) {
+            return Ok(Reason::Multicast);
+        }
+        if !own.has(packet.destination) {
+            return Ok(Reason::Misdirected);
+        }
+        if packet.source.is_unspecified() || own.has(packet.source) {
+            return Ok(Reason::SpoofedAddress);
+        }
+        if packet.icmp().is_some_and(|icmp| icmp.meaning == Meaning::Redirect) {
+            return Ok(Reason::RogueServer);
+        }
+        let bytes = shot.frame.len() as u64;
+        if let Some(verdict) = self.without_ports(packet, index, false, bytes, rules) {
+            return verdict;
+        }
+        let ends = ends_of(packet, index, false);
+        let passage = Passage { out: false, flags: flags_of(packet), bytes, counts: true };
+        if let Some(reason) = self.known(&ends, passage, rules)? {
+            return Ok(reason);
+        }
+        let opener = match shot.entered_by {
+            Entrance::Node => Opener::Probe,
+            Entrance::Workload(other) if rules.members[other].network == own.network => Opener::SameNetwork,
+            Entrance::Segment(network) if network == own.network && is_on_link(network, packet.source) => {
+                Opener::SameNetwork
+            }
+            Entrance::Workload(_) | Entrance::Segment(_) | Entrance::Stranger => Opener::Ingress,
+        };
+        let decision = rules.receives(&ends, opener);
+        Ok(self.open(ends, opener, decision, passage, rules))
+    }
+
+    /// What has no ports of its own: later fragments and ICMP, apart from echoes.
+    fn without_ports(
+        &mut self,
+        packet: &Packet<'_>,
+        index: usize,
+        out: bool,
+        bytes: u64,
+        rules: &Rules<'_>,
+    ) -> Option<Verdict> {
+        if let Piece::Later(id) = packet.piece {
+            let epoch = rules.members[index].epoch;
+            let follows = self.flows.follows_first(&fragment_of(packet, index, id), epoch, rules.now);
+            return Some(follows.map(|follows| if follows { Reason::KnownFlow } else { Reason::FragmentUnknown }));
+        }
+        let icmp = packet.icmp()?;
+        match icmp.meaning {
+            Meaning::Asks | Meaning::Answers => None,
+            Meaning::Error => Some(self.error(packet, icmp, index, out, bytes, rules)),
+            Meaning::Other | Meaning::Discovery | Meaning::Listeners | Meaning::Redirect => {
+                Some(Ok(Reason::Unsupported))
+            }
+        }
+    }
+
+    /// An ICMP error passes if what it quotes belongs to a flow of this workload, and it goes to who sent that.
+    fn error(
+        &mut self,
+        packet: &Packet<'_>,
+        icmp: Icmp<'_>,
+        index: usize,
+        out: bool,
+        bytes: u64,
+        rules: &Rules<'_>,
+    ) -> Verdict {
+        let six = packet.source.is_ipv6();
+        let Some(quote) = quoted(icmp, six) else { return Ok(Reason::IcmpErrorUnknown) };
+        if quote.source != packet.destination || out && quote.destination != packet.source {
+            return Ok(Reason::IcmpErrorUnknown);
+        }
+        let (local, remote) = if out { (quote.destination, quote.source) } else { (quote.source, quote.destination) };
+        let (first, second) = (number(&quote.head, 0), number(&quote.head, 2));
+        let ports = match quote.protocol {
+            TCP | UDP if out => Ports::Pair { local: second, remote: first },
+            TCP | UDP => Ports::Pair { local: first, remote: second },
+            same if same == packet.protocol => match (meaning(quote.head[0], six), out) {
+                (Meaning::Asks, false) | (Meaning::Answers, true) => Ports::AskedHere(echo_id(&quote.head)),
+                (Meaning::Asks, true) | (Meaning::Answers, false) => Ports::AskedThere(echo_id(&quote.head)),
+                _ => return Ok(Reason::IcmpErrorUnknown),
+            },
+            _ => Ports::None,
+        };
+        let ends = Ends { workload: index, protocol: quote.protocol, local, remote, ports };
+        let passage = Passage { out, flags: None, bytes, counts: false };
+        Ok(match self.known(&ends, passage, rules)? {
+            Some(Reason::KnownFlow) => Reason::IcmpErrorOfFlow,
+            Some(other) => other,
+            None => Reason::IcmpErrorUnknown,
+        })
+    }
+
+    /// Whether an open flow speaks for the packet. After a change of policy it is decided again: one by name lives as
+    /// long as the policy allows the name, whatever became of the address.
+    fn known(&mut self, ends: &Ends, passage: Passage, rules: &Rules<'_>) -> Result<Option<Reason>, Unsure> {
+        let epoch = rules.members[ends.workload].epoch;
+        let (opener, name) = match self.flows.find(ends, epoch, passage, rules.now)? {
+            Known::No => return Ok(None),
+            Known::Current => return Ok(Some(Reason::KnownFlow)),
+            Known::Old(opener, name) => (opener, name),
+        };
+        let decision = match opener {
+            Opener::Egress => {
+                let to = target(ends);
+                let own = name.map(|name| Resolved { name, expires: u64::MAX });
+                let resolved = own.into_iter().chain(rules.ledger.resolved(rules.ids[ends.workload], to.address));
+                rules.sends_by(ends.workload, to, &resolved.collect::<Vec<_>>())
+            }
+            Opener::Ingress | Opener::SameNetwork | Opener::Probe => rules.receives(ends, opener),
+        };
+        if !decision.allowed {
+            self.flows.end(ends);
+            return Ok(Some(Reason::Revoked));
+        }
+        self.flows.renew(ends, epoch, grounds(decision), passage, rules.now);
+        Ok(Some(Reason::KnownFlow))
+    }
+
+    fn open(&mut self, ends: Ends, opener: Opener, decision: Decision, passage: Passage, rules: &Rules<'_>) -> Reason {
+        let reason = decision.reason;
+        if !decision.allowed || reason == Reason::Dns {
+            return reason;
+        }
+        let own = &rules.members[ends.workload];
+        if self.flows.of(ends.workload) >= own.quota {
+            return Reason::QuotaFull;
+        }
+        self.flows.begin(ends, opener, own.epoch, grounds(decision), passage, rules.now);
+        reason
+    }
+
+    fn remember(&mut self, packet: &Packet<'_>, index: usize, epoch: u32, reason: Reason, now: u64) {
+        if let (Piece::First(id), true) = (packet.piece, reason.passes()) {
+            self.flows.remember_first(fragment_of(packet, index, id), epoch, now);
+        }
+    }
+
+    fn service_sends(&mut self, frame: &[u8], rules: &Rules<'_>) -> Reason {
+        let packet = match read(frame) {
+            Ok(Reading { content: Content::Ip(packet), .. }) => packet,
+            Ok(Reading { content: Content::Arp(_), .. }) => return Reason::Unsupported,
+            Err(reason) => return reason,
+        };
+        let (from, to) = match packet.transport {
+            Transport::Tcp { source, destination, .. } | Transport::Udp { source, destination } => {
+                (source, destination)
+            }
+            Transport::Icmp(_) | Transport::Other | Transport::Headless => return Reason::Unsupported,
+        };
+        if packet.piece != Piece::Whole {
+            return Reason::Unsupported;
+        }
+        let behind = |member: &Member| member.own.iter().find(|(_, handle)| *handle == packet.destination).copied();
+        let mut found = rules.members.iter().enumerate().filter_map(|(index, m)| Some((index, m, behind(m)?.0)));
+        let Some((index, member, local)) = found.next() else { return Reason::UnknownDevice };
+        if member.sealed {
+            return Reason::Sealed;
+        }
+        if from == 53 {
+            return Reason::Dns;
+        }
+        let asked = Inbound { to: &member.subject, from: Origin::Edge, protocol: packet.protocol, port: to };
+        let decision = decide(rules.model, &Query::To(asked));
+        if decision.allowed {
+            let ports = Ports::Pair { local: to, remote: from };
+            let (protocol, remote) = (packet.protocol, packet.source);
+            self.served.insert(Ends { workload: index, protocol, local, remote, ports });
+        }
+        decision.reason
+    }
+}
+
+impl Rules<'_> {
+    /// The verdict on a new flow of a workload.
+    fn sends(&self, index: usize, to: Target) -> Decision {
+        let resolved = self.ledger.resolved(self.ids[index], to.address);
+        self.sends_by(index, to, &resolved)
+    }
+
+    fn sends_by(&self, index: usize, to: Target, resolved: &[Resolved]) -> Decision {
+        let flow = Outbound { from: &self.members[index].subject, to, resolved, now: self.now };
+        decide(self.model, &Query::From(flow))
+    }
+
+    /// The verdict on a new flow to a workload.
+    fn receives(&self, ends: &Ends, opener: Opener) -> Decision {
+        let own = &self.members[ends.workload];
+        let network = crate::scenario::network_name(own.network);
+        let from = match opener {
+            Opener::Probe => Origin::Node,
+            Opener::SameNetwork => Origin::Segment { network: &network },
+            Opener::Ingress | Opener::Egress => Origin::Outside,
+        };
+        let port = match ends.ports {
+            Ports::Pair { local, .. } => local,
+            Ports::None | Ports::AskedHere(_) | Ports::AskedThere(_) => 0,
+        };
+        decide(self.model, &Query::To(Inbound { to: &own.subject, from, protocol: ends.protocol, port }))
+    }
+}
+
+impl Member {
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.own.iter().any(|(own, _)| *own == address)
+    }
+}
+
+/// Where a workload of an External network sees the edge.
+pub(crate) fn is_edge_address(address: IpAddr) -> bool {
+    address == Ipv4Addr::new(169, 254, 77, 1) || address == Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77)
+}
+
+pub(crate) fn is_on_link(network: usize, address: IpAddr) -> bool {
+    crate::scenario::subnets(network).iter().any(|subnet| subnet.contains(address))
+}
+
+fn target(ends: &Ends) -> Target {
+    let port = match ends.ports {
+        Ports::Pair { remote, .. } => remote,
+        Ports::None | Ports::AskedHere(_) | Ports::AskedThere(_) => 0,
+    };
+    Target { address: ends.remote, protocol: ends.protocol, port }
+}
+
+fn ends_of(packet: &Packet<'_>, workload: usize, out: bool) -> Ends {
+    let (local, remote) = if out { (packet.source, packet.destination) } else { (packet.destination, packet.source) };
+    let ports = match packet.transport {
+        Transport::Tcp { source, destination, .. } | Transport::Udp { source, destination } if out => {
+            Ports::Pair { local: source, remote: destination }
+        }
+        Transport::Tcp { source, destination, .. } | Transport::Udp { source, destination } => {
+            Ports::Pair { local: destination, remote: source }
+        }
+        Transport::Icmp(icmp) if (icmp.meaning == Meaning::Asks) == out => Ports::AskedHere(icmp.id),
+        Transport::Icmp(icmp) => Ports::AskedThere(icmp.id),
+        Transport::Other | Transport::Headless => Ports::None,
+    };
+    Ends { workload, protocol: packet.protocol, local, remote, ports }
+}
+
+fn flags_of(packet: &Packet<'_>) -> Option<u8> {
+    match packet.transport {
+        Transport::Tcp { flags, .. } => Some(flags),
+        Transport::Udp { .. } | Transport::Icmp(_) | Transport::Other | Transport::Headless => None,
+    }
+}
+
+fn fragment_of(packet: &Packet<'_>, workload: usize, id: u32) -> Fragment {
+    let (source, destination) = (packet.source, packet.destination);
+    Fragment { workload, source, destination, protocol: packet.protocol, id }
+}
+
+fn grounds(decision: Decision) -> Grounds {
+    Grounds { reason: decision.reason, rule: decision.rule, name: decision.name }
+}

@@ -1,0 +1,204 @@
+//! What happens on a node: policies come and go, workloads look names up, time passes, frames come and go.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use config::names::Name;
+use gateway::egress::attach::Program;
+use gateway::workload::Mac;
+use ipnetwork::IpNetwork;
+use policy::Model;
+
+use crate::draw::Draw;
+use crate::frames::{Conversation, draw_shot};
+use crate::reference::Member;
+use crate::text::name;
+use crate::world::World;
+
+/// Workloads of the node: the subjects of [`World`].
+pub(crate) const WORKLOADS: usize = 7;
+/// The second of the two namespaces' workloads may be in a network of its own.
+const BANK: std::ops::Range<usize> = 3..6;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) phases: Vec<Phase>,
+}
+
+/// One state of all policies, and what happens under it.
+#[derive(Clone, Debug)]
+pub(crate) struct Phase {
+    pub(crate) world: World,
+    /// `bank` has its own network.
+    pub(crate) apart: bool,
+    /// By network: a router on the VLAN routes.
+    pub(crate) external: [bool; 2],
+    pub(crate) quota: usize,
+    pub(crate) steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Frame(Shot),
+    /// Seconds.
+    Pause(u64),
+}
+
+/// One frame at one program.
+#[derive(Clone, Debug)]
+pub(crate) struct Shot {
+    pub(crate) program: Program,
+    pub(crate) device: Device,
+    pub(crate) entered_by: Entrance,
+    pub(crate) frame: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    Workload(usize),
+    Unknown,
+}
+
+/// Where a frame to a workload came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    Node,
+    Workload(usize),
+    /// The VLAN of a network.
+    Segment(usize),
+    /// A device that is nobody's in particular.
+    Stranger,
+}
+
+impl Device {
+    pub(crate) fn workload(self) -> Option<usize> {
+        match self {
+            Self::Workload(index) => Some(index),
+            Self::Unknown => None,
+        }
+    }
+}
+
+impl Scenario {
+    pub(crate) fn draw(seed: u64, frames: usize) -> Self {
+        let mut draw = Draw(seed);
+        let mut memory: Vec<Conversation> = Vec::new();
+        let mut phases = Vec::new();
+        let mut left = frames;
+        while left > 0 {
+            let mut phase = Phase::draw(&mut draw);
+            let members = phase.members(1);
+            for _ in 0..left.min(15 + draw.below(60) as usize) {
+                left -= 1;
+                if draw.one_in(40) {
+                    phase.steps.push(Step::Pause(draw.of(&[7, 25, 65, 200])));
+                }
+                let shot = draw_shot(&mut draw, &phase.world, &members, &mut memory);
+                phase.steps.push(Step::Frame(shot));
+            }
+            phases.push(phase);
+        }
+        Self { phases }
+    }
+
+    /// Scenarios that lack something of this one, the largest pieces first.
+    pub(crate) fn smaller(&self) -> Vec<Self> {
+        let mut smaller = Vec::new();
+        for index in 1..self.phases.len() {
+            let mut phases = self.phases.clone();
+            let steps = phases.remove(index).steps;
+            phases[index - 1].steps.extend(steps);
+            smaller.push(Self { phases });
+        }
+        for (index, phase) in self.phases.iter().enumerate() {
+            let count = phase.steps.len();
+            let mut size = count;
+            while size > 0 {
+                for at in (0..count).step_by(size) {
+                    let mut fewer = self.clone();
+                    fewer.phases[index].steps.drain(at..(at + size).min(count));
+                    smaller.push(fewer);
+                }
+                size /= 2;
+            }
+        }
+        for (index, phase) in self.phases.iter().enumerate() {
+            for world in phase.world.smaller() {
+                let mut simpler = self.clone();
+                simpler.phases[index].world = world;
+                smaller.push(simpler);
+            }
+        }
+        smaller
+    }
+}
+
+impl Phase {
+    fn draw(draw: &mut Draw) -> Self {
+        Self {
+            world: World::draw(draw),
+            apart: draw.one_in(3),
+            external: [draw.one_in(3), draw.one_in(3)],
+            quota: if draw.one_in(3) { 1 + draw.below(4) as usize } else { 1000 },
+            steps: Vec::new(),
+        }
+    }
+
+    /// The resources of this phase's namespaces, `bank` in its network.
+    pub(crate) fn world(&self) -> World {
+        let mut world = self.world.clone();
+        if let Some(bank) = world.namespaces.get_mut(1).filter(|_| self.apart) {
+            bank.network = network_name(1);
+        }
+        world
+    }
+
+    pub(crate) fn members(&self, epoch: u32) -> Vec<Member> {
+        let member = |(index, subject): (usize, &policy::Subject)| {
+            let network = usize::from(self.apart && BANK.contains(&index));
+            Member {
+                subject: subject.clone(),
+                mac: mac_of(index),
+                own: addresses_of(index),
+                network,
+                sealed: !self.world.namespaces.iter().any(|space| space.name == subject.namespace),
+                external: self.external[network],
+                epoch,
+                quota: self.quota,
+            }
+        };
+        self.world.subjects.iter().enumerate().map(member).collect()
+    }
+
+    /// Whether workloads of a network meet freely.
+    pub(crate) fn is_open(world: &World, model: &Model<'_>, subject: &policy::Subject) -> bool {
+        let network = model.namespace(subject).and_then(|space| model.network(space));
+        network.is_some_and(|_| world.network.workload_traffic == config::resource::WorkloadTraffic::Open)
+    }
+}
+
+pub(crate) fn network_name(network: usize) -> Name {
+    name(["tenant-a", "tenant-b"][network])
+}
+
+pub(crate) fn subnets(network: usize) -> Vec<IpNetwork> {
+    let texts = [["10.0.0.0/28", "fd00::/124"], ["10.0.0.0/29", "fd00::/120"]][network];
+    texts.map(|text| text.parse().unwrap()).to_vec()
+}
+
+pub(crate) fn mac_of(index: usize) -> Mac {
+    Mac([2, 0, 0, 0, 1, index as u8])
+}
+
+/// IPv4, IPv6 and link-local, with their handles.
+pub(crate) fn addresses_of(index: usize) -> [(IpAddr, IpAddr); 3] {
+    let last = index as u8 + 1;
+    let six = |head: [u16; 4], tail: u16| {
+        IpAddr::from(Ipv6Addr::new(head[0], head[1], head[2], head[3], 0, 0, tail, u16::from(last)))
+    };
+    let four = |a, b| IpAddr::from(Ipv4Addr::new(a, b, 0, last));
+    [
+        (four(10, 0), four(198, 18)),
+        (six([0xfd00, 0, 0, 0], 0), six([0xfd74, 0x6769, 0, 0], 1)),
+        (six([0xfe80, 0, 0, 0], 0), six([0xfd74, 0x6769, 0, 0], 2)),
+    ]
+}
