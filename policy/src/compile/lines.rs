@@ -117,8 +117,6 @@ impl Standing {
             Action::Undecided => NamesFirst::None,
             Action::Allow | Action::Deny if tier == Tier::Admin => NamesFirst::None,
             Action::Allow if isolation.is_some() => NamesFirst::All,
-            // It is audited whatever the names say.
-            Action::Allow if above => NamesFirst::None,
             Action::Allow | Action::Deny if self.admin_names => NamesFirst::Admin,
             Action::Allow | Action::Deny => NamesFirst::None,
         };

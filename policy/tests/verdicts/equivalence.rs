@@ -13,7 +13,7 @@ use crate::kernel::{Kernel, Verdict, Workload};
 use crate::text::name;
 use crate::world::{SECOND, World};
 
-const WORLDS: u64 = 2_500;
+const WORLDS: u64 = 4_000;
 const FLOWS_EACH: u64 = 60;
 
 /// A flow in a world, at a time.
