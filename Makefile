@@ -45,7 +45,7 @@ demo-down:
 bench:
 	./bootstrap build world
 	$(CARGO) build --workspace --release
-	$(RELEASE)/tidegate-bench $(BENCH)
+	$(RELEASE)/tidegate-bench $(if $(ONLY),--only $(ONLY)) $(BENCH)
 
 lint:
 	$(CARGO) fmt --all --check

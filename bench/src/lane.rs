@@ -3,7 +3,7 @@
 //! ```text
 //! client eth0 ── port, bridge 10.100.0.1, node, eth0 192.0.2.2 ── 192.0.2.1 eth0 sink, 203.0.113.30
 //! ```
-//! The rules are the same in nftables and in Tidegate: [`RULES`] prefixes with one TCP port and a range of UDP ports
+//! The rules are the same in nftables and in Tidegate: [`RULES`] prefixes with a range of TCP ports and one of UDP ports
 //! each; the sink's is one of them. Nothing is masqueraded.
 
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use integration::daemon::{Daemon, Settings};
 use integration::frame::Mac;
-use integration::manifests::{allow_cidrs, namespace, network, policy};
+use integration::manifests::{allow_cidrs, namespace, policy};
 use integration::namespace::Namespace;
 use integration::process::output_with_input;
 use integration::site::{Pod, pod};
@@ -22,8 +22,10 @@ use integration::world::World;
 
 /// Prefixes in each rule set.
 pub(crate) const RULES: u8 = 64;
-/// Where the sink accepts TCP.
-pub(crate) const TCP_PORT: u16 = 5201;
+/// Where the sink accepts TCP connections that are closed at once.
+pub(crate) const TCP_PORT: u16 = 5200;
+/// Where it reads what comes.
+pub(crate) const BULK_PORT: u16 = 5201;
 /// First of the UDP ports that are allowed, and where packets go.
 pub(crate) const UDP_PORT: u16 = 9000;
 /// The sink.
@@ -58,16 +60,8 @@ impl Lane {
 
     /// A workload of a running gateway.
     pub(crate) fn tidegate() -> Self {
-        let (world, node, sink) = node_and_sink();
-        let settings = Settings {
-            upstreams: vec![SINK.into()],
-            listen: vec![([127, 0, 0, 1], 443).into()],
-            probes: false,
-            more: String::new(),
-        };
-        let daemon = Daemon::start(&world, &node, &settings);
-        let network = network("tenant", 100, "  egress: { snat: None }\n");
-        daemon.netctl().apply(&(network + &namespace("bench", "tenant") + &tidegate_rules()));
+        let Gateway { daemon, sink, world } = Gateway::start("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n");
+        daemon.netctl().apply(&(namespace("bench", "tenant") + &tidegate_rules()));
         let client = world.namespace("client", None);
         let path = client.path().to_str().expect("a path of the world is text").to_owned();
         daemon.netctl().ok(&["attach", "client", "-n", "bench", "--netns", &path]);
@@ -111,6 +105,32 @@ impl Lane {
     }
 }
 
+/// A running gateway with the network `tenant`, between its workloads and the sink.
+pub(crate) struct Gateway {
+    pub(crate) daemon: Daemon,
+    pub(crate) sink: Namespace,
+    pub(crate) world: World,
+}
+
+impl Gateway {
+    /// `subnets` are lines of the network's spec.
+    pub(crate) fn start(subnets: &str) -> Self {
+        let (world, node, sink) = node_and_sink();
+        let settings = Settings {
+            upstreams: vec![SINK.into()],
+            listen: vec![([127, 0, 0, 1], 443).into()],
+            probes: false,
+            more: String::new(),
+        };
+        let daemon = Daemon::start(&world, &node, &settings);
+        daemon.netctl().apply(&format!(
+            "apiVersion: tidegate.dev/v1alpha1\nkind: Network\nmetadata: {{ name: tenant }}\nspec:\n  subnets:\n{subnets}  \
+             gateway: Node\n  egress: {{ snat: None }}\n"
+        ));
+        Self { daemon, sink, world }
+    }
+}
+
 fn node_and_sink() -> (World, Namespace, Namespace) {
     let world = World::new();
     let (node, sink) = (world.namespace("node", None), world.namespace("sink", None));
@@ -130,7 +150,7 @@ fn tidegate_rules() -> String {
     let prefixes = prefixes();
     let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
     let ports = format!(
-        "[ {{ protocol: TCP, port: {TCP_PORT} }}, {{ protocol: UDP, port: {UDP_PORT}, endPort: {LAST_UDP_PORT} }} ]"
+        "[ {{ protocol: TCP, port: {TCP_PORT}, endPort: {BULK_PORT} }}, {{ protocol: UDP, port: {UDP_PORT}, endPort: {LAST_UDP_PORT} }} ]"
     );
     policy("bench", "allowed", &allow_cidrs(&prefixes, &ports))
 }
@@ -139,7 +159,7 @@ fn nft_rules() -> String {
     let mut elements = String::new();
     for prefix in prefixes() {
         let _infallible =
-            write!(elements, "{prefix} . tcp . {TCP_PORT}, {prefix} . udp . {UDP_PORT}-{LAST_UDP_PORT}, ");
+            write!(elements, "{prefix} . tcp . {TCP_PORT}-{BULK_PORT}, {prefix} . udp . {UDP_PORT}-{LAST_UDP_PORT}, ");
     }
     format!(
         "table ip bench {{\n  set allowed {{ type ipv4_addr . inet_proto . inet_service; flags interval; elements = {{ {elements} }} }}\n  \

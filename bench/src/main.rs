@@ -1,14 +1,18 @@
 //! Side-by-side measurements: an enforced workload against plain routing and against the same rules in nftables.
 //!
 //! 1. [`lane`] builds three worlds of one shape: client, node, sink.
-//! 2. [`packets`] sends 64-byte packets, [`bulk`] one TCP connection, a slice of time at a time.
-//! 3. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 4. [`report`] prints the table and writes JSON.
+//! 2. [`packets`] sends 64-byte packets, [`bulk`] TCP of one and of eight connections, [`connects`] opens and closes
+//!    connections; each a slice of time at a time.
+//! 3. [`attach`] times workloads that come to a node with few and with many others.
+//! 4. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 5. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
 
+mod attach;
 mod bulk;
+mod connects;
 mod lane;
 mod packets;
 mod report;
@@ -18,15 +22,22 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::builder::TypedValueParser as _;
+use clap::{Parser, ValueEnum};
 
 use crate::lane::Lane;
-use crate::report::Report;
+use crate::report::{Measurement, Report};
 
 /// Measures packets and bytes a second through plain routing, nftables and Tidegate.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
+    /// Measures one thing by itself.
+    #[arg(long, value_enum, default_value_t = Only::Egress)]
+    only: Only,
+    /// Workloads on the node when the last ones are attached.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(30..=1000).map(usize::from))]
+    workloads: usize,
     /// Slices for each lane and measurement.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=10_000))]
     slices: u32,
@@ -38,18 +49,28 @@ struct Arguments {
     json: PathBuf,
 }
 
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Only {
+    /// All of it.
+    Egress,
+    /// 64-byte packets.
+    Packets,
+    /// TCP, one connection and eight.
+    Bulk,
+    /// New TCP connections.
+    Connects,
+    /// Attaching with few and with many workloads on the node.
+    Attach,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let slice = Duration::from_millis(arguments.slice_ms);
-    let lanes = [Lane::plain(), Lane::nftables(), Lane::tidegate()];
-    let names = lanes.each_ref().map(|lane| lane.name);
-
-    let bulk: Vec<bulk::Stream> = lanes.iter().map(bulk::Stream::open).collect();
-    let packets: Vec<packets::Sender> = lanes.iter().map(packets::Sender::new).collect();
-    let by_packets = in_turns(arguments.slices, names.len(), |lane| packets[lane].slice(slice));
-    let by_bytes = in_turns(arguments.slices, names.len(), |lane| bulk[lane].slice(slice));
-
-    let report = Report::new(&names, arguments.slices, slice, &by_packets, &by_bytes);
+    let (slices, slice) = (arguments.slices, Duration::from_millis(arguments.slice_ms));
+    let wanted = |part| [Only::Egress, part].contains(&arguments.only);
+    let measurements = if arguments.only == Only::Attach { Vec::new() } else { beside_peers(slices, slice, wanted) };
+    let attaching = wanted(Only::Attach).then(|| attach::measure(arguments.workloads));
+    let report = Report::new(slices, slice, measurements, attaching);
     print!("{report}");
     match report.write(&arguments.json) {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +79,32 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What three lanes are compared in.
+fn beside_peers(slices: u32, slice: Duration, wanted: impl Fn(Only) -> bool) -> Vec<Measurement> {
+    let lanes = [Lane::plain(), Lane::nftables(), Lane::tidegate()];
+    let names = lanes.each_ref().map(|lane| lane.name);
+    let mut measurements = Vec::new();
+    if wanted(Only::Packets) {
+        let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::new).collect();
+        let rates = in_turns(slices, names.len(), |lane| senders[lane].slice(slice));
+        measurements.push(Measurement::new(packets::SUBJECT, &names, &rates));
+    }
+    if wanted(Only::Bulk) {
+        for (subject, connections) in bulk::SUBJECTS {
+            let streams: Vec<_> = lanes.iter().map(|lane| bulk::Streams::open(lane, connections)).collect();
+            let rates = in_turns(slices, names.len(), |lane| streams[lane].slice(slice));
+            measurements.push(Measurement::new(subject, &names, &rates));
+        }
+    }
+    if wanted(Only::Connects) {
+        let clients: Vec<_> = lanes.iter().map(connects::Client::new).collect();
+        let rates = in_turns(slices, names.len(), |lane| clients[lane].slice(slice));
+        measurements.push(Measurement::new(connects::SUBJECT, &names, &rates));
+    }
+
+    measurements
 }
 
 /// Rates by lane, each with one value a round. The first round warms up and is not counted.

@@ -8,6 +8,11 @@ use integration::process::output_with_input;
 use integration::sys::packet::{BURST, PacketSocket};
 
 use crate::lane::{Lane, SINK, UDP_PORT};
+use crate::report::Subject;
+
+/// What is measured.
+pub(crate) const SUBJECT: Subject =
+    Subject { title: "64-byte packets a second", key: "packetsPerSecond", unit: 1e3, suffix: "k/s" };
 
 /// Payload that makes 60 bytes with Ethernet, IPv4 and UDP headers.
 const PAYLOAD: [u8; 18] = [0; 18];

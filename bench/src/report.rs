@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::attach::Attaching;
 use crate::statistics::{Median, median, paired};
 
 /// Everything that was measured.
@@ -14,15 +15,24 @@ pub(crate) struct Report {
     slices: u32,
     slice: Duration,
     measurements: Vec<Measurement>,
+    attaching: Option<Attaching>,
 }
 
-struct Measurement {
-    title: &'static str,
-    key: &'static str,
-    /// Divides rates for the table.
-    unit: f64,
-    suffix: &'static str,
+/// Rates of all lanes, slice by slice.
+pub(crate) struct Measurement {
+    subject: Subject,
     lanes: Vec<Row>,
+}
+
+/// What is measured, and how it is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject {
+    pub(crate) title: &'static str,
+    /// In the JSON.
+    pub(crate) key: &'static str,
+    /// Divides rates for the table.
+    pub(crate) unit: f64,
+    pub(crate) suffix: &'static str,
 }
 
 struct Row {
@@ -34,42 +44,29 @@ struct Row {
 
 impl Report {
     pub(crate) fn new(
-        names: &[&'static str],
         slices: u32,
         slice: Duration,
-        packets: &[Vec<f64>],
-        bytes: &[Vec<f64>],
+        measurements: Vec<Measurement>,
+        attaching: Option<Attaching>,
     ) -> Self {
-        let measurements = vec![
-            Measurement {
-                title: "64-byte packets a second",
-                key: "packetsPerSecond",
-                unit: 1e3,
-                suffix: "k/s",
-                lanes: rows(names, packets),
-            },
-            Measurement {
-                title: "bulk TCP, one connection",
-                key: "bulkBytesPerSecond",
-                unit: 1e6,
-                suffix: "MB/s",
-                lanes: rows(names, bytes),
-            },
-        ];
-        Self { slices, slice, measurements }
+        Self { slices, slice, measurements, attaching }
     }
 
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let measurements: serde_json::Map<String, Value> =
-            self.measurements.iter().map(|measurement| (measurement.key.to_owned(), measurement.json())).collect();
+        let measurements: serde_json::Map<String, Value> = self
+            .measurements
+            .iter()
+            .map(|measurement| (measurement.subject.key.to_owned(), measurement.json()))
+            .collect();
         let value = json!({
             "kernel": integration::kernel::release(),
             "slices": self.slices,
             "sliceMs": self.slice.as_millis() as u64,
             "measurements": measurements,
+            "attaching": self.attaching.as_ref().map(Attaching::json),
         });
         std::fs::write(path, format!("{value:#}\n"))
     }
@@ -77,6 +74,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.measurements.is_empty() {
+            self.write_ratios(f)?;
+        }
+        self.attaching.as_ref().map_or(Ok(()), |attaching| attaching.fmt(f))
+    }
+}
+
+impl Report {
+    fn write_ratios(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = self.slice.as_millis();
         writeln!(
             f,
@@ -84,9 +90,10 @@ impl fmt::Display for Report {
             self.slices
         )?;
         for measurement in &self.measurements {
-            writeln!(f, "\n{}", measurement.title)?;
+            let Subject { title, unit, suffix, .. } = measurement.subject;
+            writeln!(f, "\n{title}")?;
             for row in &measurement.lanes {
-                write!(f, "  {:<14} {:>9.0} {:<5}", row.name, row.rate.value / measurement.unit, measurement.suffix)?;
+                write!(f, "  {:<14} {:>9.1} {suffix:<5}", row.name, row.rate.value / unit)?;
                 for (to, ratio) in &row.ratios {
                     write!(f, "  {:.2} of {to} ({:.2}–{:.2})", ratio.value, ratio.low, ratio.high)?;
                 }
@@ -98,6 +105,11 @@ impl fmt::Display for Report {
 }
 
 impl Measurement {
+    /// `rates` by lane, each with one value a slice.
+    pub(crate) fn new(subject: Subject, names: &[&'static str], rates: &[Vec<f64>]) -> Self {
+        Self { subject, lanes: rows(names, rates) }
+    }
+
     fn json(&self) -> Value {
         let interval = |median: &Median| json!({ "median": median.value, "low": median.low, "high": median.high });
         let lane = |row: &Row| {

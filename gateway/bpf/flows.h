@@ -81,6 +81,23 @@ static __always_inline int is_new_connection(struct flow *f, struct flow_key *k,
 	return over || !opener;
 }
 
+/*
+ * A closed connection's entry waits for late segments and counts in the quota meanwhile, so that a workload of many short
+ * connections would be refused. Past half of the quota the entry goes with the last segment: what follows both FINs, or
+ * a RST. A far end's RST that the workload may not believe (RFC 5961) ends no handshaken flow here.
+ */
+static __always_inline void release(struct workload *w, struct flow *f, struct flow_key *k, const struct packet *p)
+{
+	if (k->protocol != IPPROTO_TCP || !is_closed(f) || p->tcp_flags & TCP_FIN)
+		return;
+	if (p->tcp_flags & TCP_RST && p->direction != FROM_WORKLOAD && f->tcp & SEEN_CONFIRMED)
+		return;
+	__u32 id = w->id;
+	struct usage *u = bpf_map_lookup_elem(&usage, &id);
+	if (u && u->flows > w->flow_quota / 2)
+		remove_flow(k);
+}
+
 #define OLD_EPOCH 255 /* beside the reasons: there is a flow, and it must be decided again */
 
 /* KNOWN_FLOW, OLD_EPOCH, or UNKNOWN: to be decided. `counted` is 0 for an ICMP error, which keeps no flow alive. */
@@ -104,8 +121,10 @@ CHECKED_ALONE __u8 find_flow(struct workload *w, struct flow_key *k, struct pack
 	v->origin = f->origin;
 	if (f->epoch != w->epoch)
 		return OLD_EPOCH;
-	if (counted)
+	if (counted) {
 		touch(f, p);
+		release(w, f, &key, p);
+	}
 	return REASON_KNOWN_FLOW;
 }
 

@@ -49,7 +49,7 @@ CHECKED_ALONE int key_of_inner(struct __sk_buff *skb, struct packet *p, struct f
 	if (!same_address(&k->local, &p->destination))
 		return 0;
 	__u8 type = ports[0] & 0xff, kind;
-	if (k->protocol == IPPROTO_TCP || k->protocol == IPPROTO_UDP) {
+	if (k->protocol == IPPROTO_TCP || k->protocol == IPPROTO_UDP || k->protocol == IPPROTO_SCTP) {
 		k->local_port = ports[0];
 		k->remote_port = ports[1];
 	} else if (k->protocol == p->protocol) {

@@ -44,7 +44,18 @@ struct packet {
 	__u8 mac_destination[MAC_LENGTH];
 	__u8 answer; /* ARP or ND for the edge's address: to be answered here */
 	__u8 atomic; /* a whole packet with a fragment header (RFC 6946) */
+	__u8 l4_header; /* octets of the transport header: TCP and UDP only */
+	__u8 service; /* IPv4's type of service, IPv6's traffic class */
+	__sum16 header_sum; /* IPv4's */
 	__u8 pad;
+};
+
+/* The common header of SCTP (RFC 9260, section 3.1); the kernel's headers for programs have none. */
+struct sctp_header {
+	__be16 source;
+	__be16 destination;
+	__be32 tag;
+	__be32 checksum;
 };
 
 #define TCP_FIN 1
@@ -160,10 +171,23 @@ static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p)
 	return 0;
 }
 
+/* What a first fragment must hold, where that is more than the least there can be: 8 bytes. */
+static __always_inline __u32 header_length(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return sizeof(struct tcphdr);
+	case IPPROTO_SCTP:
+		return sizeof(struct sctp_header);
+	default:
+		return 0;
+	}
+}
+
 static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet *p, __u32 fragment_offset)
 {
-	if (p->fragment == FRAGMENT_LATER) /* one that reaches into the first's TCP header (RFC 1858) */
-		return p->protocol == IPPROTO_TCP && fragment_offset < sizeof(struct tcphdr) ? REASON_MALFORMED : 0;
+	if (p->fragment == FRAGMENT_LATER) /* one that reaches into the first's header (RFC 1858) */
+		return fragment_offset < header_length(p->protocol) ? REASON_MALFORMED : 0;
 	if (p->protocol == IPPROTO_TCP) {
 		struct tcphdr h;
 		if (p->l4_length < sizeof(h) || bpf_skb_load_bytes(skb, p->l4, &h, sizeof(h)))
@@ -172,6 +196,7 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 			return REASON_MALFORMED;
 		p->source_port = h.source;
 		p->destination_port = h.dest;
+		p->l4_header = h.doff * 4;
 		p->tcp_flags = (h.fin ? TCP_FIN : 0) | (h.syn ? TCP_SYN : 0) | (h.rst ? TCP_RST : 0) | (h.ack ? TCP_ACK : 0);
 		return 0;
 	}
@@ -181,6 +206,15 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 			return REASON_MALFORMED;
 		p->source_port = h.source;
 		p->destination_port = h.dest;
+		p->l4_header = sizeof(h);
+		return 0;
+	}
+	if (p->protocol == IPPROTO_SCTP) {
+		struct sctp_header h;
+		if (p->l4_length < sizeof(h) || bpf_skb_load_bytes(skb, p->l4, &h, sizeof(h)))
+			return REASON_MALFORMED;
+		p->source_port = h.source;
+		p->destination_port = h.destination;
 		return 0;
 	}
 	if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6) {
@@ -211,6 +245,8 @@ static __always_inline __u8 parse_ipv4(struct __sk_buff *skb, struct packet *p)
 
 	p->protocol = ip.protocol;
 	p->hop_limit = ip.ttl;
+	p->service = ip.tos;
+	p->header_sum = ip.check;
 	p->fragment_id = ip.id;
 	__u32 offset = (fragment & 0x1fff) * 8;
 	p->fragment = offset ? FRAGMENT_LATER : fragment & 0x2000 ? FRAGMENT_FIRST : FRAGMENT_NONE;
@@ -261,6 +297,7 @@ static __always_inline __u8 parse_ipv6(struct __sk_buff *skb, struct packet *p)
 		return REASON_MALFORMED;
 	p->multicast |= scope >> 8 == 0xff;
 	p->hop_limit = ip.hop_limit;
+	p->service = ip.priority << 4 | ip.flow_lbl[0] >> 4;
 
 	__u8 next = ip.nexthdr;
 	if (next == 0) {

@@ -55,6 +55,7 @@ struct workload {
 	__u32 flow_quota;
 	__u8 mac[6];
 	__u8 gateway_mac[6]; /* sender of frames from the service namespace */
+	__u32 bridge; /* where its network's gateway is; 0: its packets take the node's stack (NAT, another router) */
 	__u32 stamp_again;
 };
 HASH(workloads, 8192, __u32, struct workload); /* by ifindex of the host side */
@@ -194,6 +195,31 @@ struct subnet_key {
 	struct address address;
 };
 TRIE(subnets, 16384, struct subnet_key, __u32); /* what is on-link in a network */
+
+/* Past the node's stack; see fast.h. */
+struct uplink {
+	__u32 ifindex; /* 0: every packet takes the stack */
+	__u32 generation; /* another after each change of routes, neighbours, links */
+};
+MAP(uplink, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct uplink);
+HASH(routed, 32768, struct address, __u32); /* addresses of workloads with a bridge -> ifindex of the host side */
+
+/* What became of a packet that may skip the stack: `Way` of the daemon, append only. */
+enum way {
+	WAY_OUT = 0, /* by the uplink, to a next hop that was known */
+	WAY_RESOLVED = 1, /* by the uplink, the kernel looks for the next hop's MAC */
+	WAY_IN = 2, /* from the uplink to the workload */
+	/* from here on the stack takes it */
+	WAY_NOT_ROUTED = 3, /* no route, unreachable, the node itself, forwarding is off */
+	WAY_OTHER_DEVICE = 4, /* the far end is not beyond the uplink */
+	WAY_LAST_HOP = 5, /* its TTL or hop limit ends here: time exceeded */
+	WAY_TOO_BIG = 6, /* for the path or the workload's link: fragmentation needed */
+	WAY_LINK_LOCAL = 7, /* an address that is never forwarded */
+	WAY_FAILED = 8, /* a table or helper of the kernel */
+	WAY_FRAGMENT = 9, /* from the uplink: the stack may put it together */
+};
+#define WAYS 16
+MAP(ways, BPF_MAP_TYPE_PERCPU_ARRAY, WAYS, 0, __u32, __u64); /* packets by way */
 
 struct fragment_key {
 	__u32 workload;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The gate in the kernel. `from_workload` is at the tc ingress of a workload's host-side veth, `to_workload` at its tc
- * egress, `from_service` at the tc ingress of tg0. Each asks its list, from the top; the first line that speaks decides,
- * and each return carries the line's number.
+ * egress, `from_service` at the tc ingress of tg0, `from_uplink` at that of the uplink. Each asks its list, from the top;
+ * the first line that speaks decides, and each return carries the line's number.
  *
  * From a workload
  *   0 unknown or sealed device                                                            drop
@@ -32,8 +32,11 @@
  *   7 same network, if workloadTraffic: Open                                              pass
  *   8 ingressDefault
  *
- * What passes returns TC_ACT_UNSPEC: the filters of others after this one still run, and the packet goes on into the
- * node's stack. A drop is final.
+ * From the uplink: what is for a workload that this node routes for without NAT is asked the list "To a workload", and
+ * comes neither from the same network nor from the node. All else is not looked at.
+ *
+ * What passes goes past the node's stack if it may (fast.h). Otherwise it returns TC_ACT_UNSPEC: the filters of others
+ * after this one still run, and the packet goes on into the node's stack. A drop is final.
  */
 #include <stddef.h>
 #include <linux/bpf.h>
@@ -55,6 +58,7 @@
 #include "flows.h"
 #include "icmp.h"
 #include "service.h"
+#include "fast.h"
 #include "events.h"
 
 /* The flow that a packet belongs to, from the workload's view. */
@@ -149,10 +153,10 @@ static __always_inline int is_from_router_side(struct __sk_buff *skb, struct wor
 	return w->flags & WORKLOAD_EXTERNAL && is_segment(skb->ingress_ifindex, w->network);
 }
 
+/* `reason`: why it cannot be read, or 0. */
 static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct workload *w, struct packet *p,
-					 struct flow_key *k, struct verdict *v)
+					 struct flow_key *k, struct verdict *v, __u8 reason, int by_uplink)
 {
-	__u8 reason = parse(skb, p);
 	k->workload = w->id;
 	if (w->flags & WORKLOAD_SEALED)
 		return REASON_SEALED; /* 0 */
@@ -187,7 +191,7 @@ static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct work
 	reason = known_flow(w, k, p, v, 1);
 	if (reason)
 		return reason; /* 2 */
-	int origin = origin_of(skb, w, p);
+	int origin = by_uplink ? ORIGIN_INGRESS : origin_of(skb, w, p);
 	reason = v->reason = decide_ingress(w, k, v, origin); /* 3, 6, 7, 8 */
 	return passes(reason) ? open_flow(w, k, p, v, origin) : reason;
 }
@@ -246,6 +250,8 @@ int from_workload(struct __sk_buff *skb)
 		action = into_service(skb, &p);
 	else if (v.reason == REASON_SEGMENT_CONTROL && p.answer)
 		action = p.family == FAMILY_ARP ? answer_arp(skb, &w) : answer_nd(skb, &p, &w);
+	else if (passes(v.reason) && v.reason != REASON_SEGMENT_CONTROL)
+		action = to_uplink(skb, &p, &w);
 	if (action == TC_ACT_SHOT)
 		v.reason = REASON_KERNEL_ERROR;
 	int verdict = conclude(&p, &k, &v);
@@ -265,10 +271,39 @@ int to_workload(struct __sk_buff *skb)
 	p.ifindex = ifindex;
 	if (!load_workload(ifindex, &w))
 		return conclude(&p, &k, &v); /* 0 */
-	v.reason = judge_to_workload(skb, &w, &p, &k, &v);
+	v.reason = judge_to_workload(skb, &w, &p, &k, &v, parse(skb, &p), 0);
 	if (passes(v.reason) && p.fragment == FRAGMENT_FIRST)
 		v.reason = remember_fragment(&w, &p, v.reason);
 	return conclude(&p, &k, &v);
+}
+
+SEC("classifier")
+int from_uplink(struct __sk_buff *skb)
+{
+	__u32 device = routed_device(skb);
+	if (!device)
+		return TC_ACT_UNSPEC;
+	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = TO_WORKLOAD };
+	struct flow_key k = {};
+	struct verdict v = {};
+	struct workload w = {};
+
+	/* what cannot be read, or needs the stack, comes to `to_workload` */
+	if (!load_workload(device, &w) || parse(skb, &p))
+		return TC_ACT_UNSPEC;
+	p.ifindex = device;
+	__builtin_memcpy(p.mac_destination, w.mac, MAC_LENGTH); /* as it will be */
+	if (!is_forwarded(skb, &p, &w))
+		return TC_ACT_UNSPEC;
+	v.reason = judge_to_workload(skb, &w, &p, &k, &v, 0, 1);
+	int action = TC_ACT_SHOT;
+	if (passes(v.reason)) {
+		action = into_workload(skb, &p, &w);
+		if (action == TC_ACT_SHOT)
+			v.reason = REASON_KERNEL_ERROR;
+	}
+	int verdict = conclude(&p, &k, &v);
+	return verdict == TC_ACT_UNSPEC ? action : verdict;
 }
 
 static __always_inline __u8 judge_from_service(struct handle *h, struct packet *p, struct flow_key *k)

@@ -14,6 +14,8 @@ pub struct Settings {
     pub node: Node,
     /// `[dns]`
     pub dns: Dns,
+    /// `[egress]`
+    pub egress: Egress,
     /// `[edge]`
     pub edge: Edge,
     /// `[metrics]`
@@ -50,6 +52,15 @@ pub struct Node {
 pub struct Dns {
     /// Servers asked at port 53; empty: those of the node's resolv.conf.
     pub upstreams: Vec<IpAddr>,
+}
+
+/// `[egress]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// Whether packets of networks that this node routes for without source NAT skip the node's stack between their
+    /// workload and the uplink.
+    pub fast_path: bool,
 }
 
 /// `[edge]`
@@ -96,6 +107,12 @@ impl Default for Node {
             handles_v4: "198.18.0.0/15".parse().expect("a literal block"),
             handles_v6: "fd74:6769::/64".parse().expect("a literal block"),
         }
+    }
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self { fast_path: true }
     }
 }
 

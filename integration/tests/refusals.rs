@@ -65,6 +65,46 @@ fn bad_manifests_are_refused_whole_with_place_and_mend() {
     assert!(said.stderr.contains("colour") && said.stderr.contains("shape"), "every problem at once: {}", said.stderr);
 }
 
+#[test]
+fn a_network_does_not_take_the_nodes_own_subnet() {
+    let site = Site::start();
+    let taking = network("x", 5, "").replace("10.5.0.0/24", "192.0.2.0/25").replace("10.5.0.1", "192.0.2.1");
+    let said = site.netctl().try_apply(&taking);
+    assert_eq!(said.status, 1, "{}", said.stdout);
+    assert!(said.stderr.contains("192.0.2.2/24") && said.stderr.contains("eth0"), "{}", said.stderr);
+    assert!(site.node.ip("route get 192.0.2.1").contains("dev eth0"), "the uplink's router is reached as before");
+}
+
+#[test]
+fn what_others_build_on_is_not_deleted_and_they_are_named() {
+    let site = Site::start();
+    site.netctl().apply(&two_tenants());
+    for (kind, name, user) in [("network", "tenant-a", "namespace/shop"), ("namespace", "shop", "egresspolicy/shop/p")]
+    {
+        site.netctl().apply(&policy("shop", "p", &allow_cidrs(&["203.0.113.30/32"], "")));
+        let said = site.netctl().run(&["delete", kind, name]);
+        assert_eq!(said.status, 1, "{}", said.stdout);
+        assert!(said.stderr.contains(user) && said.stderr.contains("still built on it"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_workload_with_another_way_out_is_attached_only_knowingly() {
+    let site = Site::start();
+    site.netctl().apply(&two_tenants());
+    let netns = site.world.namespace("two-ways", None);
+    let path = netns.path().to_str().expect("a path").to_owned();
+    site.world.link((&netns, "eth0"), (&site.internet.namespace, "back0"));
+    netns.ip("link set eth0 up");
+    let line = ["attach", "two-ways", "-n", "shop", "--netns", &path, "--interface", "tide0"];
+    let said = site.netctl().run(&line);
+    assert_eq!(said.status, 1, "{}", said.stdout);
+    assert!(said.stderr.contains("eth0") && said.stderr.contains("--beside-others"), "{}", said.stderr);
+    assert_eq!(site.netctl().ok(&["get", "workloads", "-A", "-o", "name"]), "", "nothing was attached");
+    site.netctl().ok(&[&line[..], &["--beside-others"]].concat());
+    assert!(netns.ip("-o link").contains("tide0"));
+}
+
 fn with_separator(text: &str) -> String {
     if text.starts_with("---") { text.to_owned() } else { format!("---\n{text}") }
 }

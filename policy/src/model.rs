@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use config::names::{DomainPattern, Name};
 use config::resource::{
     AllowRule, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Labels, NameRule, Namespace, Network, Ports,
-    Protocol,
+    Protocol, selects,
 };
 
 use crate::tables::{RuleList, RuleName};
@@ -167,10 +167,6 @@ pub fn holds(ports: &Ports, protocol: u8, port: u16) -> bool {
             ranges.iter().any(|range| range.protocol.number() == protocol && (range.first..=range.last).contains(&port))
         }
     }
-}
-
-fn selects(selector: &Labels, labels: &Labels) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn rule_name(policy: &EgressPolicy, list: RuleList, index: usize) -> RuleName {

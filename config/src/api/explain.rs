@@ -57,6 +57,8 @@ pub enum Protocol {
     Tcp,
     /// 17
     Udp,
+    /// 132
+    Sctp,
     /// 1 for IPv4, 58 for IPv6; has no port.
     Icmp,
 }
@@ -164,6 +166,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
             Self::Icmp => "icmp",
         })
     }
@@ -175,10 +178,11 @@ impl FromStr for Protocol {
         match text.to_ascii_lowercase().as_str() {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
             "icmp" => Ok(Self::Icmp),
             _ => Err(NameError {
                 problem: format!("`{text}` is not a protocol"),
-                mend: "use tcp, udp or icmp".to_owned(),
+                mend: "use tcp, udp, sctp or icmp".to_owned(),
             }),
         }
     }

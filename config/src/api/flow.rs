@@ -54,7 +54,7 @@ pub struct Flow {
     pub workload: Option<Name>,
     /// Seen from the workload.
     pub direction: Direction,
-    /// `tcp`, `udp`, `icmp`, `icmpv6`, or the IP protocol's number.
+    /// `tcp`, `udp`, `sctp`, `icmp`, `icmpv6`, or the IP protocol's number.
     pub protocol: String,
     /// The workload's side.
     pub local: Endpoint,

@@ -72,6 +72,9 @@ pub struct AttachRequest {
     /// Interface to make inside; `None` is `eth0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<InterfaceName>,
+    /// Whether its namespace may have other interfaces, which nobody polices.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub beside_others: bool,
 }
 
 /// `POST /v1/detach`, answered with an empty object.

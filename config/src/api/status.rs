@@ -34,6 +34,9 @@ pub struct Status {
     /// The kernel's tables.
     #[serde(default)]
     pub maps: Vec<MapFill>,
+    /// Which packets skip the node's stack, or why none do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fast_path: String,
     /// DNS for workloads.
     pub dns: DnsStatus,
     /// The TLS edge.

@@ -57,18 +57,14 @@ later! {
     DnsThroughExternal:
         "`via: Network` under `gateway: External` comes in a later release",
         "write `via: Node`, or `gateway: Node`";
-    /// `selector.matchExpressions`
-    MatchExpressions:
-        "`matchExpressions` comes in a later release",
-        "use `matchLabels`";
     /// `kind: NetworkPolicy`
     NetworkPolicy:
         "NetworkPolicy comes in a later release",
         "write an EgressPolicy, and set `ingressDefault` of the Namespace";
-    /// `protocol: SCTP`, `ICMP` and so on
+    /// `protocol: ICMP` and so on
     OtherProtocol:
-        "rules for protocols other than TCP and UDP come in a later release",
-        "use TCP or UDP, or leave `ports` out to mean every protocol";
+        "rules for protocols other than TCP, UDP and SCTP come in a later release",
+        "use one of these, or leave `ports` out to mean every protocol";
     /// `snat: 192.0.2.1`
     OwnAddress:
         "`snat` to an address of its own comes in a later release",

@@ -62,7 +62,7 @@ fn port_range(item: &Field<'_>) -> Option<PortRange> {
             field.later(Later::OtherProtocol);
             return None;
         }
-        Some(field) => field.choice(&[("TCP", Protocol::Tcp), ("UDP", Protocol::Udp)]),
+        Some(field) => field.choice(&Protocol::ALL.map(|protocol| (protocol.as_str(), protocol))),
         None => Some(Protocol::Tcp),
     };
     let port = fields.required("port", "write the port; for every port `port: 1, endPort: 65535`");
@@ -83,7 +83,7 @@ fn port_range(item: &Field<'_>) -> Option<PortRange> {
 }
 
 fn is_other_protocol(word: &str) -> bool {
-    ["SCTP", "ICMP", "ICMPv4", "ICMPv6", "DCCP", "UDPLite", "GRE", "ESP", "AH", "IGMP"]
+    ["ICMP", "ICMPv4", "ICMPv6", "DCCP", "UDPLite", "GRE", "ESP", "AH", "IGMP"]
         .iter()
         .any(|other| other.eq_ignore_ascii_case(word))
 }

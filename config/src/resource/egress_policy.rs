@@ -1,9 +1,10 @@
 //! `kind: EgressPolicy`: what the selected workloads of a namespace may reach.
 
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 
 use crate::names::{DomainPattern, Name};
-use crate::resource::Labels;
+use crate::resource::Selector;
 
 /// `kind: EgressPolicy`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +13,8 @@ pub struct EgressPolicy {
     pub namespace: Name,
     /// Name.
     pub name: Name,
-    /// `spec.selector.matchLabels`; empty selects every workload of the namespace.
-    pub selector: Labels,
+    /// `spec.selector`; an empty one selects every workload of the namespace.
+    pub selector: Selector,
     /// `spec.deny`, by address.
     pub deny: Vec<CidrRule>,
     /// `spec.allow`, in the order of the file.
@@ -60,7 +61,7 @@ pub enum Ports {
     Some(Vec<PortRange>),
 }
 
-/// Ports `first..=last` of a protocol, host byte order, 1–65535.
+/// Ports `first..=last` of a protocol, host byte order, 1–65535; 0–65535 is the whole protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     /// Protocol.
@@ -72,20 +73,36 @@ pub struct PortRange {
 }
 
 /// A transport protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// 6
     Tcp,
     /// 17
     Udp,
+    /// 132
+    Sctp,
 }
 
 impl Protocol {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// As in manifests.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+
     /// IP protocol number (IANA).
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }

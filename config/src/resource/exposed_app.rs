@@ -1,7 +1,7 @@
 //! `kind: ExposedApp`: host names served by the edge, and the workloads behind them.
 
 use crate::names::{DnsName, Name};
-use crate::resource::Labels;
+use crate::resource::Selector;
 
 /// `kind: ExposedApp`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,8 @@ pub struct Route {
 /// Workloads of the app's namespace, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// `selector.matchLabels`
-    pub selector: Labels,
+    /// `selector`
+    pub selector: Selector,
     /// TCP port, 1–65535.
     pub port: u16,
 }

@@ -4,8 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    API_VERSION, AllowRule, Backend, CidrRule, Default, DnsVia, EgressPolicy, ExposedApp, Gateway, Labels, Namespace,
-    Network, PortRange, Ports, Protocol, Resource, Snat, Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
+    API_VERSION, AllowRule, Backend, CidrRule, Default, DnsVia, EgressPolicy, ExposedApp, Expression, Gateway,
+    Namespace, Network, PortRange, Ports, Requirement, Resource, Selector, Snat, Subnet, Tls, TlsVersion, VlanProtocol,
+    WorkloadTraffic,
 };
 
 impl Resource {
@@ -101,8 +102,26 @@ fn namespace(namespace: &Namespace) -> Map<String, Value> {
     ])
 }
 
-fn selector(labels: &Labels) -> Value {
-    if labels.is_empty() { json!({}) } else { json!({ "matchLabels": labels }) }
+fn selector(selector: &Selector) -> Value {
+    let mut shown = Map::new();
+    if !selector.labels.is_empty() {
+        shown.insert("matchLabels".to_owned(), json!(selector.labels));
+    }
+    if !selector.expressions.is_empty() {
+        shown.insert("matchExpressions".to_owned(), selector.expressions.iter().map(expression).collect());
+    }
+    Value::Object(shown)
+}
+
+fn expression(expression: &Expression) -> Value {
+    let with = |operator: &str, values| json!({ "key": expression.key, "operator": operator, "values": values });
+    let without = |operator: &str| json!({ "key": expression.key, "operator": operator });
+    match &expression.requirement {
+        Requirement::In(values) => with("In", values),
+        Requirement::NotIn(values) => with("NotIn", values),
+        Requirement::Exists => without("Exists"),
+        Requirement::DoesNotExist => without("DoesNotExist"),
+    }
 }
 
 fn egress_policy(policy: &EgressPolicy) -> Map<String, Value> {
@@ -147,11 +166,7 @@ fn insert_ports(spec: &mut Map<String, Value>, ports: &Ports) {
 }
 
 fn port_range(range: &PortRange) -> Value {
-    let protocol = match range.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-    };
-    let mut spec = object([("protocol", json!(protocol)), ("port", json!(range.first))]);
+    let mut spec = object([("protocol", json!(range.protocol)), ("port", json!(range.first))]);
     if range.last != range.first {
         spec.insert("endPort".to_owned(), json!(range.last));
     }

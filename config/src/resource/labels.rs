@@ -1,19 +1,77 @@
 //! Labels, and what a selector makes of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::NameError;
 use crate::wording::{quoted, wrong};
 
-/// Labels of a namespace or workload; as a selector, the labels that must all be there.
+/// Labels of a namespace or workload.
 pub type Labels = BTreeMap<String, String>;
 
 /// The label that every namespace carries, with its own name as value (as in Kubernetes).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// Whether a workload with these labels is selected. An empty selector selects every workload.
-pub fn selects(selector: &Labels, labels: &Labels) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+/// A selector of labels, as Kubernetes has it; an empty one selects everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selector {
+    /// `matchLabels`: labels that must all be there.
+    pub labels: Labels,
+    /// `matchExpressions`, all of which must hold.
+    pub expressions: Vec<Expression>,
+}
+
+/// One of `matchExpressions`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Expression {
+    /// The label's key.
+    pub key: String,
+    /// What must be so of it.
+    pub requirement: Requirement,
+}
+
+/// `operator`, with `values` where it takes some (at least one).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Requirement {
+    /// It is there, with one of these values.
+    In(BTreeSet<String>),
+    /// It has none of these values; one that is not there has none.
+    NotIn(BTreeSet<String>),
+    /// It is there.
+    Exists,
+    /// It is not there.
+    DoesNotExist,
+}
+
+/// Whether something with these labels is selected.
+pub fn selects(selector: &Selector, labels: &Labels) -> bool {
+    let there = selector.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+    there && selector.expressions.iter().all(|expression| expression.holds(labels))
+}
+
+impl Selector {
+    /// Whether it selects everything.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.expressions.is_empty()
+    }
+}
+
+impl From<Labels> for Selector {
+    /// By `matchLabels` alone.
+    fn from(labels: Labels) -> Self {
+        Self { labels, expressions: Vec::new() }
+    }
+}
+
+impl Expression {
+    fn holds(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key);
+        match &self.requirement {
+            Requirement::In(values) => value.is_some_and(|value| values.contains(value)),
+            Requirement::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Requirement::Exists => value.is_some(),
+            Requirement::DoesNotExist => value.is_none(),
+        }
+    }
 }
 
 /// Checks one label by the rules of Kubernetes, so that manifests can move there.
@@ -61,18 +119,44 @@ mod tests {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
+    fn by_labels(pairs: &[(&str, &str)]) -> Selector {
+        labels(pairs).into()
+    }
+
+    fn by_expression(key: &str, requirement: Requirement) -> Selector {
+        Selector { labels: Labels::new(), expressions: vec![Expression { key: key.to_owned(), requirement }] }
+    }
+
     #[test]
     fn an_empty_selector_selects_everything() {
-        assert!(selects(&Labels::new(), &Labels::new()));
-        assert!(selects(&Labels::new(), &labels(&[("app", "web")])));
+        assert!(selects(&Selector::default(), &Labels::new()));
+        assert!(selects(&Selector::default(), &labels(&[("app", "web")])));
     }
 
     #[test]
     fn every_label_of_the_selector_must_be_there() {
         let own = labels(&[("app", "web"), ("tier", "front")]);
-        assert!(selects(&labels(&[("app", "web")]), &own));
-        assert!(!selects(&labels(&[("app", "db")]), &own));
-        assert!(!selects(&labels(&[("app", "web"), ("zone", "a")]), &own));
+        assert!(selects(&by_labels(&[("app", "web")]), &own));
+        assert!(!selects(&by_labels(&[("app", "db")]), &own));
+        assert!(!selects(&by_labels(&[("app", "web"), ("zone", "a")]), &own));
+        assert!(!selects(&by_labels(&[("zone", "")]), &own), "an empty value is a value");
+    }
+
+    #[test]
+    fn expressions_speak_of_labels_that_are_not_there_too() {
+        let (web, db, none) = (labels(&[("app", "web")]), labels(&[("app", "db")]), labels(&[("tier", "front")]));
+        let values = || BTreeSet::from(["web".to_owned(), "jobs".to_owned()]);
+        for (requirement, selected) in [
+            (Requirement::In(values()), [true, false, false]),
+            (Requirement::NotIn(values()), [false, true, true]),
+            (Requirement::Exists, [true, true, false]),
+            (Requirement::DoesNotExist, [false, false, true]),
+        ] {
+            let selector = by_expression("app", requirement);
+            assert_eq!([&web, &db, &none].map(|own| selects(&selector, own)), selected, "{selector:?}");
+            let both = Selector { labels: labels(&[("tier", "front")]), ..selector };
+            assert!(!selects(&both, &web), "labels and expressions must both hold");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod network;
 pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, NameRule, PortRange, Ports, Protocol};
 pub use exposed_app::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
 pub use key::{Kind, ResourceKey};
-pub use labels::{Labels, NAMESPACE_NAME_LABEL, check_label, selects};
+pub use labels::{Expression, Labels, NAMESPACE_NAME_LABEL, Requirement, Selector, check_label, selects};
 pub use namespace::{Default, Namespace};
 pub use network::{DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
 

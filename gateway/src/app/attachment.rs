@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use config::api::{AttachRequest, DetachRequest, WorkloadName};
+use config::names::InterfaceName;
 use config::resource::check_label;
 
 use super::desired::Desired;
@@ -26,7 +27,11 @@ pub(crate) async fn attach(gate: &Gate, request: AttachRequest) -> Result<Worklo
     if let Some(there) = before.workloads.get(&name) {
         return same(there, &request);
     }
+    let beside_others = request.beside_others;
     let workload = prepared(gate, &before, request)?;
+    if !beside_others {
+        alone(gate, &workload).await?;
+    }
     gate.segmentation.attach(&workload).await.map_err(refused_by_segmentation)?;
     let mut next = Desired::clone(&before);
     next.workloads.insert(name, workload.clone());
@@ -111,6 +116,20 @@ fn same(there: &Workload, request: &AttachRequest) -> Result<Workload, ControlEr
             there.namespace, there.name
         ),
         format!("first `netctl detach {} -n {}`", there.name, there.namespace),
+    ))
+}
+
+/// Another interface would be a way around every policy.
+async fn alone(gate: &Gate, workload: &Workload) -> Result<(), ControlError> {
+    let others = gate.segmentation.interfaces_inside(workload).await;
+    if others.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = others.iter().map(InterfaceName::as_str).collect();
+    Err(ControlError::refused(
+        format!("{} has other interfaces ({}), which no policy reaches", workload.netns.display(), names.join(", ")),
+        "take them out (`docker run --network none`, `ip link delete …`), or attach with `--beside-others`, and with \
+         `--interface` if `eth0` is among them",
     ))
 }
 

@@ -27,7 +27,7 @@ use super::desired::Desired;
 use super::endpoints;
 use super::numbers::Numbers;
 use crate::egress::tables::names::LearnedSlot;
-use crate::egress::tables::workloads::WorkloadEntry;
+use crate::egress::tables::workloads::{PortAddresses, WorkloadEntry};
 use crate::egress::tables::{TableError, Tables};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
@@ -141,11 +141,7 @@ impl Enforcement {
             state.unknown_past = unknown_past;
             return Err(error.into());
         }
-        for workload in desired.workloads.values() {
-            if let Some(port) = state.ports.get(&workload.id) {
-                self.switch(workload, *port, desired, &compiled)?;
-            }
-        }
+        self.switch_all(&state.ports, desired, &compiled)?;
         let old = std::mem::replace(&mut state.compiled, compiled);
         state.askers = askers(desired, &state.compiled);
         state.policies = state.askers.values().map(|asker| (asker.workload, asker.policy)).collect();
@@ -177,11 +173,7 @@ impl Enforcement {
         }
         self.tables.set_subnets(&subnets(desired))?;
         let exposed = endpoints::exposed_ports(desired);
-        for workload in desired.workloads.values() {
-            let own = exposed.iter().filter(|(id, _)| *id == workload.id);
-            self.tables.set_exposed(workload.id, &own.map(|(_, port)| (*port, TCP)).collect::<Vec<_>>())?;
-        }
-        Ok(())
+        self.tables.set_exposed(&exposed.into_iter().map(|(id, port)| (id, port, TCP)).collect())
     }
 
     /// Chooses the kernel's slots for this workload's names: one for each class under the present policy, or, on the
@@ -266,6 +258,24 @@ impl Enforcement {
         self.tables.write_name_class(policy, id, Some(class.class))
     }
 
+    /// Switches every workload that has a port. Addresses come after the entries: until they are there, everything that a
+    /// workload sends counts as spoofed.
+    pub(super) fn switch_all(
+        &self,
+        ports: &BTreeMap<WorkloadId, Port>,
+        desired: &Desired,
+        compiled: &Compiled,
+    ) -> Result<(), TableError> {
+        let mut switched = Vec::new();
+        for workload in desired.workloads.values() {
+            if let Some(port) = ports.get(&workload.id) {
+                let entry = self.switch(workload, *port, desired, compiled)?;
+                switched.push(PortAddresses { ifindex: port.ifindex, entry, addresses: &workload.addresses });
+            }
+        }
+        self.tables.set_addresses(&switched)
+    }
+
     /// Writes a workload's entry, with an epoch that no flow of it has. Sealed where its policies are not compiled.
     pub(super) fn switch(
         &self,
@@ -273,7 +283,7 @@ impl Enforcement {
         port: Port,
         desired: &Desired,
         compiled: &Compiled,
-    ) -> Result<(), TableError> {
+    ) -> Result<WorkloadEntry, TableError> {
         let epoch = self.latest_epoch(workload.id, port.ifindex)?.wrapping_add(1);
         let network = desired.resources.network(&workload.network);
         let policy = compiled.policies.get(&workload.subject());
@@ -291,10 +301,10 @@ impl Enforcement {
             flow_quota: self.flow_quota,
             mac: workload.mac,
             gateway_mac: port.bridge_mac,
+            bridge: network.and_then(super::uplink::bridge_of),
         };
         self.tables.switch(port.ifindex, &entry)?;
-        // Addresses after the entry: until they are there, everything the workload sends counts as spoofed.
-        self.tables.set_addresses(port.ifindex, &entry, &workload.addresses)
+        Ok(entry)
     }
 
     /// The highest epoch that flows of this workload can have: they outlive its host side, and so do their verdicts.
@@ -317,12 +327,7 @@ impl Enforcement {
 
     /// All open flows are decided again at their next packet, by the present policies and what is known of the node now.
     pub(super) fn decide_again(&self, state: &State) -> Result<(), TableError> {
-        for workload in state.desired.workloads.values() {
-            if let Some(port) = state.ports.get(&workload.id) {
-                self.switch(workload, *port, &state.desired, &state.compiled)?;
-            }
-        }
-        Ok(())
+        self.switch_all(&state.ports, &state.desired, &state.compiled)
     }
 
     fn retire(&self, old: &Compiled) -> Result<(), TableError> {

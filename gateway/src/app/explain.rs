@@ -110,6 +110,7 @@ impl Question<'_> {
         let protocol = match (self.protocol, address) {
             (Protocol::Tcp, _) => 6,
             (Protocol::Udp, _) => 17,
+            (Protocol::Sctp, _) => 132,
             (Protocol::Icmp, IpAddr::V4(_)) => return (1, 0),
             (Protocol::Icmp, IpAddr::V6(_)) => return (58, 0),
         };

@@ -5,9 +5,11 @@
 //! | `changing` | one change of desired state at a time | for a whole change, across awaits |
 //! | `desired` (watch) | the state in force; readers take a snapshot | for a pointer's copy |
 //! | `conditions` | what `status` names | for one insert or removal |
+//! | `fast_path` | what `status` says of the way past the stack | for one copy |
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -17,6 +19,7 @@ use tokio::sync::watch;
 use super::desired::Desired;
 use super::enforcement::Enforcement;
 use super::history::History;
+use super::uplink::FastPath;
 use crate::edge::Edge;
 use crate::segmentation::ipam::Cursor;
 use crate::segmentation::{self, Segmentation};
@@ -44,6 +47,9 @@ pub(crate) struct Gate {
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) desired: watch::Sender<Arc<Desired>>,
     conditions: Mutex<BTreeMap<String, Condition>>,
+    fast_path: Mutex<FastPath>,
+    /// Another device may be the default route's now.
+    pub(crate) routes_moved: AtomicBool,
 }
 
 /// Parts of a [`Gate`], made by `start`.
@@ -80,12 +86,27 @@ impl Gate {
             changing: tokio::sync::Mutex::new(()),
             desired: watch::Sender::new(Arc::new(Desired::default())),
             conditions: Mutex::default(),
+            fast_path: Mutex::default(),
+            routes_moved: AtomicBool::new(true),
         }
     }
 
     /// The state in force.
     pub(crate) fn now(&self) -> Arc<Desired> {
         Arc::clone(&self.desired.borrow())
+    }
+
+    /// The way past the node's stack.
+    pub(crate) fn fast_path(&self) -> FastPath {
+        self.fast_path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of it; whether that is news.
+    pub(crate) fn set_fast_path(&self, now: FastPath) -> bool {
+        let mut known = self.fast_path.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *known != now;
+        *known = now;
+        news
     }
 
     /// Somebody should know. The same text again keeps its time.

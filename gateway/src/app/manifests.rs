@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::api::{self, Action, Difference, File, ResourceName};
-use config::resource::{Network, ResourceKey};
+use config::resource::{Kind, Network, Resource, ResourceKey};
 use config::{Parsed, Problem};
 
 use super::desired::Desired;
@@ -55,7 +55,26 @@ pub(crate) fn without(now: &Desired, names: &[ResourceName], files: &[File]) -> 
     }
     let mut merged = Merged::from(now);
     keys.iter().rev().filter(|key| now.resources.get(key).is_some()).for_each(|key| merged.remove(key));
-    merged.checked()
+    let used: Vec<Problem> = keys.iter().filter_map(|key| still_used(&merged.next, key)).collect();
+    if used.is_empty() { merged.checked() } else { Err(used) }
+}
+
+/// What was deleted and others build on.
+fn still_used(next: &Desired, deleted: &ResourceKey) -> Option<Problem> {
+    let builds_on_it = |resource: &&Resource| match (deleted.kind, resource) {
+        (Kind::Network, Resource::Namespace(namespace)) => namespace.network == deleted.name,
+        (Kind::Namespace, resource) => resource.key().namespace.as_ref() == Some(&deleted.name),
+        _ => false,
+    };
+    let users: Vec<String> =
+        next.resources.iter().filter(builds_on_it).map(|user| ResourceName::from(user.key()).to_string()).collect();
+    let mend = "delete those first, or in the same `netctl delete -f`".to_owned();
+    let name = ResourceName::from(deleted.clone());
+    (!users.is_empty()).then(|| cannot_delete(&name, format!("{} still built on it", are(&users)), mend))
+}
+
+fn are(users: &[String]) -> String {
+    format!("{} {}", users.join(", "), if users.len() == 1 { "is" } else { "are" })
 }
 
 fn parse(files: &[File]) -> Result<Vec<Parsed>, Vec<Problem>> {

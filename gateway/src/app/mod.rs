@@ -4,7 +4,7 @@
 //! all flows; [`attachment`] does that for a workload that comes or goes; [`enforcement`] is policy in the kernel's
 //! tables, [`names`] is what DNS adds to it, [`seal`] and [`ports`] close a
 //! new workload's host side; [`numbers`] are never used twice; [`endpoints`] is the edge's side;
-//! [`watching`] keeps it all as it should be; [`control`] answers the admin socket with [`views`], [`report`],
+//! [`uplink`] is the way past the node's stack; [`watching`] keeps it all as it should be; [`control`] answers the admin socket with [`views`], [`report`],
 //! [`explain`] and [`history`]; [`gate`] holds it together.
 //!
 //! The start, in the order in which rights are given up:
@@ -32,6 +32,7 @@ mod reload;
 mod report;
 mod seal;
 mod start;
+mod uplink;
 mod views;
 mod watching;
 

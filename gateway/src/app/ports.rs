@@ -10,6 +10,7 @@ use super::enforcement::{Enforcement, Port, network_number};
 use crate::egress::attach::AttachError;
 use crate::egress::tables::TableError;
 use crate::egress::tables::node::Listener;
+use crate::egress::tables::workloads::PortAddresses;
 use crate::segmentation::Status;
 use crate::sys::interface;
 use crate::workload::{Mac, Workload, WorkloadId};
@@ -31,7 +32,8 @@ impl Enforcement {
         let port = Port { ifindex, bridge_mac };
         let state = &mut *self.state();
         state.ports.insert(workload.id, port);
-        self.switch(workload, port, &state.desired, &state.compiled)?;
+        let entry = self.switch(workload, port, &state.desired, &state.compiled)?;
+        self.tables.set_addresses(&[PortAddresses { ifindex, entry, addresses: &workload.addresses }])?;
         self.tables.attach(ifindex)?;
         self.leave_former(workload.id, ifindex)
     }

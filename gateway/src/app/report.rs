@@ -14,6 +14,7 @@ use policy::reason::Reason;
 
 use super::desired::Desired;
 use super::gate::Gate;
+use super::uplink::FastPath;
 use super::views::{timestamp, usage};
 use crate::admin::ControlError;
 use crate::egress::dns;
@@ -51,6 +52,7 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
         networks: networks.collect(),
         workloads: desired.workloads.len() as u64,
         maps: fill.into_iter().map(|f| MapFill { name: f.table.to_owned(), entries: f.entries, max: f.max }).collect(),
+        fast_path: gate.fast_path().to_string(),
         dns: DnsStatus {
             upstreams: gate.upstreams.to_vec(),
             learned: gate.enforcement.learned() as u64,
@@ -102,6 +104,7 @@ pub(crate) fn doctor(gate: &Gate) -> Doctor {
             mend: check.mend,
         })
         .collect();
+    checks.push(fast_path(&gate.fast_path()));
     checks.extend(gate.conditions().into_iter().map(|condition| Check {
         name: condition.what,
         ok: false,
@@ -110,6 +113,11 @@ pub(crate) fn doctor(gate: &Gate) -> Doctor {
         mend: condition.mend,
     }));
     Doctor { checks }
+}
+
+fn fast_path(now: &FastPath) -> Check {
+    let mend = now.mend().to_owned();
+    Check { name: "fast path".to_owned(), ok: mend.is_empty(), required: false, found: now.to_string(), mend }
 }
 
 /// The entries of the flow table.
@@ -185,12 +193,13 @@ fn protocol(number: u8) -> String {
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
         58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
         other => other.to_string(),
     }
 }
 
 fn endpoint(address: IpAddr, port: u16, protocol: u8) -> Endpoint {
-    Endpoint { address, port: matches!(protocol, 6 | 17).then_some(port) }
+    Endpoint { address, port: matches!(protocol, 6 | 17 | 132).then_some(port) }
 }
 
 /// A time since boot on the wall clock.

@@ -183,7 +183,7 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     let node = tokio::runtime::Handle::current();
     let resolution: Arc<dyn Resolution> = Arc::new(names);
     let _dns = dns::Server::start(&gate.service, node, resolution, limits).await?;
-    watching::start(&gate);
+    let mut watching = watching::start(&gate);
     drop(restoring);
     tracing::info!(socket = %socket.path().display(), "ready");
 
@@ -198,6 +198,7 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     }
     // The socket's file goes with the server.
     let _ = serving.await;
+    watching.shutdown().await;
     Ok(())
 }
 
@@ -263,6 +264,7 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
         InstallError::Store(error) => StartError::Store(error),
     })?;
     reload::in_place(|| gate.enforcement.forget_strangers(&desired))?;
+    watching::look_at_uplink(gate).await;
     let (prepared, problems) = gate.edge.check_accepted(&endpoints::edge_config(&desired));
     problems.iter().for_each(|problem| tracing::warn!("{problem}"));
     gate.edge.install(prepared);

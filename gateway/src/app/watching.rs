@@ -3,9 +3,9 @@
 //! | task | woken by | does |
 //! |---|---|---|
 //! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
-//! | `upkeep` | every second | programs and tg0 put back, learned names swept, node's addresses, metrics |
+//! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, node's addresses, metrics |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
-//! | `node` | netlink notices | the node's addresses in the kernel |
+//! | `node` | netlink notices | the node's addresses in the kernel; next hops asked for anew |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use std::time::Duration;
 use config::api::{ConditionState, DetachRequest, Verdict};
 use config::resource::Protocol;
 use policy::{Listener, Node};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::gate::Gate;
 use super::report::{self, Names};
-use super::{attachment, reload};
+use super::{attachment, reload, uplink};
 use crate::segmentation::Status;
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::watch::{Notice, Watch};
@@ -27,12 +28,14 @@ use crate::telemetry::metrics;
 /// Others' deletions are put back within this.
 const UPKEEP: Duration = Duration::from_secs(1);
 
-/// Starts the tasks; they end with the runtime.
-pub(crate) fn start(gate: &Arc<Gate>) {
-    tokio::spawn(events(Arc::clone(gate)));
-    tokio::spawn(upkeep(Arc::clone(gate)));
-    tokio::spawn(segmentation(Arc::clone(gate)));
-    tokio::spawn(node(Arc::clone(gate)));
+/// Starts the tasks. They are to be ended before the runtime, whose clock they use.
+pub(crate) fn start(gate: &Arc<Gate>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(events(Arc::clone(gate)));
+    tasks.spawn(upkeep(Arc::clone(gate)));
+    tasks.spawn(segmentation(Arc::clone(gate)));
+    tasks.spawn(node(Arc::clone(gate)));
+    tasks
 }
 
 async fn events(gate: Arc<Gate>) {
@@ -101,7 +104,14 @@ async fn upkeep(gate: Arc<Gate>) {
             settle(&gate, "kernel tables", measure(&gate));
         });
         look_at_node(&gate).await;
+        look_at_uplink(&gate).await;
     }
+}
+
+/// The way past the node's stack.
+pub(crate) async fn look_at_uplink(gate: &Gate) {
+    let looked = uplink::look(gate).await;
+    settle(gate, "fast path", looked.map(metrics::reconcile_repairs));
 }
 
 /// tg0 and what is inside, put back as a whole.
@@ -127,6 +137,9 @@ fn measure(gate: &Gate) -> Result<(), String> {
     }
     for count in gate.enforcement.tables.counters().map_err(|error| error.to_string())? {
         metrics::packets(count.reason, count.packets, count.bytes);
+    }
+    for (way, packets) in gate.enforcement.tables.ways().map_err(|error| error.to_string())? {
+        metrics::fast_path(way, packets);
     }
     metrics::flow_events_lost(gate.enforcement.lost_events());
     metrics::dns_learned(gate.enforcement.learned() as u64);
@@ -201,10 +214,12 @@ async fn node(gate: Arc<Gate>) {
     };
     loop {
         match watch.changed().await {
-            Ok(notices) if notices.iter().any(|n| matches!(n, Notice::Address | Notice::Link | Notice::Lost)) => {
-                look_at_node(&gate).await;
+            Ok(notices) => {
+                uplink::note_changes(&gate, &notices);
+                if notices.iter().any(|n| matches!(n, Notice::Address | Notice::Link | Notice::Lost)) {
+                    look_at_node(&gate).await;
+                }
             }
-            Ok(_) => {}
             Err(error) => {
                 return unwatched(&gate, &error);
             }

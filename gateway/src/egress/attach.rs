@@ -41,7 +41,11 @@ pub enum Program {
     ToWorkload,
     /// tc ingress of tg0.
     FromService,
+    /// tc ingress of the uplink.
+    FromUplink,
 }
+
+const ALL: [Program; 4] = [Program::FromWorkload, Program::ToWorkload, Program::FromService, Program::FromUplink];
 
 /// Both sides of a workload's device: what it sends last, so that nothing is sent while replies are not looked at.
 const WORKLOAD: [Program; 2] = [Program::ToWorkload, Program::FromWorkload];
@@ -53,19 +57,20 @@ impl Program {
             Self::FromWorkload => "from_workload",
             Self::ToWorkload => "to_workload",
             Self::FromService => "from_service",
+            Self::FromUplink => "from_uplink",
         }
     }
 
     const fn is_egress(self) -> bool {
         match self {
             Self::ToWorkload => true,
-            Self::FromWorkload | Self::FromService => false,
+            Self::FromWorkload | Self::FromService | Self::FromUplink => false,
         }
     }
 
     const fn direction(self) -> TcAttachType {
         match self {
-            Self::FromWorkload | Self::FromService => TcAttachType::Ingress,
+            Self::FromWorkload | Self::FromService | Self::FromUplink => TcAttachType::Ingress,
             Self::ToWorkload => TcAttachType::Egress,
         }
     }
@@ -115,7 +120,7 @@ pub(crate) struct Programs {
 impl Programs {
     /// Gives the object's programs to the kernel and pins them; answers the one that starts the sweeper, too.
     pub(crate) fn load(mut ebpf: Ebpf, folder: &Path) -> Result<(Self, OwnedFd), Box<dyn Error>> {
-        for program in [Program::FromWorkload, Program::ToWorkload, Program::FromService] {
+        for program in ALL {
             let path = folder.join("programs").join(program.name());
             let loaded = classifier(&mut ebpf, program.name())?;
             load(loaded)?;
@@ -189,10 +194,14 @@ impl Programs {
         Ok(())
     }
 
-    /// Devices that a pinned link names.
-    fn linked_devices(&self) -> BTreeSet<u32> {
+    /// Devices that a pinned link of one of these programs names.
+    fn linked_devices(&self, programs: &[Program]) -> BTreeSet<u32> {
         let names = fs::read_dir(&self.links).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.filter_map(|name| name.to_str()?.split_once('-')?.0.parse().ok()).collect()
+        let device = |name: std::ffi::OsString| {
+            let (ifindex, program) = name.to_str()?.split_once('-')?;
+            programs.iter().any(|known| known.name() == program).then(|| ifindex.parse().ok())?
+        };
+        names.filter_map(device).collect()
     }
 }
 
@@ -235,6 +244,21 @@ impl Tables {
         self.programs.take_away(tg0, Program::FromService)
     }
 
+    /// Puts the program on the uplink. It lets through what is for no workload ([`Tables::set_uplink`] says for whom).
+    pub fn attach_uplink(&self, uplink: u32) -> Result<(), AttachError> {
+        self.programs.place(uplink, &name_of(uplink)?, Program::FromUplink)
+    }
+
+    /// Puts back what somebody removed from the uplink; whether there was anything to put back.
+    pub fn ensure_uplink_attached(&self, uplink: u32) -> Result<bool, AttachError> {
+        self.programs.ensure(uplink, &name_of(uplink)?, Program::FromUplink)
+    }
+
+    /// Takes the program from a device that was the uplink, and may be gone.
+    pub fn detach_uplink(&self, uplink: u32) -> Result<(), AttachError> {
+        self.programs.take_away(uplink, Program::FromUplink)
+    }
+
     /// Whether links hold the programs (tcx), or filters of clsact.
     pub fn has_tcx(&self) -> bool {
         self.programs.tcx
@@ -266,7 +290,9 @@ impl Tables {
     pub(crate) fn replace_programs(&self) -> Result<(), AttachError> {
         let entries = self.workloads().unwrap_or_default();
         let tg0 = self.tg0_ifindex();
-        let mut devices: BTreeSet<u32> = self.programs.linked_devices();
+        self.replace_uplink_program()?;
+        let mut devices =
+            self.programs.linked_devices(&[Program::FromWorkload, Program::ToWorkload, Program::FromService]);
         devices.extend(entries.keys());
         devices.extend(tg0);
         for ifindex in devices {
@@ -284,6 +310,20 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    fn replace_uplink_program(&self) -> Result<(), AttachError> {
+        let uplink = self.uplink().filter(|ifindex| interface::name(*ifindex).is_ok());
+        for former in self.programs.linked_devices(&[Program::FromUplink]).into_iter().filter(|it| Some(*it) != uplink)
+        {
+            self.detach_uplink(former)?;
+        }
+        match uplink.map(|ifindex| (ifindex, self.attach_uplink(ifindex))) {
+            // it went away between the question and the answer
+            Some((ifindex, Err(_))) if interface::name(ifindex).is_err() => Ok(()),
+            Some((_, attached)) => attached,
+            None => Ok(()),
+        }
     }
 }
 

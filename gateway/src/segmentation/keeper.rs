@@ -212,6 +212,7 @@ impl Keeper {
         match notice {
             Notice::Link | Notice::Address | Notice::Netfilter | Notice::Lost => true,
             Notice::RouteGone { connected } => *connected,
+            Notice::Route => false,
             Notice::Neighbour { index } | Notice::TrafficControl { index } => {
                 self.own.read().unwrap_or_else(PoisonError::into_inner).contains(index)
             }

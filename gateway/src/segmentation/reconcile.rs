@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, RwLock};
 
-use config::names::Name;
+use config::names::{InterfaceName, Name};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
@@ -143,6 +143,16 @@ impl Segmentation {
         drop(state);
         self.keeper.look.send_modify(|number| *number += 1);
         Ok(())
+    }
+
+    /// Interfaces in a workload's namespace that are up, apart from loopback. None where the namespace cannot be looked
+    /// into: attaching says why.
+    pub async fn interfaces_inside(&self, workload: &Workload) -> Vec<InterfaceName> {
+        let helper = &self.keeper.helper;
+        let Ok(netns) = helper.open_namespace(&workload.netns).await else { return Vec::new() };
+        let Ok(netlink) = helper.netlink_inside(&netns).await else { return Vec::new() };
+        let links = netlink.links().await.unwrap_or_default();
+        links.into_iter().filter(|link| link.up && link.name.as_str() != "lo").map(|link| link.name).collect()
     }
 
     /// Connects a workload: its pair, addresses, routes, seal and port. Undone as a whole if anything fails.

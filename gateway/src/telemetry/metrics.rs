@@ -10,6 +10,7 @@
 //! | `tidegate_flow_events_lost_total` | | events that found the ring full |
 //! | `tidegate_packets_total` | verdict, reason | packets, by the kernel's own counters |
 //! | `tidegate_bytes_total` | verdict, reason | bytes, by the kernel's own counters |
+//! | `tidegate_fast_path_packets_total` | stack, way | allowed packets that may skip the node's stack: skipped it or not, and how or why |
 //! | `tidegate_dns_queries_total` | outcome | queries of workloads |
 //! | `tidegate_dns_query_seconds` | outcome | from a query to its answer, where it was looked up |
 //! | `tidegate_dns_upstream_failures_total` | | upstream servers that did not answer when they were asked |
@@ -36,6 +37,8 @@ use config::api::Direction;
 use metrics::{SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use policy::reason::Reason;
+
+use crate::egress::tables::uplink::Way;
 
 /// Upper bounds of the time histograms, seconds.
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -67,6 +70,11 @@ fn describe() {
     describe_counter!("tidegate_flow_events_lost_total", Unit::Count, "Flow events that found the ring full.");
     describe_counter!("tidegate_packets_total", Unit::Count, "Packets of workloads by verdict and reason.");
     describe_counter!("tidegate_bytes_total", Unit::Bytes, "Bytes of workloads by verdict and reason.");
+    describe_counter!(
+        "tidegate_fast_path_packets_total",
+        Unit::Count,
+        "Packets that may skip the node's stack, by whether they did and how or why not."
+    );
     describe_counter!("tidegate_dns_queries_total", Unit::Count, "DNS queries of workloads by outcome.");
     describe_histogram!(
         "tidegate_dns_query_seconds",
@@ -134,6 +142,12 @@ pub fn flow_events_lost(total: u64) {
 pub fn packets(reason: Reason, packets: u64, bytes: u64) {
     counter!("tidegate_packets_total", "verdict" => verdict(reason), "reason" => reason.word()).absolute(packets);
     counter!("tidegate_bytes_total", "verdict" => verdict(reason), "reason" => reason.word()).absolute(bytes);
+}
+
+/// The kernel's counter of a way since the tables were made.
+pub fn fast_path(way: Way, packets: u64) {
+    let stack = if way.skips_stack() { "skipped" } else { "taken" };
+    counter!("tidegate_fast_path_packets_total", "stack" => stack, "way" => way.word()).absolute(packets);
 }
 
 /// A workload's query has come to its end, the word of `egress::dns::Outcome`.

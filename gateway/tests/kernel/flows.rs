@@ -120,6 +120,40 @@ fn flows_by_name_live_as_long_as_a_policy_allows_the_name() {
 }
 
 #[test]
+fn closed_connections_make_room_past_half_of_the_quota() {
+    let mut node = Node::new();
+    node.change(|e| e.flow_quota = 8);
+    let open = |node: &Node| node.tables.open_flows(WorkloadId(1)).unwrap();
+    let sent = |port, flags| out(&plain(OWN4, FAR4, TCP, &tcp(port, 80, flags)));
+    let received = |port, flags| into(&plain(FAR4, OWN4, TCP, &tcp(80, port, flags)));
+    let handshake = |node: &Node, port| {
+        assert_eq!(node.sends(&sent(port, SYN)), AllowedByCidr, "port {port}");
+        assert_eq!(node.receives(&received(port, SYN | ACK)), KnownFlow);
+        assert_eq!(node.sends(&sent(port, ACK)), KnownFlow);
+    };
+    for port in 4000..4100 {
+        handshake(&node, port);
+        assert_eq!(node.sends(&sent(port, FIN | ACK)), KnownFlow);
+        assert_eq!(node.receives(&received(port, FIN | ACK)), KnownFlow);
+        assert_eq!(node.sends(&sent(port, ACK)), KnownFlow, "the last segment still belongs to it");
+    }
+    assert_eq!(open(&node), 4, "half of the quota waits for late segments");
+    for port in 4100..4200 {
+        handshake(&node, port);
+        assert_eq!(node.sends(&sent(port, RST)), KnownFlow);
+    }
+    for port in 4200..4300 {
+        assert_eq!(node.sends(&sent(port, SYN)), AllowedByCidr, "port {port}");
+        assert_eq!(node.receives(&received(port, RST | ACK)), KnownFlow, "refused by the far end");
+    }
+    assert_eq!(open(&node), 4);
+    handshake(&node, 4300);
+    assert_eq!(node.receives(&received(4300, RST)), KnownFlow);
+    assert_eq!(node.sends(&sent(4300, ACK)), KnownFlow, "a RST from afar may be forged");
+    assert_eq!(open(&node), 5);
+}
+
+#[test]
 fn a_full_quota_refuses_new_flows_of_that_workload_only() {
     let mut node = Node::new();
     node.change(|e| e.flow_quota = 3);

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMP: u8 = 1;
+pub(crate) const SCTP: u8 = 132;
 pub(crate) const ICMPV6: u8 = 58;
 pub(crate) const SYN: u8 = 2;
 pub(crate) const ACK: u8 = 16;
@@ -30,6 +31,13 @@ pub(crate) fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
 pub(crate) fn udp(source: u16, destination: u16) -> Vec<u8> {
     let mut h = [source.to_be_bytes(), destination.to_be_bytes(), 12u16.to_be_bytes()].concat();
     h.extend([0, 0, 1, 2, 3, 4]);
+    h
+}
+
+/// The common header (RFC 9260, section 3.1) and a chunk.
+pub(crate) fn sctp(source: u16, destination: u16) -> Vec<u8> {
+    let mut h = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    h.extend([0, 0, 0, 7, 0, 0, 0, 0, 1, 0, 0, 4]);
     h
 }
 

@@ -18,11 +18,11 @@ fn only_what_is_meant_to_leaves_the_service_namespace() {
         assert_eq!(node.serves(&into(&plain(resolver, handle, TCP, &tcp(53, 4000, ACK)))), Dns);
         let connect = into(&plain(edge, handle, TCP, &tcp(40000, 8080, SYN)));
         assert_eq!(node.serves(&connect), NotExposed);
-        node.tables.set_exposed(WorkloadId(1), &[(8080, 6)]).unwrap();
+        node.tables.set_exposed(&[(WorkloadId(1), 8080, 6)].into()).unwrap();
         assert_eq!(node.serves(&connect), Edge);
         assert_eq!(node.serves(&into(&plain(edge, handle, TCP, &tcp(40000, 8081, SYN)))), NotExposed);
         assert_eq!(node.serves(&into(&plain(edge, handle, UDP, &udp(40000, 8080)))), NotExposed);
-        node.tables.set_exposed(WorkloadId(1), &[]).unwrap();
+        node.tables.set_exposed(&[].into()).unwrap();
         assert_eq!(node.serves(&connect), NotExposed, "taken back");
     }
     assert_eq!(node.serves(&into(&plain("8.8.8.8", "198.18.9.9", UDP, &udp(53, 4000)))), UnknownDevice);
@@ -64,7 +64,7 @@ fn address_and_handle_are_exchanged_and_nothing_else() {
 fn replies_to_the_edge_find_their_way_back() {
     let node = Node::new();
     node.tables.set_service(ifindex("w1p"), Mac([2; 6])).unwrap();
-    node.tables.set_exposed(WorkloadId(1), &[(8080, 6)]).unwrap();
+    node.tables.set_exposed(&[(WorkloadId(1), 8080, 6)].into()).unwrap();
     for (own, handle, edge) in [(OWN4, HANDLE4, "169.254.77.1"), (OWN6, HANDLE6, GATEWAY6), (OWN4, HANDLE4, GATEWAY4)] {
         let reply = out(&plain(own, edge, TCP, &tcp(8080, 40000, SYN | ACK)));
         assert_eq!(node.sends(&reply), NodeAddress, "before the edge sent anything");

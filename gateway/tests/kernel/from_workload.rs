@@ -361,3 +361,30 @@ fn fragments_follow_their_first() {
     assert_eq!(node.sends(&ping(0, &echo(128, 9))), AllowedByCidr, "a whole echo with a fragment header");
     assert_eq!(node.sends(&ping(64, &[0; 32])), FragmentUnknown, "nothing follows a whole packet");
 }
+
+#[test]
+fn sctp_is_judged_by_its_ports() {
+    let node = Node::new();
+    for (own, far) in [(OWN4, FAR4), (OWN6, FAR6)] {
+        let to = |port| out(&plain(own, far, SCTP, &sctp(4000, port)));
+        let from = |port| into(&plain(far, own, SCTP, &sctp(port, 4000)));
+        assert_eq!(node.sends(&to(3869)), DeniedByDefault);
+        assert_eq!(node.receives(&from(3868)), DeniedByDefault, "nobody has asked yet");
+        assert_eq!(node.sends(&to(3868)), AllowedByCidr);
+        assert_eq!(node.sends(&to(3868)), KnownFlow);
+        assert_eq!(node.receives(&from(3868)), KnownFlow, "its answer");
+        assert_eq!(node.receives(&from(3869)), DeniedByDefault, "another association");
+        assert_eq!(node.receives(&into(&plain(far, own, SCTP, &sctp(4001, 3868)))), AllowedByCidr);
+        let tcp_there = out(&plain(own, far, TCP, &tcp(4000, 3868, SYN)));
+        assert_eq!(node.sends(&tcp_there), DeniedByDefault, "the rule is for SCTP");
+        let short = out(&plain(own, far, SCTP, &sctp(4000, 3868)[..11]));
+        assert_eq!(node.sends(&short), Malformed, "a header cut short");
+        let fragment = |offset, more, payload: &[u8]| {
+            let knobs = Knobs { fragment: Some((offset, more)), ..Knobs::default() };
+            out(&packet(own, far, SCTP, knobs, payload))
+        };
+        assert_eq!(node.sends(&fragment(8, false, &[0; 16])), Malformed, "it reaches into the first's header");
+        assert_eq!(node.sends(&fragment(0, true, &sctp(4000, 3868))), KnownFlow);
+        assert_eq!(node.sends(&fragment(16, false, &[0; 16])), KnownFlow);
+    }
+}

@@ -5,6 +5,7 @@
 
 mod attaching;
 mod errors;
+mod fast;
 mod flows;
 mod frames;
 mod from_service;

@@ -35,7 +35,7 @@ fn service(net: &Net) -> Namespace {
     let tg0 = ifindex("tg0");
     net.node.tables.attach_service(tg0).unwrap();
     net.node.tables.set_service(tg0, TG1_MAC).unwrap();
-    net.node.tables.set_exposed(WorkloadId(1), &[(8080, 6)]).unwrap();
+    net.node.tables.set_exposed(&[(WorkloadId(1), 8080, 6)].into()).unwrap();
     service
 }
 

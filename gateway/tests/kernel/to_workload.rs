@@ -195,7 +195,7 @@ fn an_exposed_port_is_the_edges_alone() {
             node.receives_by(&into(&plain(source, own, TCP, &tcp(4000, port, flags))), ifindex("w1p"))
         };
         assert_eq!(ask(&node, near, 8080, SYN), SameNetwork);
-        node.tables.set_exposed(WorkloadId(1), &[(8080, 6)]).unwrap();
+        node.tables.set_exposed(&[(WorkloadId(1), 8080, 6)].into()).unwrap();
         node.change(|e| e.open = true);
         assert_eq!(ask(&node, near, 8080, ACK), Revoked, "an open flow too");
         assert_eq!(ask(&node, near, 8080, SYN), EdgeOnly);
@@ -207,7 +207,7 @@ fn an_exposed_port_is_the_edges_alone() {
         let probe = into(&plain(far, own, TCP, &tcp(4001, 8080, SYN)));
         assert_eq!(node.receives_by(&probe, 0), Probe, "the node itself, if it probes");
         node.change(|e| e.probes = false);
-        node.tables.set_exposed(WorkloadId(1), &[]).unwrap();
+        node.tables.set_exposed(&[].into()).unwrap();
         assert_eq!(ask(&node, near, 8080, SYN), SameNetwork, "taken back");
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use gateway::egress::attach::Program;
 use gateway::egress::tables::Tables;
 use gateway::egress::tables::names::LearnedSlot;
-use gateway::egress::tables::workloads::WorkloadEntry;
+use gateway::egress::tables::workloads::{PortAddresses, WorkloadEntry};
 use gateway::settings::Limits;
 use gateway::sys::bpf::boot_time;
 use gateway::workload::{Address, Mac, WorkloadId};
@@ -153,8 +153,8 @@ impl Node {
         Self::with(Limits { flows: 4096, learned: 1024, ..Limits::default() })
     }
 
-    /// The workload may send TCP to ports 80–87 and 443 and anything to FAR (10.9/16, fd00:9::/32) on UDP 5000, and
-    /// ICMP there; not to the banned (10.9.66/24, fd00:9:66::/48). It may be reached on TCP 8080 from FAR.
+    /// The workload may send TCP to ports 80–87 and 443 and anything to FAR (10.9/16, fd00:9::/32) on UDP 5000 and
+    /// SCTP 3868, and ICMP there; not to the banned (10.9.66/24, fd00:9:66::/48). It may be reached on TCP 8080 from FAR.
     pub(crate) fn with(limits: Limits) -> Self {
         unshare_network();
         ip("link set lo up");
@@ -182,7 +182,7 @@ impl Node {
             address(format!("fd00:1::{last}"), format!("fd74:6769::{number}:1")),
             address(format!("fe80::{last}"), format!("fd74:6769::{number}:2")),
         ];
-        self.tables.set_addresses(device, entry, &own).unwrap();
+        self.tables.set_addresses(&[PortAddresses { ifindex: device, entry: *entry, addresses: &own }]).unwrap();
     }
 
     /// Takes `entry` into use as it is.
@@ -251,6 +251,7 @@ pub(crate) fn entry(id: u32) -> WorkloadEntry {
         flow_quota: 100,
         mac: MAC,
         gateway_mac: GATEWAY_MAC,
+        bridge: None,
     }
 }
 
@@ -273,12 +274,14 @@ pub(crate) fn generation(number: u32) -> Generation {
         rule(egress, NEAR, Some(6), (80, 13), Action::Allow, ALLOW),
         rule(egress, NEAR, Some(6), (443, 16), Action::Allow, ALLOW),
         rule(egress, NEAR, Some(17), (5000, 16), Action::Allow, ALLOW),
+        rule(egress, NEAR, Some(132), (3868, 16), Action::Allow, ALLOW),
         rule(egress, NEAR, Some(1), (0, 0), Action::Allow, ALLOW),
         rule(egress, NEAR, Some(58), (0, 0), Action::Allow, ALLOW),
         rule(egress, BANNED, None, (0, 0), Action::Deny, DENY),
         rule(egress, NAME_CLASS, Some(6), (443, 16), Action::Allow, BY_NAME),
         rule(ingress, NEAR, Some(6), (8080, 16), Action::Allow, ALLOW),
         rule(ingress, NEAR, Some(17), (5000, 16), Action::Allow, ALLOW),
+        rule(ingress, NEAR, Some(132), (3868, 16), Action::Allow, ALLOW),
         rule(ingress, BANNED, None, (0, 0), Action::Deny, DENY),
     ];
     let prefixes = prefixes.iter().map(|(prefix, class)| (prefix.parse().unwrap(), *class)).collect();

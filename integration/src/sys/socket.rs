@@ -1,8 +1,8 @@
-//! Sockets that the standard library does not make: ICMP echo as datagrams.
+//! Sockets as the standard library does not make them: ICMP echo as datagrams, connections that are reset.
 
 use std::io;
-use std::net::UdpSocket;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::check;
 
@@ -18,4 +18,18 @@ pub fn icmp_echo(v6: bool) -> io::Result<UdpSocket> {
     let descriptor = check(unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol) })?;
     // SAFETY: the descriptor is fresh and owned by nobody else.
     Ok(UdpSocket::from(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+}
+
+/// Opens a connection and resets it at once (`SO_LINGER` of zero, see socket(7)): neither side keeps TIME_WAIT.
+///
+/// # Errors
+/// Those of connecting.
+pub fn connect_and_reset(to: SocketAddr) -> io::Result<()> {
+    let stream = TcpStream::connect(to)?;
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let length = size_of_val(&linger) as libc::socklen_t;
+    let value = std::ptr::from_ref(&linger).cast();
+    // SAFETY: the option's value is a live `linger` of that length.
+    check(unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, value, length) })?;
+    Ok(())
 }

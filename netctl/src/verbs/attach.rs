@@ -28,6 +28,9 @@ pub(crate) struct Attach {
     /// The interface to make inside; eth0 when left out.
     #[arg(long, value_name = "NAME")]
     interface: Option<InterfaceName>,
+    /// Attach though the namespace has other interfaces: what goes through those is not policed.
+    #[arg(long)]
+    beside_others: bool,
     /// How to answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -43,6 +46,7 @@ impl Attach {
             netns,
             labels: self.labels.into_iter().collect(),
             interface: self.interface,
+            beside_others: self.beside_others,
         };
         let workload: Workload = client.post("attach", &request).await?;
         if !output.for_programs(self.output, &workload)? {

@@ -49,7 +49,7 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
             vec![name, text(item, "/spec/network"), or(egress, "Deny"), or(ingress, "Deny"), workloads, ready, age]
         }
         Kind::EgressPolicy => {
-            let selector = or(labels(item, "/spec/selector/matchLabels"), "<all>");
+            let selector = or(selector(item, "/spec/selector"), "<all>");
             let (allow, deny) = (count(item, "/spec/allow"), count(item, "/spec/deny"));
             vec![name, selector, allow, deny, text(item, "/status/workloads"), ready, age]
         }
@@ -117,6 +117,22 @@ pub(super) fn text(item: &Value, pointer: &str) -> String {
 pub(super) fn labels(item: &Value, pointer: &str) -> String {
     let pairs = item.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
     pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect::<Vec<_>>().join(",")
+}
+
+/// `k=v,k in (a,b),k notin (a,b),k,!k`, as kubectl writes selectors.
+fn selector(item: &Value, pointer: &str) -> String {
+    let labels = labels(item, &format!("{pointer}/matchLabels"));
+    let expressions = item.pointer(&format!("{pointer}/matchExpressions")).and_then(Value::as_array);
+    let expression = |it: &Value| {
+        let key = text(it, "/key");
+        match text(it, "/operator").as_str() {
+            "Exists" => key,
+            "DoesNotExist" => format!("!{key}"),
+            operator => format!("{key} {} ({})", operator.to_lowercase(), join(it, "/values", "")),
+        }
+    };
+    let all = Some(labels).filter(|labels| !labels.is_empty()).into_iter();
+    all.chain(expressions.into_iter().flatten().map(expression)).collect::<Vec<_>>().join(",")
 }
 
 fn age(item: &Value, now: Timestamp) -> String {

@@ -18,7 +18,7 @@ pub(crate) struct Explain {
     /// Whom to; without a port, whether any port would pass.
     #[arg(long, value_name = "NAME|ADDR[:PORT]")]
     to: Target,
-    /// By which protocol: tcp, udp or icmp.
+    /// By which protocol: tcp, udp, sctp or icmp.
     #[arg(long = "proto", value_name = "PROTOCOL", default_value = "tcp")]
     protocol: Protocol,
     /// How to answer.

@@ -67,6 +67,9 @@ fn print(output: &mut Output, status: &Answer) -> Result<(), Failure> {
         status.dns.learned,
         counts(&status.dns.queries)
     ))?;
+    if !status.fast_path.is_empty() {
+        output.line(&format!("fast path: {}", status.fast_path))?;
+    }
     output.line(&format!("drops: {}", counts(&status.drops)))?;
     output.line(&format!("repairs: {}", status.repairs))?;
     Ok(())

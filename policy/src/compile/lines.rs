@@ -1,6 +1,6 @@
 //! The rules of one (policy, class) to lines of the port trie.
 //!
-//! The port space of TCP and of UDP is cut where a rule begins or ends. In each piece a deny wins over every allow, and
+//! The port space of each protocol is cut where a rule begins or ends. In each piece a deny wins over every allow, and
 //! the first-listed rule of the winning kind is named. Equal pieces are joined, and cut again into prefixes; what the
 //! line without protocol already answers is left out.
 
@@ -31,7 +31,7 @@ pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], fallba
     let any = any.map_or((fallback, RuleId::DEFAULT), |line| (line.action, line.rule));
     let entry = |protocol, ports, (action, rule)| RuleEntry { policy, class, protocol, ports, action, rule };
     let mut entries = vec![entry(None, ALL_PORTS, any)];
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
+    for protocol in Protocol::ALL {
         let pieces = pieces(protocol, rules, fallback);
         let blocks = fewest(&pieces, any);
         entries.extend(blocks.into_iter().map(|(ports, answer)| entry(Some(protocol.number()), ports, answer)));

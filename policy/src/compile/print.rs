@@ -24,6 +24,7 @@ impl fmt::Display for RuleEntry {
             None => write!(f, "any")?,
             Some(6) => write!(f, "TCP {}", self.ports)?,
             Some(17) => write!(f, "UDP {}", self.ports)?,
+            Some(132) => write!(f, "SCTP {}", self.ports)?,
             Some(other) => write!(f, "protocol {other}")?,
         }
         f.write_str(match self.action {

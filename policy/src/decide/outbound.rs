@@ -14,6 +14,7 @@ use crate::tables::RuleName;
 const DNS_PORT: u16 = 53;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+pub(super) const SCTP: u8 = 132;
 
 /// The verdict on a new flow from a workload. Steps that look at frames rather than at flows (spoofing, known flows,
 /// the segment's control) are the kernel's alone; their numbers are kept.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use config::names::DnsName;
 use config::resource::{CidrRule, Namespace, Network};
 
-use super::outbound::{TCP, UDP, covering};
+use super::outbound::{SCTP, TCP, UDP, covering};
 use super::{Decision, Target};
 use crate::model::Subject;
 use crate::reason::Reason;
@@ -150,7 +150,7 @@ fn isolation(namespace: &Namespace, policies: usize) -> String {
 
 /// Where TLS could prove the name, the manifest must say that it is not asked for.
 fn add_names(namespace: &Namespace, asked: &DnsName, service: Service) -> String {
-    let tls = service.port == TLS_PORT || (service.protocol != TCP && service.protocol != UDP);
+    let tls = service.port == TLS_PORT || ![TCP, UDP, SCTP].contains(&service.protocol);
     let verify = if tls { " and `verify: None`" } else { "" };
     add_rule(namespace, &format!("`dnsNames: [{asked}]`{verify}"), service)
 }
@@ -159,6 +159,7 @@ fn add_rule(namespace: &Namespace, what: &str, service: Service) -> String {
     let ports = match service.protocol {
         TCP => format!(" with `ports: [{{ protocol: TCP, port: {} }}]`", service.port),
         UDP => format!(" with `ports: [{{ protocol: UDP, port: {} }}]`", service.port),
+        SCTP => format!(" with `ports: [{{ protocol: SCTP, port: {} }}]`", service.port),
         _ => " without `ports`".to_owned(),
     };
     let place = format!("under `allow` of an EgressPolicy of `{}` that selects the workload", namespace.name);
@@ -184,6 +185,7 @@ impl fmt::Display for Service {
         match self.protocol {
             TCP => write!(f, "TCP {}", self.port),
             UDP => write!(f, "UDP {}", self.port),
+            SCTP => write!(f, "SCTP {}", self.port),
             1 => f.write_str("ICMP"),
             58 => f.write_str("ICMPv6"),
             other => write!(f, "IP protocol {other}"),

@@ -40,6 +40,7 @@ fn target(text: &str) -> Target {
     let protocol = match words.next().unwrap() {
         "tcp" => 6,
         "udp" => 17,
+        "sctp" => 132,
         "icmp" => 1,
         other => other.parse().unwrap(),
     };
@@ -70,7 +71,7 @@ fn addresses_and_ports() {
          deny 10.9.8.0/24 tcp/22
          allow 10.9.0.0/16 !10.9.9.0/24 tcp/443 udp/8000-8010
          allow 10.9.9.7/32
-         allow fd00:9::/32 tcp/443",
+         allow fd00:9::/32 tcp/443 sctp/3868",
     );
     check(
         Fallback::Deny,
@@ -78,6 +79,9 @@ fn addresses_and_ports() {
         "tcp 10.9.0.1 443        | | allowed-by-cidr   | shop/p allow[0]
          tcp 10.9.0.1 444        | | denied-by-default |
          udp 10.9.0.1 443        | | denied-by-default |
+         sctp 10.9.0.1 443       | | denied-by-default |
+         sctp fd00:9::1 3868     | | allowed-by-cidr   | shop/p allow[2]
+         tcp fd00:9::1 3868      | | denied-by-default |
          udp 10.9.0.1 7999       | | denied-by-default |
          udp 10.9.0.1 8000       | | allowed-by-cidr   | shop/p allow[0]
          udp 10.9.0.1 8010       | | allowed-by-cidr   | shop/p allow[0]

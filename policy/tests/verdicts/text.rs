@@ -30,7 +30,7 @@ pub(crate) fn namespace(text: &str, egress_default: Fallback, ingress_default: F
 
 /// An app that exposes one port of what the labels select.
 pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
-    let backends = vec![Backend { selector: labels(selector), port }];
+    let backends = vec![Backend { selector: labels(selector).into(), port }];
     ExposedApp {
         namespace: name(space),
         name: name("web"),
@@ -45,7 +45,7 @@ pub(crate) fn policy(namespace: &str, own: &str, selector: &str, rules: &str) ->
     let mut policy = EgressPolicy {
         namespace: name(namespace),
         name: name(own),
-        selector: labels(selector),
+        selector: labels(selector).into(),
         deny: Vec::new(),
         allow: Vec::new(),
     };
@@ -102,6 +102,7 @@ fn port_range(word: &str) -> Option<PortRange> {
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
         _ => return None,
     };
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));

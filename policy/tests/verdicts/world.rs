@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::{DnsName, DomainPattern};
 use config::resource::{
-    AllowRule, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Gateway, NameRule, Namespace, Network,
-    PortRange, Ports, Protocol, Snat, WorkloadTraffic, selects,
+    AllowRule, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Expression, Gateway, NameRule, Namespace,
+    Network, PortRange, Ports, Protocol, Requirement, Selector, Snat, WorkloadTraffic, selects,
 };
 use ipnetwork::IpNetwork;
 use policy::model::Node;
@@ -108,8 +108,8 @@ impl World {
             lookups if draw.one_in(3) => draw.of(lookups).address,
             _ => address(draw),
         };
-        let protocol = draw.of(&[6, 6, 17, 17, 1, 58, 47]);
-        Target { address, protocol, port: if protocol == 6 || protocol == 17 { port(draw) } else { 0 } }
+        let protocol = draw.of(&[6, 6, 17, 17, 132, 1, 58, 47]);
+        Target { address, protocol, port: if [6, 17, 132].contains(&protocol) { port(draw) } else { 0 } }
     }
 
     /// Every world that lacks one thing of this one.
@@ -186,7 +186,11 @@ fn ports(draw: &mut Draw) -> Ports {
     let range = |draw: &mut Draw| {
         let (one, other) = (port(draw).max(1), port(draw).max(1));
         let last = if draw.one_in(2) { one } else { one.max(other) };
-        PortRange { protocol: draw.of(&[Protocol::Tcp, Protocol::Udp]), first: one.min(last), last }
+        PortRange {
+            protocol: draw.of(&[Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
+            first: one.min(last),
+            last,
+        }
     };
     let mut ranges = draw.some(3, range);
     ranges.push(range(draw));
@@ -212,7 +216,7 @@ fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
     EgressPolicy {
         namespace: name(draw.of(&["shop", "shop", "bank"])),
         name: name(own),
-        selector: crate::text::labels(draw.of(&["", "", "app=web", "tier=front"])),
+        selector: selector(draw),
         deny: if draw.one_in(2) { Vec::new() } else { draw.some(3, cidr_rule) },
         allow: draw.some(4, |draw| match draw.below(5) {
             0 => AllowRule::Resolve(patterns(draw)),
@@ -220,6 +224,25 @@ fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
             _ => AllowRule::Cidrs(cidr_rule(draw)),
         }),
     }
+}
+
+/// Of workloads; half of them by labels alone.
+pub(crate) fn selector(draw: &mut Draw) -> Selector {
+    let labels = crate::text::labels(draw.of(&["", "", "app=web", "tier=front"]));
+    let expression = |draw: &mut Draw| {
+        let values = ["web", "front", ""].into_iter().filter(|_| draw.one_in(2)).map(str::to_owned);
+        let mut values: std::collections::BTreeSet<String> = values.collect();
+        values.insert(draw.of(&["web", "db"]).to_owned());
+        let requirement = match draw.below(4) {
+            0 => Requirement::In(values),
+            1 => Requirement::NotIn(values),
+            2 => Requirement::Exists,
+            _ => Requirement::DoesNotExist,
+        };
+        Expression { key: draw.of(&["app", "tier", "zone"]).to_owned(), requirement }
+    };
+    let expressions = if draw.one_in(2) { Vec::new() } else { draw.some(2, expression) };
+    Selector { labels, expressions }
 }
 
 fn network(workload_traffic: WorkloadTraffic) -> Network {

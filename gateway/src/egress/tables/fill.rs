@@ -72,6 +72,7 @@ impl Tables {
             walk(&self.node_listeners)?,
             walk(&self.segments)?,
             walk(&self.subnets)?,
+            walk(&self.routed)?,
         ])
     }
 }

@@ -10,7 +10,7 @@ pub(crate) type Port = [u8; 2];
 plain! {
     (C) Workload = "workload" {
         stamp: u32, id: u32, network: u32, epoch: u32, generation: u32, egress_policy: u32, ingress_policy: u32,
-        flags: u32, flow_quota: u32, mac: [u8; 6], gateway_mac: [u8; 6], stamp_again: u32,
+        flags: u32, flow_quota: u32, mac: [u8; 6], gateway_mac: [u8; 6], bridge: u32, stamp_again: u32,
     }
     (C) PortAddress = "port_address" { ifindex: u32, address: Address, }
     (C) Handle = "handle" { ifindex: u32, workload: u32, address: Address, mac: [u8; 6], gateway_mac: [u8; 6], }
@@ -35,6 +35,7 @@ plain! {
     (C) ListenerKey = "listener_key" { address: Address, port: Port, protocol: u8, pad: u8, }
     (C) SegmentKey = "segment_key" { ifindex: u32, network: u32, }
     (C) SubnetKey = "subnet_key" { prefix_length: u32, network: u32, address: Address, }
+    (C) Uplink = "uplink" { ifindex: u32, generation: u32, }
     (C) FragmentKey = "fragment_key" {
         workload: u32, source: Address, destination: Address, id: u32, protocol: u8, pad: [u8; 3],
     }

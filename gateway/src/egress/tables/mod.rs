@@ -1,15 +1,17 @@
 //! The door to the kernel's tables (`bpf/tables.h`).
 //!
-//! Everything is pinned below `<bpffs>/v1/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
+//! Everything is pinned below `<bpffs>/v2/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
 //! there is another build's, and is refused, while its programs go on as they are. [`Tables::open`] reuses what is
 //! pinned, so that flows, learned names and policies outlive the daemon.
 //!
 //! The maps, who writes them, and what happens when they are full, stand in `bpf/tables.h`; sizes of `flows`, `learned`
-//! and what goes with them come from `[limits]` and are taken when the maps are first made. This process holds one
-//! lock, around the loaded programs ([`super::attach`]); the kernel locks the maps.
+//! and what goes with them come from `[limits]` and are taken when the maps are first made. This process holds two
+//! locks, around the loaded programs ([`super::attach`]) and around changes of the one entry of `uplink`; the kernel
+//! locks the maps.
 //!
 //! Files: [`workloads`] (who a device is), [`generations`] (policies), [`names`] (what DNS taught), [`flows`] (what is
-//! open), [`node`] (addresses, segments, the service namespace), [`fill`] (counters and how full).
+//! open), [`node`] (addresses, segments, the service namespace), [`uplink`] (past the node's stack), [`fill`] (counters
+//! and how full).
 
 pub mod fill;
 pub mod flows;
@@ -17,10 +19,12 @@ pub mod generations;
 pub(crate) mod layout;
 pub mod names;
 pub mod node;
+pub mod uplink;
 pub mod workloads;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -36,7 +40,7 @@ use crate::sys::bpf_test_run::test_run;
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.bpf.o"));
 
 /// The number of the maps' layout; a change of any struct or key in `bpf/tables.h` raises it.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// How long a closed TCP connection's entry waits for late segments.
 const CLOSED_IDLE: Duration = Duration::from_secs(10);
@@ -73,6 +77,10 @@ pub struct Tables {
     counters: PerCpuArray<l::Counter>,
     losses: PerCpuArray<u64>,
     settings: Map<u32, l::Settings>,
+    uplink: Map<u32, l::Uplink>,
+    uplink_changes: Mutex<()>,
+    routed: Map<l::Address, u32>,
+    ways: PerCpuArray<u64>,
     sweeper: Map<u32, l::Sweeper>,
 }
 
@@ -190,6 +198,10 @@ impl Tables {
             counters: open_array(per_cpu("counters"))?,
             losses: open_array(per_cpu("losses"))?,
             settings: open(&maps, "settings")?,
+            uplink: open(&maps, "uplink")?,
+            uplink_changes: Mutex::new(()),
+            routed: open(&maps, "routed")?,
+            ways: open_array(per_cpu("ways"))?,
             sweeper: open(&maps, "sweeper")?,
             folder,
         };
@@ -215,10 +227,13 @@ impl Tables {
         if let Some(tg0) = self.tg0_ifindex() {
             self.detach_service(tg0)?;
         }
+        if let Some(uplink) = self.uplink() {
+            self.detach_uplink(uplink)?;
+        }
         fs::remove_dir_all(&self.folder).map_err(|source| AttachError::Pin { path: self.folder.clone(), source })
     }
 
-    /// Where the pins lie: `<bpffs>/v1`.
+    /// Where the pins lie: `<bpffs>/v2`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

@@ -1,6 +1,6 @@
 //! Who stands behind a device: its entry, its addresses and their handles, its exposed ports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,7 +9,7 @@ use policy::tables::PolicyId;
 use super::layout as l;
 use super::{InTable, TableError, Tables};
 use crate::sys::bpf::boot_time;
-use crate::workload::{Address, Mac, WorkloadId};
+use crate::workload::{Address, Mac, WorkloadId, is_link_local};
 
 /// All that the programs know of a workload. Written whole, in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,19 @@ pub struct WorkloadEntry {
     pub mac: Mac,
     /// Whom it sees as sender of frames from the service namespace: the bridge.
     pub gateway_mac: Mac,
+    /// Device of the bridge, if this node routes for its network without NAT: then its packets may skip the node's stack.
+    pub bridge: Option<u32>,
+}
+
+/// The addresses of a device.
+#[derive(Clone, Copy, Debug)]
+pub struct PortAddresses<'a> {
+    /// The workload's host side.
+    pub ifindex: u32,
+    /// Its entry.
+    pub entry: WorkloadEntry,
+    /// The workload's own addresses and their handles.
+    pub addresses: &'a [Address],
 }
 
 const SEALED: u32 = 1;
@@ -74,33 +87,45 @@ impl Tables {
     pub fn forget_device(&self, ifindex: u32) -> Result<(), TableError> {
         self.workloads.remove(&ifindex).in_table("workloads")?;
         self.addresses.become_exactly(&BTreeMap::new(), |key, _| key.ifindex == ifindex).in_table("addresses")?;
+        self.routed.become_exactly(&BTreeMap::new(), |_, device| *device == ifindex).in_table("routed")?;
         self.handles.become_exactly(&BTreeMap::new(), |_, h| h.ifindex == ifindex).in_table("handles")
     }
 
-    /// Makes `addresses` the workload's own, with their handles, and no others.
-    pub fn set_addresses(&self, ifindex: u32, entry: &WorkloadEntry, addresses: &[Address]) -> Result<(), TableError> {
-        let handle = |a: &Address| l::Handle {
-            ifindex,
-            workload: entry.id.0,
-            address: l::address(a.address),
-            mac: entry.mac.0,
-            gateway_mac: entry.gateway_mac.0,
-        };
-        let own = addresses
-            .iter()
-            .map(|a| (l::PortAddress { ifindex, address: l::address(a.address) }, l::address(a.handle)));
-        let handles = addresses.iter().map(|a| (l::address(a.handle), handle(a))).collect();
-        self.addresses.become_exactly(&own.collect(), |key, _| key.ifindex == ifindex).in_table("addresses")?;
-        let mine = |_: &l::Address, h: &l::Handle| h.ifindex == ifindex || h.workload == entry.id.0;
-        self.handles.become_exactly(&handles, mine).in_table("handles")
+    /// Makes these the addresses of their devices, with their handles, and no others: one walk through the tables,
+    /// however many devices.
+    pub fn set_addresses(&self, ports: &[PortAddresses<'_>]) -> Result<(), TableError> {
+        let (mut addresses, mut handles, mut routed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for PortAddresses { ifindex, entry, addresses: own } in ports {
+            for a in *own {
+                let key = l::PortAddress { ifindex: *ifindex, address: l::address(a.address) };
+                let (workload, mac, gateway_mac) = (entry.id.0, entry.mac.0, entry.gateway_mac.0);
+                let handle = l::Handle { ifindex: *ifindex, workload, address: key.address, mac, gateway_mac };
+                addresses.insert(key, l::address(a.handle));
+                handles.insert(l::address(a.handle), handle);
+                if entry.bridge.is_some() && !is_link_local(a.address) {
+                    routed.insert(key.address, *ifindex);
+                }
+            }
+        }
+        let devices: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
+        let workloads: BTreeSet<u32> = ports.iter().map(|port| port.entry.id.0).collect();
+        let on_them = |key: &l::PortAddress, _: &_| devices.contains(&key.ifindex);
+        self.addresses.become_exactly(&addresses, on_them).in_table("addresses")?;
+        self.routed.become_exactly(&routed, |_, device| devices.contains(device)).in_table("routed")?;
+        let theirs = |_: &_, h: &l::Handle| devices.contains(&h.ifindex) || workloads.contains(&h.workload);
+        self.handles.become_exactly(&handles, theirs).in_table("handles")
     }
 
-    /// The workload's ports that the edge may connect to: port and IP protocol.
-    pub fn set_exposed(&self, id: WorkloadId, ports: &[(u16, u8)]) -> Result<(), TableError> {
-        let key =
-            |&(port, protocol): &(u16, u8)| l::PortKey { workload: id.0, port: port.to_be_bytes(), protocol, pad: 0 };
-        let wanted = ports.iter().map(|p| (key(p), 1)).collect();
-        self.exposed.become_exactly(&wanted, |key, _| key.workload == id.0).in_table("exposed")
+    /// Makes these the ports that the edge may connect to, and nobody else: workload, port and IP protocol.
+    pub fn set_exposed(&self, ports: &BTreeSet<(WorkloadId, u16, u8)>) -> Result<(), TableError> {
+        let key = |&(workload, port, protocol): &(WorkloadId, u16, u8)| l::PortKey {
+            workload: workload.0,
+            port: port.to_be_bytes(),
+            protocol,
+            pad: 0,
+        };
+        let wanted = ports.iter().map(|port| (key(port), 1)).collect();
+        self.exposed.become_exactly(&wanted, |_, _| true).in_table("exposed")
     }
 
     /// Whose handle it is: the workload and its address.
@@ -118,6 +143,7 @@ impl Tables {
         self.workloads.remove_all(&devices).in_table("workloads")?;
         let none = BTreeMap::new();
         self.addresses.become_exactly(&none, |key, _| devices.contains(&key.ifindex)).in_table("addresses")?;
+        self.routed.become_exactly(&BTreeMap::new(), |_, device| devices.contains(device)).in_table("routed")?;
         self.handles.become_exactly(&BTreeMap::new(), |_, h| h.workload == number).in_table("handles")?;
         self.exposed.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("exposed")?;
         self.learned.become_exactly(&BTreeMap::new(), |key, _| key.workload == number).in_table("learned")?;
@@ -149,6 +175,7 @@ fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
         flow_quota: entry.flow_quota,
         mac: entry.mac.0,
         gateway_mac: entry.gateway_mac.0,
+        bridge: entry.bridge.unwrap_or(0),
         stamp_again: stamp,
     }
 }
@@ -176,5 +203,6 @@ fn from_kernel(entry: l::Workload) -> WorkloadEntry {
         flow_quota: entry.flow_quota,
         mac: Mac(entry.mac),
         gateway_mac: Mac(entry.gateway_mac),
+        bridge: Some(entry.bridge).filter(|ifindex| *ifindex != 0),
     }
 }

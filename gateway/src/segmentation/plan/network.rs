@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use config::names::{InterfaceName, Name};
-use config::resource::Network;
+use config::resource::{Gateway, Network};
 use ipnetwork::IpNetwork;
 
 use super::refusal::Refusal;
@@ -64,6 +64,9 @@ pub(super) fn all(desired: &Desired, observed: &Observed) -> Vec<(Name, Found)> 
 
 fn steps(network: &Network, seed: &str, observed: &Observed) -> Found {
     let mut steps = Vec::new();
+    if network.gateway == Gateway::Node {
+        leaves_the_node_alone(network, observed)?;
+    }
     let mtu = mtu(network, observed)?;
     let bridge = bridge(network, seed, mtu, observed, &mut steps)?;
     if network.vlan.is_some() {
@@ -75,6 +78,26 @@ fn steps(network: &Network, seed: &str, observed: &Observed) -> Found {
         }
     }
     Ok((bridge, steps))
+}
+
+/// A gateway address in a subnet that the node is in already would take its neighbours, or its own router, away from it.
+fn leaves_the_node_alone(network: &Network, observed: &Observed) -> Result<(), Refusal> {
+    for there in &observed.addresses {
+        let Some(link) = observed.link_at(there.index) else { continue };
+        if link.alias.as_deref().is_some_and(names::is_ours) || link.name == names::bridge(&network.name) {
+            continue;
+        }
+        let overlaps = |own: IpNetwork| own.contains(there.address.ip()) || there.address.contains(own.network());
+        if let Some(subnet) = network.subnets.iter().find(|subnet| overlaps(subnet.cidr)) {
+            return Err(Refusal::SubnetTaken {
+                network: network.name.clone(),
+                subnet: subnet.cidr,
+                link: link.name.clone(),
+                address: there.address,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn mtu(network: &Network, observed: &Observed) -> Result<u32, Refusal> {

@@ -2,6 +2,7 @@
 
 use config::names::{InterfaceName, Name, VlanId};
 use config::resource::Network;
+use ipnetwork::IpNetwork;
 
 use crate::segmentation::desired::{Desired, Shape};
 use crate::workload::Workload;
@@ -40,6 +41,20 @@ pub enum Refusal {
         id: VlanId,
         /// Who has it.
         link: InterfaceName,
+    },
+    /// The node itself is in that subnet.
+    #[error(
+        "network {network}: the node has {address} on `{link}`, so that it cannot route {subnet} for workloads as well; use another subnet, or write `gateway: External` if a router of that segment serves them"
+    )]
+    SubnetTaken {
+        /// The network.
+        network: Name,
+        /// The subnet.
+        subnet: IpNetwork,
+        /// The node's link.
+        link: InterfaceName,
+        /// The node's address there.
+        address: IpNetwork,
     },
     /// Another program's link has our name.
     #[error(
@@ -114,6 +129,7 @@ impl Refusal {
             Self::ParentMissing { network, .. }
             | Self::NoVlans { network }
             | Self::VlanTaken { network, .. }
+            | Self::SubnetTaken { network, .. }
             | Self::SameBridge { network, .. }
             | Self::MtuTooLarge { network, .. }
             | Self::NetworkInUse { network, .. }

@@ -240,12 +240,22 @@ fn refusals() {
             network.vlan = None;
             network.subnets.truncate(1);
         }),
+        named("uplink", &|network| {
+            network.vlan = None;
+            network.subnets[0].cidr = "192.0.2.0/25".parse().unwrap();
+        }),
+        named("beside-uplink", &|network| {
+            network.vlan = None;
+            network.gateway = Gateway::External;
+            network.subnets[0].cidr = "192.0.2.0/25".parse().unwrap();
+        }),
     ];
     let mut missing = workload(2, &networks[0]);
     missing.network = "nowhere".parse().unwrap();
     let workloads = [workload(1, &networks[4]), missing];
     let mut observed = bare();
     observed.links.push(link(20, "tgb-taken", Kind::Bridge { stp: false, snooping: false }));
+    observed.addresses.push(LinkAddress { index: 3, address: "192.0.2.129/24".parse().unwrap() });
     let tag = VlanTag { id: 7.try_into().unwrap(), protocol: VlanProtocol::Dot1q };
     observed.links.push(link(21, "eth1.7", Kind::Vlan { parent: 3, tag }));
     let mut plan = Plan::new(&desired(&networks, &workloads), &observed);

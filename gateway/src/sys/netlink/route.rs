@@ -37,6 +37,24 @@ impl Netlink {
         Ok(routes)
     }
 
+    /// The link of the default route in table main: IPv4's before IPv6's, the lowest metric first. Walks the whole table,
+    /// as the kernel does not look for lengths of prefixes.
+    pub async fn default_route_link(&self) -> Result<Option<u32>, NetlinkError> {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            message.header.table = RouteHeader::RT_TABLE_MAIN;
+            message.header.kind = RouteType::Unicast;
+            let message = RouteNetlinkMessage::GetRoute(message);
+            let found = self.dump(message, || "look for the default route".to_owned()).await?;
+            let best = found.into_iter().filter_map(default_route).min();
+            if let Some((_, link)) = best {
+                return Ok(Some(link));
+            }
+        }
+        Ok(None)
+    }
+
     /// Puts a connected route back that somebody deleted; `own` is this node's address in the subnet.
     pub async fn add_connected_route(&self, index: u32, link: &str, own: IpNetwork) -> Result<(), NetlinkError> {
         let subnet = subnet_of(own);
@@ -96,6 +114,25 @@ fn build(index: u32, to: Option<IpNetwork>) -> RouteMessage {
         message.attributes.push(RouteAttribute::Destination(to.ip().into()));
     }
     message
+}
+
+/// Metric and link, if it is a default route.
+fn default_route(message: RouteNetlinkMessage) -> Option<(u32, u32)> {
+    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    if message.header.destination_prefix_length != 0 || message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let (mut metric, mut link) = (0, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(found) => link = Some(*found),
+            RouteAttribute::MultiPath(hops) => link = link.or(hops.first().map(|hop| hop.interface_index)),
+            RouteAttribute::Priority(found) => metric = *found,
+            RouteAttribute::Table(table) if *table != u32::from(RouteHeader::RT_TABLE_MAIN) => return None,
+            _ => {}
+        }
+    }
+    Some((metric, link?))
 }
 
 fn parse(message: RouteNetlinkMessage) -> Option<ConnectedRoute> {

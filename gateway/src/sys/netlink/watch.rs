@@ -1,8 +1,9 @@
 //! Notice that something changed in a network namespace.
 //!
-//! Two sockets: rtnetlink's groups for links, addresses, routes, neighbours and tc, and nf_tables' group. Messages are
-//! not decoded: a notice says which sort of thing changed, and whoever cares looks at the whole again. When the kernel
-//! had to drop messages because nobody read them, the notice is [`Notice::Lost`]. Queues: the sockets' own buffers.
+//! Two sockets: rtnetlink's groups for links, addresses, routes, rules, neighbours and tc, and nf_tables' group. Messages
+//! are not decoded: a notice says which sort of thing changed, and whoever cares looks at the whole again. When the
+//! kernel had to drop messages because nobody read them, the notice is [`Notice::Lost`]. Queues: the sockets' own
+//! buffers.
 
 use std::io;
 
@@ -23,6 +24,8 @@ pub enum Notice {
         /// The kernel made it for the subnet of an address.
         connected: bool,
     },
+    /// A route came or was replaced, or a rule changed.
+    Route,
     /// A neighbour or forwarding entry of this link changed.
     Neighbour {
         /// The link.
@@ -49,10 +52,11 @@ pub struct Watch {
 impl Watch {
     /// Listens in the calling thread's network namespace, from now on.
     pub fn open() -> io::Result<Self> {
-        use MulticastGroup::{Ipv4Ifaddr, Ipv4Route, Ipv6Ifaddr, Ipv6Route, Link, Neigh, Tc};
+        use MulticastGroup::{Ipv4Ifaddr, Ipv4Route, Ipv4Rule, Ipv6Ifaddr, Ipv6Route, Ipv6Rule, Link, Neigh, Tc};
         /// `NFNLGRP_NFTABLES` of `linux/netfilter/nfnetlink.h`.
         const NFTABLES: u32 = 7;
-        let groups = [Link, Ipv4Ifaddr, Ipv6Ifaddr, Ipv4Route, Ipv6Route, Neigh, Tc].map(|group| group as u32);
+        let groups = [Link, Ipv4Ifaddr, Ipv6Ifaddr, Ipv4Route, Ipv6Route, Ipv4Rule, Ipv6Rule, Neigh, Tc];
+        let groups = groups.map(|group| group as u32);
         Ok(Self { route: listen(NETLINK_ROUTE, &groups)?, netfilter: listen(NETLINK_NETFILTER, &[NFTABLES])? })
     }
 
@@ -125,6 +129,7 @@ fn route_notices(mut rest: &[u8], notices: &mut Vec<Notice>) {
             libc::RTM_DELROUTE => {
                 notices.push(Notice::RouteGone { connected: body.get(5) == Some(&RTPROT_KERNEL) });
             }
+            libc::RTM_NEWROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE => notices.push(Notice::Route),
             libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => notices.push(Notice::Neighbour { index }),
             libc::RTM_NEWTFILTER | libc::RTM_DELTFILTER | libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
                 notices.push(Notice::TrafficControl { index });

@@ -6,6 +6,7 @@ use policy::reason::Reason;
 
 use super::*;
 use crate::egress::tables::OBJECT;
+use crate::egress::tables::uplink::Way;
 use crate::sys::bpf_plain::{Field, Plain};
 
 /// Size, and each member's name and offset in bytes.
@@ -96,7 +97,7 @@ fn structs_are_those_of_the_object() {
         Budget,
         Counter
     );
-    each!(Settings, Sweeper);
+    each!(Settings, Sweeper, Uplink);
 }
 
 #[test]
@@ -108,6 +109,18 @@ fn reasons_are_those_of_the_header() {
         .map(|(name, rest)| (rest[..rest.find(',').unwrap()].parse().unwrap(), name.to_lowercase().replace('_', "-")))
         .collect();
     let ours: BTreeMap<u8, String> = Reason::ALL.iter().map(|r| (*r as u8, r.word().to_owned())).collect();
+    assert_eq!(ours, theirs);
+}
+
+#[test]
+fn ways_are_those_of_the_header() {
+    let header = include_str!("../../../../bpf/tables.h");
+    let theirs: BTreeMap<u32, String> = header
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("WAY_")?.split_once(" = "))
+        .map(|(name, rest)| (rest[..rest.find(',').unwrap()].parse().unwrap(), name.to_lowercase().replace('_', "-")))
+        .collect();
+    let ours: BTreeMap<u32, String> = Way::ALL.iter().map(|way| (*way as u32, way.word().to_owned())).collect();
     assert_eq!(ours, theirs);
 }
 

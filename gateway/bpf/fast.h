@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Past the node's stack. What a workload may send goes to the uplink at once, and what may come from there goes into the
+ * workload at once, as the stack would forward it: by the same routes, the hop limit lowered, never larger than the link.
+ * Whatever needs more than that is left to the stack (TC_ACT_UNSPEC): it answers with ICMP, takes another device, or
+ * delivers to the node.
+ *
+ * A next hop is asked for at most every NEXT_HOP_LIFE_NS, and again when the daemon tells of a change; the daemon's death
+ * leaves nothing stale. The packet that asks goes by the kernel's neighbour table, which so keeps looking whether the
+ * next hop is still there, and finds it if it was never asked for; the others take the MAC that was found. Neither meets
+ * the node's FORWARD rules. The same question is asked about who sends to a workload: only what comes from where the
+ * answer would go skips the stack, so that the node's reverse path filter keeps its word on all else.
+ */
+#pragma once
+
+#define NEXT_HOPS 1024
+#define NEXT_HOP_LIFE_NS 500000000ull
+#define SMALLEST_MTU 1280 /* of a network; what is smaller fits everywhere */
+#define ADDRESS_FAMILY_INET 2
+#define ADDRESS_FAMILY_INET6 10
+
+/* All that a route may depend on, from the workload's view, and what the answer hangs on. */
+union hop_key {
+	struct {
+		struct address local;
+		struct address remote;
+		__be16 local_port;
+		__be16 remote_port;
+		__u8 protocol;
+		__u8 service;
+		__u16 zero;
+		__u32 bridge;
+		__u32 uplink;
+		__u32 generation;
+		__u32 zero_again;
+	};
+	__u64 words[7];
+};
+
+struct next_hop {
+	union hop_key key;
+	__u64 found_ns;
+	__u32 way; /* WAY_OUT, or why the stack must do it */
+	__u32 mtu; /* the smaller of the route's and the uplink's */
+	__u8 macs[2 * MAC_LENGTH];
+	__u8 pad[4];
+};
+
+/* A cache and no state: each program's own, each CPU's own, so that nobody reads what another is writing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NEXT_HOPS);
+	__type(key, __u32);
+	__type(value, struct next_hop);
+} next_hops SEC(".maps");
+
+static __always_inline void take(__u32 way)
+{
+	__u64 *n = bpf_map_lookup_elem(&ways, &way);
+	if (n)
+		*n += 1;
+}
+
+static __always_inline int to_stack(__u32 way)
+{
+	take(way);
+	return TC_ACT_UNSPEC;
+}
+
+static __always_inline struct uplink *node_uplink(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&uplink, &zero);
+}
+
+static __always_inline void hop_key_of(union hop_key *key, const struct packet *p, const struct workload *w,
+				       const struct uplink *u)
+{
+	int out = p->direction == FROM_WORKLOAD;
+	key->local = out ? p->source : p->destination;
+	key->remote = out ? p->destination : p->source;
+	key->local_port = out ? p->source_port : p->destination_port;
+	key->remote_port = out ? p->destination_port : p->source_port;
+	key->protocol = p->protocol;
+	key->service = out ? p->service : 0;
+	key->bridge = w->bridge;
+	key->uplink = u->ifindex;
+	key->generation = u->generation;
+}
+
+static __always_inline struct next_hop *slot_of(const union hop_key *key)
+{
+	__u64 hash = 0;
+#pragma unroll
+	for (int i = 0; i < 7; i++)
+		hash += key->words[i] * (0x9e3779b97f4a7c15ull * (2 * i + 1));
+	__u32 index = (hash ^ hash >> 29) * 0xbf58476d1ce4e5b9ull >> 54;
+	return bpf_map_lookup_elem(&next_hops, &index);
+}
+
+static __always_inline int is_found(const struct next_hop *hop, const union hop_key *key, __u64 now)
+{
+	__u64 difference = 0;
+#pragma unroll
+	for (int i = 0; i < 7; i++)
+		difference |= hop->key.words[i] ^ key->words[i];
+	return !difference && now - hop->found_ns < NEXT_HOP_LIFE_NS;
+}
+
+/* Octets from the IP header on of the largest packet that this frame is or becomes. */
+static __always_inline __u32 wire_size(struct __sk_buff *skb, const struct packet *p)
+{
+	return skb->gso_size ? p->l4 - ETH_HLEN + p->l4_header + skb->gso_size : p->bytes - ETH_HLEN;
+}
+
+static __always_inline int fits(struct __sk_buff *skb, const struct packet *p, __u32 ifindex, __u32 mtu)
+{
+	__u32 device_mtu = 0;
+	if (wire_size(skb, p) > mtu)
+		return 0;
+	if (!skb->gso_size || p->protocol == IPPROTO_TCP)
+		return 1;
+	/* how a tunnel's frame is cut only the kernel knows, and it compares with the device alone */
+	return !bpf_check_mtu(skb, ifindex, &device_mtu, 0, BPF_MTU_CHK_SEGS) && device_mtu <= mtu;
+}
+
+/*
+ * Asks the node's routes as for a packet of this size that came in by the bridge. Answers the way, and the next hop in
+ * `via`; what may be used again stays in `hop`.
+ */
+static __always_inline __u32 ask_routes(struct __sk_buff *skb, const union hop_key *key, __u64 now, __u32 size,
+					struct next_hop *hop, struct bpf_redir_neigh *via)
+{
+	struct bpf_fib_lookup f = {
+		.l4_protocol = key->protocol,
+		.sport = key->local_port,
+		.dport = key->remote_port,
+		.tot_len = size < 0xffff ? size : 0xffff,
+		.ifindex = key->bridge,
+	};
+	if (is_ipv4(&key->local)) {
+		f.family = ADDRESS_FAMILY_INET;
+		f.tos = key->service;
+		f.ipv4_src = key->local.w[3];
+		f.ipv4_dst = key->remote.w[3];
+	} else {
+		f.family = ADDRESS_FAMILY_INET6;
+		f.flowinfo = bpf_htonl((__u32)key->service << 20);
+		__builtin_memcpy(f.ipv6_src, &key->local, sizeof(f.ipv6_src));
+		__builtin_memcpy(f.ipv6_dst, &key->remote, sizeof(f.ipv6_dst));
+	}
+	long answer = bpf_fib_lookup(skb, &f, sizeof(f), 0);
+	__u32 way = WAY_NOT_ROUTED, mtu = 0;
+	if (answer == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return WAY_TOO_BIG;
+	if (answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH)
+		way = f.ifindex == key->uplink ? WAY_OUT : WAY_OTHER_DEVICE;
+	if (way == WAY_OUT) {
+		via->nh_family = f.family; /* IPv4 may go by a router of IPv6 */
+		if (f.family == ADDRESS_FAMILY_INET)
+			via->ipv4_nh = f.ipv4_dst;
+		else
+			__builtin_memcpy(via->ipv6_nh, f.ipv6_dst, sizeof(via->ipv6_nh));
+		if (answer == BPF_FIB_LKUP_RET_NO_NEIGH)
+			return WAY_RESOLVED;
+		bpf_check_mtu(skb, key->uplink, &mtu, 0, 0); /* tells the device's MTU whatever it answers */
+		mtu = f.mtu_result && f.mtu_result < mtu ? f.mtu_result : mtu;
+	}
+	hop->key = *key;
+	hop->found_ns = now;
+	hop->way = way;
+	hop->mtu = mtu;
+	__builtin_memcpy(hop->macs, f.dmac, MAC_LENGTH);
+	__builtin_memcpy(hop->macs + MAC_LENGTH, f.smac, MAC_LENGTH);
+	return way;
+}
+
+static __always_inline long lower_hop_limit(struct __sk_buff *skb, const struct packet *p)
+{
+	if (p->family == FAMILY_IPV6) {
+		__u8 hops = p->hop_limit - 1;
+		return bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, sizeof(hops), BPF_F_RECOMPUTE_CSUM);
+	}
+	__u32 sum = p->header_sum + bpf_htons(0x0100); /* RFC 1624 */
+	struct {
+		__u8 hops, protocol;
+		__u16 sum;
+	} h = { .hops = p->hop_limit - 1, .protocol = p->protocol, .sum = sum + (sum >= 0xffff) };
+	return bpf_skb_store_bytes(skb, ETH_HLEN + 8, &h, sizeof(h), 0);
+}
+
+/* An allowed packet of a workload, which sent it to its network's gateway. */
+CHECKED_ALONE int to_uplink(struct __sk_buff *skb, struct packet *p, struct workload *w)
+{
+	if (!p || !w || !w->bridge || !same_mac(p->mac_destination, w->gateway_mac))
+		return TC_ACT_UNSPEC;
+	struct uplink *u = node_uplink();
+	if (!u || !u->ifindex)
+		return TC_ACT_UNSPEC;
+	if (is_link_local6(&p->source) || is_link_local6(&p->destination))
+		return to_stack(WAY_LINK_LOCAL);
+	if (p->hop_limit <= 1)
+		return to_stack(WAY_LAST_HOP);
+	union hop_key key = {};
+	hop_key_of(&key, p, w, u);
+	struct next_hop *hop = slot_of(&key);
+	if (!hop)
+		return to_stack(WAY_FAILED);
+	__u32 ifindex = key.uplink;
+	if (is_found(hop, &key, p->now)) {
+		if (hop->way != WAY_OUT)
+			return to_stack(hop->way);
+		if (!fits(skb, p, ifindex, hop->mtu))
+			return to_stack(WAY_TOO_BIG);
+		if (lower_hop_limit(skb, p) || bpf_skb_store_bytes(skb, 0, hop->macs, sizeof(hop->macs), 0))
+			return TC_ACT_SHOT;
+		take(WAY_OUT);
+		return bpf_redirect(ifindex, 0);
+	}
+	struct bpf_redir_neigh via = {};
+	__u32 way = ask_routes(skb, &key, p->now, wire_size(skb, p), hop, &via), mtu = 0;
+	if (way != WAY_OUT && way != WAY_RESOLVED)
+		return to_stack(way);
+	if (bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS)) /* the route's MTU may be larger than the device's */
+		return to_stack(WAY_TOO_BIG);
+	if (lower_hop_limit(skb, p))
+		return TC_ACT_SHOT;
+	take(WAY_RESOLVED);
+	return bpf_redirect_neigh(ifindex, &via, sizeof(via), 0);
+}
+
+/* The host side of the workload that a frame from the uplink is for; 0: it is none of ours. */
+static __always_inline __u32 routed_device(struct __sk_buff *skb)
+{
+	struct address to = {};
+	if (skb->vlan_present || skb->pkt_type)
+		return 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		to.w[2] = bpf_htonl(0xffff);
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + 16, &to.w[3], 4))
+			return 0;
+	} else if (skb->protocol != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, ETH_HLEN + 24, &to, sizeof(to))) {
+		return 0;
+	}
+	__u32 *device = bpf_map_lookup_elem(&routed, &to);
+	return device ? *device : 0;
+}
+
+/* Whether the stack would forward a packet from the uplink to this workload as it is, but for its hop limit. */
+CHECKED_ALONE int is_forwarded(struct __sk_buff *skb, struct packet *p, struct workload *w)
+{
+	if (!p || !w || !w->bridge)
+		return 0;
+	struct uplink *u = node_uplink();
+	if (!u || u->ifindex != skb->ifindex)
+		return 0;
+	__u32 device = p->ifindex, mtu = 0, way = WAY_FAILED;
+	union hop_key key = {};
+	hop_key_of(&key, p, w, u);
+	struct next_hop *hop = slot_of(&key);
+	if (is_link_local6(&p->source) || p->icmp_kind == ICMP_ND || p->icmp_kind == ICMP_MLD) {
+		way = WAY_LINK_LOCAL;
+	} else if (p->hop_limit <= 1) {
+		way = WAY_LAST_HOP;
+	} else if (p->fragment) {
+		way = WAY_FRAGMENT;
+	} else if ((skb->gso_size || p->bytes > SMALLEST_MTU) && bpf_check_mtu(skb, device, &mtu, 0, BPF_MTU_CHK_SEGS)) {
+		way = WAY_TOO_BIG;
+	} else if (hop && is_found(hop, &key, p->now)) {
+		way = hop->way;
+	} else if (hop) {
+		struct bpf_redir_neigh via = {};
+		way = ask_routes(skb, &key, p->now, SMALLEST_MTU, hop, &via);
+	}
+	if (way == WAY_OUT || way == WAY_RESOLVED)
+		return 1;
+	take(way);
+	return 0;
+}
+
+CHECKED_ALONE int into_workload(struct __sk_buff *skb, struct packet *p, struct workload *w)
+{
+	__u8 macs[2 * MAC_LENGTH];
+	if (!p || !w)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(macs, w->mac, MAC_LENGTH);
+	__builtin_memcpy(macs + MAC_LENGTH, w->gateway_mac, MAC_LENGTH);
+	if (lower_hop_limit(skb, p) || bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return TC_ACT_SHOT;
+	take(WAY_IN);
+	return bpf_redirect_peer(p->ifindex, 0);
+}

@@ -1,0 +1,123 @@
+//! Past the node's stack (`bpf/fast.h`): the device towards the world, how old next hops may be, and what became of the
+//! packets that may take that way.
+
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::layout as l;
+use super::{InTable, TableError, Tables};
+use crate::sys::bpf::boot_time;
+
+/// What became of a packet that may skip the stack; `enum way` of `bpf/tables.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Way {
+    /// It left by the uplink, to a next hop that was known.
+    Out = 0,
+    /// It left by the uplink, and the kernel looks for the next hop's MAC, or whether it still has it.
+    Resolved = 1,
+    /// It came by the uplink and went into the workload.
+    In = 2,
+    /// To the stack: no route, unreachable, the node itself, or forwarding is off.
+    NotRouted = 3,
+    /// To the stack: the far end is not beyond the uplink.
+    OtherDevice = 4,
+    /// To the stack: its TTL or hop limit ends here.
+    LastHop = 5,
+    /// To the stack: larger than the path or the workload's link.
+    TooBig = 6,
+    /// To the stack: a link-local address.
+    LinkLocal = 7,
+    /// To the stack: a table or a helper of the kernel failed.
+    Failed = 8,
+    /// To the stack: a fragment from the uplink.
+    Fragment = 9,
+}
+
+impl Way {
+    /// Every way.
+    pub const ALL: [Self; 10] = [
+        Self::Out,
+        Self::Resolved,
+        Self::In,
+        Self::NotRouted,
+        Self::OtherDevice,
+        Self::LastHop,
+        Self::TooBig,
+        Self::LinkLocal,
+        Self::Failed,
+        Self::Fragment,
+    ];
+
+    /// As metrics have it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::Resolved => "resolved",
+            Self::In => "in",
+            Self::NotRouted => "not-routed",
+            Self::OtherDevice => "other-device",
+            Self::LastHop => "last-hop",
+            Self::TooBig => "too-big",
+            Self::LinkLocal => "link-local",
+            Self::Failed => "failed",
+            Self::Fragment => "fragment",
+        }
+    }
+
+    /// Whether the packet skipped the stack.
+    pub const fn skips_stack(self) -> bool {
+        match self {
+            Self::Out | Self::Resolved | Self::In => true,
+            Self::NotRouted
+            | Self::OtherDevice
+            | Self::LastHop
+            | Self::TooBig
+            | Self::LinkLocal
+            | Self::Failed
+            | Self::Fragment => false,
+        }
+    }
+}
+
+impl Tables {
+    /// The device that packets may be sent to past the stack, and taken from; `None`: every packet takes the stack.
+    /// Next hops are asked for anew.
+    pub fn set_uplink(&self, ifindex: Option<u32>) -> Result<(), TableError> {
+        self.change_uplink(|uplink| uplink.ifindex = ifindex.unwrap_or(0))
+    }
+
+    /// The uplink as last set.
+    pub fn uplink(&self) -> Option<u32> {
+        let uplink = self.uplink.get(&0).ok().flatten();
+        uplink.map(|uplink| uplink.ifindex).filter(|ifindex| *ifindex != 0)
+    }
+
+    /// Routes, neighbours or links have changed: next hops are asked for anew.
+    pub fn routes_changed(&self) -> Result<(), TableError> {
+        self.change_uplink(|_| {})
+    }
+
+    /// Packets by way since the tables were made.
+    pub fn ways(&self) -> Result<Vec<(Way, u64)>, TableError> {
+        let count = |way: &Way| Ok((*way, self.ways.get(*way as u32).in_table("ways")?.iter().sum()));
+        Way::ALL.iter().map(count).collect()
+    }
+
+    fn change_uplink(&self, change: impl FnOnce(&mut l::Uplink)) -> Result<(), TableError> {
+        let _turn = self.uplink_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = l::Uplink { ifindex: 0, generation: 0 };
+        let mut uplink = self.uplink.get(&0).in_table("uplink")?.unwrap_or(none);
+        change(&mut uplink);
+        uplink.generation = next_generation();
+        self.uplink.set(&0, &uplink).in_table("uplink")
+    }
+}
+
+/// Another with each change, also after a restart.
+fn next_generation() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = boot_time().as_micros() as u32;
+    let _first_time_only = NEXT.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
