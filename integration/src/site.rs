@@ -156,6 +156,15 @@ impl Site {
         self.daemon.netctl()
     }
 
+    /// Does what must be dropped, and panics unless a drop is counted by that word.
+    #[track_caller]
+    pub fn must_drop_as(&self, reason: &str, work: impl FnOnce()) {
+        let count = || self.netctl().json(&["status"])["drops"][reason].as_u64().unwrap_or(0);
+        let before = count();
+        work();
+        wait_until(&format!("a drop is counted as {reason}"), Duration::from_secs(5), || count() > before);
+    }
+
     /// Makes a namespace `TENANT-NAME` and attaches it as that workload.
     #[track_caller]
     pub fn attach(&self, tenant: &str, name: &str, labels: &[&str]) -> Pod {
