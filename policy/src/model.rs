@@ -7,10 +7,11 @@ use std::net::IpAddr;
 
 use config::names::{DomainPattern, Name};
 use config::resource::{
-    AllowRule, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Labels, NameRule, Namespace, Network, Ports,
-    Protocol, selects,
+    AllowRule, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Labels, NameRule, NamedPort, Namespace,
+    Network, NetworkPolicy, PeerRule, Ports, Protocol, WorkloadTraffic, selects,
 };
 
+use crate::peers::Residents;
 use crate::tables::{RuleList, RuleName};
 
 /// The resources and the node's own facts that decide.
@@ -19,8 +20,10 @@ pub struct Model<'a> {
     namespaces: BTreeMap<&'a Name, &'a Namespace>,
     networks: BTreeMap<&'a Name, &'a Network>,
     policies: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a EgressPolicy>>,
+    network_policies: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a NetworkPolicy>>,
     apps: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a ExposedApp>>,
     node: &'a Node,
+    pub(crate) residents: Residents<'a>,
 }
 
 /// What verdicts need to know of the node.
@@ -32,7 +35,19 @@ pub struct Node {
     /// Edge listeners on them: ordinary destinations.
     pub listeners: BTreeSet<Listener>,
     /// `[node] probes`
-    pub probes: bool,
+    pub probes: Probes,
+}
+
+/// `[node] probes`: the workloads to which the node itself may open connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probes {
+    /// Those that a NetworkPolicy selects, as Kubernetes expects: where nothing is set.
+    #[default]
+    Selected,
+    /// `true`
+    All,
+    /// `false`
+    Never,
 }
 
 /// Where the edge listens.
@@ -53,6 +68,8 @@ pub struct Subject {
     pub namespace: Name,
     /// Its labels.
     pub labels: Labels,
+    /// What it calls its ports.
+    pub ports: BTreeSet<NamedPort>,
 }
 
 /// One rule of an `EgressPolicy`.
@@ -81,6 +98,8 @@ impl<'a> Model<'a> {
             namespaces: namespaces.into_iter().map(|namespace| (&namespace.name, namespace)).collect(),
             networks: networks.into_iter().map(|network| (&network.name, network)).collect(),
             policies: BTreeMap::new(),
+            network_policies: BTreeMap::new(),
+            residents: Residents::default(),
             apps: BTreeMap::new(),
             node,
         };
@@ -91,6 +110,14 @@ impl<'a> Model<'a> {
             model.apps.entry(&app.namespace).or_default().insert(&app.name, app);
         }
         model
+    }
+
+    /// The same with these network policies.
+    pub fn with_network_policies(mut self, policies: impl IntoIterator<Item = &'a NetworkPolicy>) -> Self {
+        for policy in policies {
+            self.network_policies.entry(&policy.namespace).or_default().insert(&policy.name, policy);
+        }
+        self
     }
 
     /// The node's own facts.
@@ -115,6 +142,32 @@ impl<'a> Model<'a> {
         own.filter(|policy| selects(&policy.selector, &subject.labels)).collect()
     }
 
+    /// The network policies that select the subject, by name.
+    pub fn network_policies(&self, subject: &Subject) -> Vec<&'a NetworkPolicy> {
+        let own = self.network_policies.get(&subject.namespace);
+        let own = own.into_iter().flat_map(BTreeMap::values).copied();
+        own.filter(|policy| selects(&policy.selector, &subject.labels)).collect()
+    }
+
+    /// Whether the subject's whole network may reach it. A network policy that isolates it wins over the network.
+    pub fn is_open(&self, subject: &Subject) -> bool {
+        let network = self.namespace(subject).and_then(|namespace| self.network(namespace));
+        let open = network.is_some_and(|network| match network.workload_traffic {
+            WorkloadTraffic::Open => true,
+            WorkloadTraffic::Isolated => false,
+        });
+        open && !self.network_policies(subject).iter().any(|policy| policy.types.ingress)
+    }
+
+    /// Whether the node itself may open connections to the subject.
+    pub fn may_probe(&self, subject: &Subject) -> bool {
+        match self.node.probes {
+            Probes::Selected => !self.network_policies(subject).is_empty(),
+            Probes::All => true,
+            Probes::Never => false,
+        }
+    }
+
     /// Whether an app exposes this TCP port of the subject.
     pub fn exposes(&self, subject: &Subject, port: u16) -> bool {
         let own = self.apps.get(&subject.namespace).into_iter().flat_map(BTreeMap::values);
@@ -136,11 +189,14 @@ impl Node {
 
 /// Whether only what a rule allows may leave a workload with these policies. A policy with deny rules alone does not
 /// isolate; one without any rule does (it allows nothing).
-pub fn isolated(namespace: &Namespace, selected: &[&EgressPolicy]) -> bool {
+pub fn isolated(namespace: &Namespace, selected: &[&EgressPolicy], network_policies: &[&NetworkPolicy]) -> bool {
     let denies_only = |policy: &EgressPolicy| policy.allow.is_empty() && !policy.deny.is_empty();
     match namespace.egress_default {
         Fallback::Deny => true,
-        Fallback::Allow => selected.iter().any(|policy| !denies_only(policy)),
+        Fallback::Allow => {
+            selected.iter().any(|policy| !denies_only(policy))
+                || network_policies.iter().any(|policy| policy.types.egress)
+        }
     }
 }
 
@@ -154,6 +210,20 @@ pub fn rules(policy: &EgressPolicy) -> impl Iterator<Item = (RuleName, Rule<'_>)
     });
     let denies = denies.enumerate().map(move |(index, rule)| (rule_name(policy, RuleList::Deny, index), rule));
     denies.chain(allows.enumerate().map(move |(index, rule)| (rule_name(policy, RuleList::Allow, index), rule)))
+}
+
+/// The rules of a network policy's list in their order; none of the lists of other kinds.
+pub fn peer_rules(policy: &NetworkPolicy, list: RuleList) -> impl Iterator<Item = (RuleName, &PeerRule)> {
+    let rules = match list {
+        RuleList::Ingress => policy.ingress_rules(),
+        RuleList::Egress => policy.egress_rules(),
+        RuleList::Deny | RuleList::Allow => None,
+    };
+    let named = move |(index, rule)| {
+        let (namespace, name) = (policy.namespace.to_string(), policy.name.to_string());
+        (RuleName { namespace, policy: name, list, index: u32::try_from(index).unwrap_or(u32::MAX) }, rule)
+    };
+    rules.unwrap_or_default().iter().enumerate().map(named)
 }
 
 /// Whether the ports hold this one. A protocol without ports, and port 0, are in [`Ports::All`] only.

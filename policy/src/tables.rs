@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use config::resource::Kind;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +15,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PolicyId(pub u32);
 
-/// The two compiled policies of a workload.
+/// What a workload's entry has of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PolicyRef {
+    /// The number of the prefixes that its addresses are looked up in: [`Generation::number`], or that of a [`View`].
+    pub generation: u32,
     /// For what it sends.
     pub egress: PolicyId,
     /// For what is sent to it.
     pub ingress: PolicyId,
+    /// Whether its whole network may reach it: `workloadTraffic: Open`, and no NetworkPolicy isolates it.
+    pub open: bool,
+    /// Whether the node itself may open connections to it.
+    pub probes: bool,
 }
 
 /// The set of rules that an address (or a name) belongs to. 0 is "in none of them".
@@ -52,20 +59,39 @@ pub struct RuleName {
     pub namespace: String,
     /// Name of the policy.
     pub policy: String,
-    /// `allow` or `deny`.
+    /// The list of the policy that it stands in.
     pub list: RuleList,
     /// Position in that list, from 0.
     pub index: u32,
 }
 
-/// The list of an `EgressPolicy` that a rule stands in.
+/// The list of a policy that a rule stands in; it tells the policy's kind too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleList {
-    /// `spec.deny`
+    /// `spec.deny` of an `EgressPolicy`
     Deny,
-    /// `spec.allow`
+    /// `spec.allow` of an `EgressPolicy`
     Allow,
+    /// `spec.ingress` of a `NetworkPolicy`
+    Ingress,
+    /// `spec.egress` of a `NetworkPolicy`
+    Egress,
+}
+
+impl RuleName {
+    /// The kind of its policy.
+    pub const fn kind(&self) -> Kind {
+        match self.list {
+            RuleList::Deny | RuleList::Allow => Kind::EgressPolicy,
+            RuleList::Ingress | RuleList::Egress => Kind::NetworkPolicy,
+        }
+    }
+
+    /// With the kind in front: `egresspolicy/shop/shop-egress allow[2]`.
+    pub fn full(&self) -> String {
+        format!("{}/{self}", self.kind().singular())
+    }
 }
 
 impl fmt::Display for RuleName {
@@ -79,6 +105,8 @@ impl fmt::Display for RuleList {
         f.write_str(match self {
             Self::Deny => "deny",
             Self::Allow => "allow",
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
         })
     }
 }
@@ -128,8 +156,27 @@ pub struct Generation {
     pub number: u32,
     /// Address prefixes and their classes, each prefix once; a covering prefix is already folded into these.
     pub prefixes: Vec<(IpNetwork, ClassId)>,
+    /// The same for networks whose addresses may mean other workloads than elsewhere; the classes are the same.
+    pub views: Vec<View>,
     /// The rule trie's lines of all policies of this generation.
     pub rules: Vec<RuleEntry>,
     /// Names of the rules that `rules` mentions, or that a learned name may bring in, for events and `explain`.
     pub rule_names: BTreeMap<RuleId, RuleName>,
+}
+
+/// The prefixes of one network, under a number of its own.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// One of those behind [`Generation::number`].
+    pub number: u32,
+    /// As [`Generation::prefixes`].
+    pub prefixes: Vec<(IpNetwork, ClassId)>,
+}
+
+impl Generation {
+    /// Every number with its prefixes.
+    pub fn tries(&self) -> impl Iterator<Item = (u32, &[(IpNetwork, ClassId)])> {
+        let views = self.views.iter().map(|view| (view.number, view.prefixes.as_slice()));
+        std::iter::once((self.number, self.prefixes.as_slice())).chain(views)
+    }
 }

@@ -19,6 +19,8 @@ pub enum Kind {
     Namespace,
     /// What workloads may reach.
     EgressPolicy,
+    /// The same and what may reach them, as Kubernetes says it.
+    NetworkPolicy,
     /// What is served by the edge.
     ExposedApp,
     /// Made by attaching, never applied.
@@ -27,7 +29,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of `netctl get all`.
-    pub const ALL: [Self; 5] = [Self::Network, Self::Namespace, Self::EgressPolicy, Self::ExposedApp, Self::Workload];
+    pub const ALL: [Self; 6] =
+        [Self::Network, Self::Namespace, Self::EgressPolicy, Self::NetworkPolicy, Self::ExposedApp, Self::Workload];
 
     /// The kind of resource; `None` for workloads.
     pub const fn of_resource(self) -> Option<resource::Kind> {
@@ -35,6 +38,7 @@ impl Kind {
             Self::Network => Some(resource::Kind::Network),
             Self::Namespace => Some(resource::Kind::Namespace),
             Self::EgressPolicy => Some(resource::Kind::EgressPolicy),
+            Self::NetworkPolicy => Some(resource::Kind::NetworkPolicy),
             Self::ExposedApp => Some(resource::Kind::ExposedApp),
             Self::Workload => None,
         }
@@ -91,6 +95,7 @@ impl From<resource::Kind> for Kind {
             resource::Kind::Network => Self::Network,
             resource::Kind::Namespace => Self::Namespace,
             resource::Kind::EgressPolicy => Self::EgressPolicy,
+            resource::Kind::NetworkPolicy => Self::NetworkPolicy,
             resource::Kind::ExposedApp => Self::ExposedApp,
         }
     }

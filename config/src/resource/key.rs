@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::API_VERSION;
 use crate::names::Name;
 
 /// A kind of resource, in the order in which they build on each other.
@@ -13,13 +14,24 @@ pub enum Kind {
     Namespace,
     /// What workloads may reach.
     EgressPolicy,
+    /// What may reach workloads, and what they may reach, as Kubernetes says it.
+    NetworkPolicy,
     /// What the edge serves.
     ExposedApp,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Network, Self::Namespace, Self::EgressPolicy, Self::ExposedApp];
+    pub const ALL: [Self; 5] =
+        [Self::Network, Self::Namespace, Self::EgressPolicy, Self::NetworkPolicy, Self::ExposedApp];
+
+    /// As `apiVersion:` has it.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Network | Self::Namespace | Self::EgressPolicy | Self::ExposedApp => API_VERSION,
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+        }
+    }
 
     /// As `kind:` has it.
     pub const fn as_str(self) -> &'static str {
@@ -27,6 +39,7 @@ impl Kind {
             Self::Network => "Network",
             Self::Namespace => "Namespace",
             Self::EgressPolicy => "EgressPolicy",
+            Self::NetworkPolicy => "NetworkPolicy",
             Self::ExposedApp => "ExposedApp",
         }
     }
@@ -37,6 +50,7 @@ impl Kind {
             Self::Network => "network",
             Self::Namespace => "namespace",
             Self::EgressPolicy => "egresspolicy",
+            Self::NetworkPolicy => "networkpolicy",
             Self::ExposedApp => "exposedapp",
         }
     }
@@ -47,6 +61,7 @@ impl Kind {
             Self::Network => "networks",
             Self::Namespace => "namespaces",
             Self::EgressPolicy => "egresspolicies",
+            Self::NetworkPolicy => "networkpolicies",
             Self::ExposedApp => "exposedapps",
         }
     }
@@ -57,6 +72,7 @@ impl Kind {
             Self::Network => "net",
             Self::Namespace => "ns",
             Self::EgressPolicy => "egp",
+            Self::NetworkPolicy => "netpol",
             Self::ExposedApp => "app",
         }
     }
@@ -65,7 +81,7 @@ impl Kind {
     pub const fn is_namespaced(self) -> bool {
         match self {
             Self::Network | Self::Namespace => false,
-            Self::EgressPolicy | Self::ExposedApp => true,
+            Self::EgressPolicy | Self::NetworkPolicy | Self::ExposedApp => true,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The resources, as validated values.
 //!
-//! One file a kind: `network`, `namespace`, `egress_policy`, `exposed_app`. `key` names kinds and resources, `labels` holds what selectors compare, `json` writes a resource back in its
+//! One file a kind: `network`, `namespace`, `egress_policy`, `network_policy`, `exposed_app`. `key` names kinds and resources, `labels` holds what selectors compare, `json` writes a resource back in its
 //! Kubernetes form. Text becomes a resource in `decode`, and only there.
 
 mod egress_policy;
@@ -10,6 +10,7 @@ mod key;
 mod labels;
 mod namespace;
 mod network;
+mod network_policy;
 
 pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, NameRule, PortRange, Ports, Protocol};
 pub use exposed_app::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
@@ -17,8 +18,9 @@ pub use key::{Kind, ResourceKey};
 pub use labels::{Expression, Labels, NAMESPACE_NAME_LABEL, Requirement, Selector, check_label, selects};
 pub use namespace::{Default, Namespace};
 pub use network::{DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
+pub use network_policy::{NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PolicyTypes, PortName};
 
-/// The group and version that every resource carries.
+/// The group and version of every resource of our own, see [`Kind::api_version`].
 pub const API_VERSION: &str = "tidegate.dev/v1alpha1";
 
 /// One resource, whatever its kind.
@@ -30,6 +32,8 @@ pub enum Resource {
     Namespace(Namespace),
     /// `kind: EgressPolicy`
     EgressPolicy(EgressPolicy),
+    /// `kind: NetworkPolicy`
+    NetworkPolicy(NetworkPolicy),
     /// `kind: ExposedApp`
     ExposedApp(ExposedApp),
 }
@@ -41,6 +45,7 @@ impl Resource {
             Self::Network(network) => (None, &network.name),
             Self::Namespace(namespace) => (None, &namespace.name),
             Self::EgressPolicy(policy) => (Some(&policy.namespace), &policy.name),
+            Self::NetworkPolicy(policy) => (Some(&policy.namespace), &policy.name),
             Self::ExposedApp(app) => (Some(&app.namespace), &app.name),
         };
         ResourceKey { kind: self.kind(), namespace: namespace.cloned(), name: name.clone() }
@@ -52,6 +57,7 @@ impl Resource {
             Self::Network(_) => Kind::Network,
             Self::Namespace(_) => Kind::Namespace,
             Self::EgressPolicy(_) => Kind::EgressPolicy,
+            Self::NetworkPolicy(_) => Kind::NetworkPolicy,
             Self::ExposedApp(_) => Kind::ExposedApp,
         }
     }
@@ -66,4 +72,4 @@ macro_rules! from_kinds {
         }
     )*};
 }
-from_kinds!(Network, Namespace, EgressPolicy, ExposedApp);
+from_kinds!(Network, Namespace, EgressPolicy, NetworkPolicy, ExposedApp);

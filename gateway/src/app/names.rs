@@ -36,16 +36,16 @@ impl Resolution for Names {
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
         match state.compiled.may_resolve(asker.policy, name) {
             Resolve::Allowed { .. } => self.ask(asker),
-            Resolve::Refused => Permit::Refused { why: format!("no EgressPolicy lets this workload look up {name}") },
+            Resolve::Refused => Permit::Refused { why: format!("no policy lets this workload look up {name}") },
         }
     }
 
     fn permit_unnamed(&self, asker: IpAddr, _qtype: u16) -> Permit {
         let state = self.enforcement.state();
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
-        match state.compiled.is_isolated(asker.policy) {
-            false => self.ask(asker),
-            true => Permit::Refused { why: "no EgressPolicy can name this".to_owned() },
+        match state.compiled.resolves_everything(asker.policy) {
+            true => self.ask(asker),
+            false => Permit::Refused { why: "no EgressPolicy can name this".to_owned() },
         }
     }
 

@@ -16,6 +16,7 @@ pub(super) fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
         Kind::EgressPolicy => {
             (&["NAME", "SELECTOR", "ALLOW", "DENY", "WORKLOADS", "READY", "AGE"], &["CIDRS", "DNS NAMES"])
         }
+        Kind::NetworkPolicy => (&["NAME", "SELECTOR", "TYPES", "WORKLOADS", "READY", "AGE"], &["INGRESS", "EGRESS"]),
         Kind::ExposedApp => (&["NAME", "HOSTS", "TLS", "BACKENDS", "READY", "AGE"], &["PATHS", "CERTIFICATE EXPIRES"]),
         Kind::Workload => (
             &["NAME", "ADDRESSES", "NETWORK", "READY", "AGE"],
@@ -52,6 +53,10 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
             let selector = or(selector(item, "/spec/selector"), "<all>");
             let (allow, deny) = (count(item, "/spec/allow"), count(item, "/spec/deny"));
             vec![name, selector, allow, deny, text(item, "/status/workloads"), ready, age]
+        }
+        Kind::NetworkPolicy => {
+            let selector = or(selector(item, "/spec/podSelector"), "<all>");
+            vec![name, selector, join(item, "/spec/policyTypes", ""), text(item, "/status/workloads"), ready, age]
         }
         Kind::ExposedApp => {
             let backends = format!("{}/{}", text(item, "/status/readyBackends"), text(item, "/status/backends"));
@@ -90,13 +95,18 @@ fn more(kind: Kind, item: &Value) -> Vec<String> {
             };
             vec![of("/cidrs"), of("/dnsNames")]
         }
+        Kind::NetworkPolicy => vec![count(item, "/spec/ingress"), count(item, "/spec/egress")],
         Kind::ExposedApp => vec![join(item, "/spec/routes", "/path"), text(item, "/status/certificateExpires")],
         Kind::Workload => vec![
             text(item, "/status/mac"),
             text(item, "/spec/interface"),
             text(item, "/status/hostInterface"),
             text(item, "/spec/netns"),
-            join(item, "/status/policies", ""),
+            [join(item, "/status/policies", ""), join(item, "/status/networkPolicies", "")]
+                .into_iter()
+                .filter(|names| !names.is_empty())
+                .collect::<Vec<_>>()
+                .join(","),
             text(item, "/status/flows"),
             labels(item, "/metadata/labels"),
         ],

@@ -77,14 +77,15 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
                 .await
         }
         Kind::Namespace => {
-            for kind in [Kind::EgressPolicy, Kind::ExposedApp, Kind::Workload] {
+            for kind in [Kind::EgressPolicy, Kind::NetworkPolicy, Kind::ExposedApp, Kind::Workload] {
                 of_kind(client, output, kind, Some(wanted), |_| true).await?;
             }
             Ok(())
         }
-        Kind::EgressPolicy => {
+        Kind::EgressPolicy | Kind::NetworkPolicy => {
+            let list = if wanted.kind == Kind::NetworkPolicy { "/status/networkPolicies" } else { "/status/policies" };
             let selected = |item: &Value| {
-                let policies = item.pointer("/status/policies").and_then(Value::as_array);
+                let policies = item.pointer(list).and_then(Value::as_array);
                 policies.into_iter().flatten().any(|policy| policy.as_str() == Some(wanted.name.as_str()))
             };
             of_kind(client, output, Kind::Workload, Some(wanted), selected).await

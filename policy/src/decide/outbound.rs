@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use config::names::DnsName;
-use config::resource::{CidrRule, EgressPolicy, NameRule, Namespace};
+use config::resource::{CidrRule, NameRule, Namespace, NetworkPolicy};
 
 use super::sentence::{self, Service};
 use super::{Decision, Outbound, Target};
 use crate::model::{self, Model, Rule};
+use crate::peers;
 use crate::reason::Reason;
-use crate::tables::RuleName;
+use crate::tables::{RuleList, RuleName};
 
 const DNS_PORT: u16 = 53;
 pub(super) const TCP: u8 = 6;
@@ -25,7 +26,7 @@ pub(super) const SCTP: u8 = 132;
 /// 5. Port 53, UDP or TCP, whatever the server → service namespace.
 ///    Then the node's own addresses: closed but for edge listeners, which are ordinary destinations.
 /// 7. The namespace's deny rules, by address.
-/// 8. Its allow rules: by address first, then by learned name.
+/// 8. Its allow rules: by address first, `egress` rules of network policies among them, then by learned name.
 /// 9. The default.
 pub(super) fn decide(model: &Model<'_>, flow: &Outbound<'_>) -> Decision {
     let Target { address, protocol, port } = flow.to;
@@ -54,7 +55,12 @@ pub(super) fn decide(model: &Model<'_>, flow: &Outbound<'_>) -> Decision {
         let text = format!("rule `{name}` allows {} of {}", Service { protocol, port }, covering(rule, address));
         return Decision::allow(Reason::AllowedByCidr, text).by(name.clone()); // 8
     }
-    if !model::isolated(namespace, &selected) {
+    let network_policies = model.network_policies(flow.from);
+    if let Some(name) = first_peer_rule(model, &network_policies, flow) {
+        let text = format!("rule `{name}` allows {} of {address}", Service { protocol, port });
+        return Decision::allow(Reason::AllowedByCidr, text).by(name); // 8
+    }
+    if !model::isolated(namespace, &selected, &network_policies) {
         let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
         return Decision::allow(Reason::AllowedByDefault, text); // 9
     }
@@ -67,7 +73,9 @@ pub(super) fn decide(model: &Model<'_>, flow: &Outbound<'_>) -> Decision {
     if let Some((asked, rule)) = stale.find_map(|resolved| by_name(&rules, &resolved.name, flow.to)) {
         return sentence::name_expired(asked, rule, address); // 9
     }
-    by_default(namespace, &selected, &rules, flow) // 9
+    let isolating = network_policies.iter().filter(|policy| policy.types.egress).count();
+    let peer = nearest_peer_rule(model, &network_policies, flow);
+    by_default(namespace, selected.len() + isolating, &rules, peer, flow) // 9
 }
 
 /// The first rule by address of the wanted kind that covers the target.
@@ -83,6 +91,30 @@ fn first_cidr<'r, 'a>(
         }
         Rule::Names(_) | Rule::Resolve(_) => None,
     })
+}
+
+/// The first `egress` rule that allows the target.
+fn first_peer_rule(model: &Model<'_>, policies: &[&NetworkPolicy], flow: &Outbound<'_>) -> Option<RuleName> {
+    let Target { address, protocol, port } = flow.to;
+    let view = model.view(flow.from);
+    policies.iter().find_map(|policy| {
+        let meant = |rule| {
+            model.means(policy, rule, view, address)
+                && peers::opens(rule, model.resident(view, address), protocol, port)
+        };
+        model::peer_rules(policy, RuleList::Egress).find(|(_, rule)| meant(rule)).map(|(name, _)| name)
+    })
+}
+
+/// The first `egress` rule that means the address, and not the port.
+fn nearest_peer_rule(model: &Model<'_>, policies: &[&NetworkPolicy], flow: &Outbound<'_>) -> Option<String> {
+    let Target { address, protocol, port } = flow.to;
+    let view = model.view(flow.from);
+    let name = policies.iter().find_map(|policy| {
+        let mut rules = model::peer_rules(policy, RuleList::Egress);
+        rules.find(|(_, rule)| model.means(policy, rule, view, address)).map(|(name, _)| name)
+    })?;
+    Some(format!("rule `{name}` means {address}, but not {}", Service { protocol, port }))
 }
 
 /// The first rule that allows the target to this name.
@@ -103,8 +135,9 @@ fn by_name<'r, 'n>(
 /// Nothing spoke for it: say what came nearest.
 fn by_default(
     namespace: &Namespace,
-    selected: &[&EgressPolicy],
+    policies: usize,
     rules: &[(RuleName, Rule<'_>)],
+    peer: Option<String>,
     flow: &Outbound<'_>,
 ) -> Decision {
     let Target { address, protocol, port } = flow.to;
@@ -122,7 +155,7 @@ fn by_default(
         }
         Rule::Allow(_) | Rule::Deny(_) | Rule::Resolve(_) => None,
     });
-    sentence::egress_default(namespace, selected.len(), flow.to, nearest, live.first().copied())
+    sentence::egress_default(namespace, policies, flow.to, nearest.or(peer), live.first().copied())
 }
 
 /// Whether the rule means the address. `except` narrows this rule only.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use policy::ledger::Limits;
 use policy::reason::Reason;
-use policy::tables::PolicyId;
+use policy::tables::{PolicyId, RuleList};
 use policy::{Compiled, Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Target, compile, decide};
 
 use crate::draw::Draw;
@@ -24,21 +24,25 @@ enum Case {
 
 #[test]
 fn tables_say_what_decide_says() {
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut lists, mut views) = (BTreeSet::new(), BTreeSet::new(), 0);
     for seed in 0..WORLDS {
         let mut draw = Draw(seed);
         let world = World::draw(&mut draw);
         let model = world.model();
         let mut node = Simulation::new(&world);
+        views += node.compiled.generation.views.len();
         for _ in 0..FLOWS_EACH {
             let subject = draw.below(world.subjects.len() as u64) as usize;
-            let case = if draw.one_in(6) {
+            let case = if draw.one_in(3) {
                 Case::Ingress { subject, same: draw.one_in(2), node: draw.one_in(4), from: world.target(&mut draw) }
             } else {
                 Case::Egress { subject, to: world.target(&mut draw), now: (190 + draw.below(200)) * SECOND }
             };
             match node.compare(&world, &model, &case) {
-                Ok(reason) => drop(seen.insert(reason)),
+                Ok((reason, list)) => {
+                    seen.insert(reason);
+                    lists.extend(list);
+                }
                 Err(difference) => panic!("seed {seed}: {}", smallest(world, &case, difference)),
             }
         }
@@ -59,6 +63,8 @@ fn tables_say_what_decide_says() {
     ] {
         assert!(seen.contains(&reason), "no case came to {reason:?}");
     }
+    assert_eq!(lists.len(), 4, "rules of every list decided: {lists:?}");
+    assert!(views > 100, "{views} views of their own");
 }
 
 /// Takes things away as long as the two still differ.
@@ -83,6 +89,7 @@ impl Simulation {
         let model = world.model();
         let subjects = &world.subjects;
         let compiled = compile(&model, &subjects.iter().cloned().collect(), 7, PolicyId(100));
+        assert_eq!(compiled.next_generation as usize, 8 + compiled.generation.views.len());
         let mut kernel = Kernel::load(&compiled.generation);
         for (id, port) in world.exposed() {
             kernel.expose(id, port);
@@ -118,8 +125,8 @@ impl Simulation {
         node
     }
 
-    /// The reason on which both agree, or how they differ.
-    fn compare(&mut self, world: &World, model: &Model<'_>, case: &Case) -> Result<Reason, String> {
+    /// The reason on which both agree, with the list of the rule that decided, or how they differ.
+    fn compare(&mut self, world: &World, model: &Model<'_>, case: &Case) -> Result<(Reason, Option<RuleList>), String> {
         let subjects = &world.subjects;
         let (wanted, got) = match case {
             Case::Egress { subject, to, now } => {
@@ -130,10 +137,17 @@ impl Simulation {
                 (wanted, self.workload(world, *subject).map(|own| self.kernel.egress(own, *to, &world.node, *now)))
             }
             Case::Ingress { subject, same, node, from } => {
-                let tenant = name(if *same { "tenant-a" } else { "tenant-b" });
-                let origin = if *node { Origin::Node } else { Origin::Segment { network: &tenant } };
+                let elsewhere = name("tenant-x");
+                let tenant = if *same { world.network_of(*subject) } else { &elsewhere };
+                let origin = if *node { Origin::Node } else { Origin::Segment { network: tenant } };
                 let to = &subjects[*subject];
-                let flow = Inbound { to, from: origin.clone(), protocol: from.protocol, port: from.port };
+                let flow = Inbound {
+                    to,
+                    from: origin.clone(),
+                    remote: from.address,
+                    protocol: from.protocol,
+                    port: from.port,
+                };
                 let wanted = decide(model, &Query::To(flow));
                 let own = self.workload(world, *subject);
                 let ask = |own| self.kernel.ingress(own, &origin, from.address, from.protocol, from.port, *same);
@@ -141,9 +155,9 @@ impl Simulation {
             }
         };
         match got {
-            None if wanted.reason == Reason::Sealed => Ok(wanted.reason),
+            None if wanted.reason == Reason::Sealed => Ok((wanted.reason, None)),
             None => Err(format!("decide says {wanted:?}, and there is no policy")),
-            Some(got) if self.agree(&wanted, got) => Ok(wanted.reason),
+            Some(got) if self.agree(&wanted, got) => Ok((wanted.reason, wanted.rule.map(|rule| rule.list))),
             Some(got) => Err(format!("decide says {wanted:?}\nthe tables say {got:?}")),
         }
     }
@@ -160,7 +174,6 @@ impl Simulation {
 
     fn workload(&self, world: &World, subject: usize) -> Option<Workload> {
         let policy = *self.compiled.policies.get(&world.subjects[subject])?;
-        let open = world.network.workload_traffic == config::resource::WorkloadTraffic::Open;
-        Some(Workload { id: subject as u32, policy, open, probes: world.node.probes })
+        Some(Workload { id: subject as u32, policy })
     }
 }

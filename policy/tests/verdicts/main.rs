@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this crate is tests, its builders included")]
 
+mod conformance;
 mod draw;
 mod equivalence;
 mod golden;
 mod kernel;
 mod ledger;
+mod network_policies;
+mod peers;
 mod resolving;
 mod scale;
 mod semantics;
