@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod attaching;
+mod conformance;
 mod errors;
 mod flows;
 mod frames;
