@@ -146,8 +146,9 @@ pub(super) fn ingress_isolated(
         text = format!("{text}; {nearest}");
     }
     let peer = match resident {
-        Some(subject) => workload_peer(namespace, subject),
-        None => format!("{{ ipBlock: {{ cidr: {} }} }}", cidr(remote)),
+        Some(subject) if !subject.labels.is_empty() => workload_peer(namespace, subject),
+        // A selector without labels would open it to the whole namespace.
+        Some(_) | None => format!("{{ ipBlock: {{ cidr: {} }} }}", cidr(remote)),
     };
     let place = format!("under `ingress` of a NetworkPolicy of `{}` that selects the workload", namespace.name);
     let mend = format!("add `from: [{peer}]`{} {place}", ports(service));
@@ -156,19 +157,13 @@ pub(super) fn ingress_isolated(
 
 /// A peer that means workloads like this one, as it is written in a policy of the namespace.
 fn workload_peer(namespace: &Namespace, subject: &Subject) -> String {
-    let labels = |labels: Vec<(&str, &str)>| {
-        let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}: \"{value}\"")).collect();
-        match pairs.is_empty() {
-            true => "{}".to_owned(),
-            false => format!("{{ matchLabels: {{ {} }} }}", pairs.join(", ")),
-        }
-    };
-    let own = labels(subject.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect());
+    let pairs = subject.labels.iter().map(|(key, value)| format!("{key}: \"{value}\"")).collect::<Vec<_>>();
+    let own = format!("podSelector: {{ matchLabels: {{ {} }} }}", pairs.join(", "));
     if subject.namespace == namespace.name {
-        return format!("{{ podSelector: {own} }}");
+        return format!("{{ {own} }}");
     }
-    let space = labels(vec![(NAMESPACE_NAME_LABEL, subject.namespace.as_str())]);
-    format!("{{ namespaceSelector: {space}, podSelector: {own} }}")
+    let space = format!("{NAMESPACE_NAME_LABEL}: {}", subject.namespace);
+    format!("{{ namespaceSelector: {{ matchLabels: {{ {space} }} }}, {own} }}")
 }
 
 fn all_of(names: &[String]) -> String {

@@ -37,7 +37,8 @@ const WORKLOADS: &str = "
     shop app=web  | http=8080/TCP dns=5353/UDP | 10.0.1.1 fd00::1:1
     shop app=jobs |                            | 10.0.1.2 fd00::1:2
     bank app=web  | http=9090/TCP              | 10.0.2.1 fd00::2:1
-    bank app=db   | http=8080/UDP              | 10.0.2.2 fd00::2:2";
+    bank app=db   | http=8080/UDP              | 10.0.2.2 fd00::2:2
+    bank          |                            | 10.0.2.3 fd00::2:3";
 
 struct Site {
     resources: Resources,
@@ -137,7 +138,7 @@ impl Site {
 
 fn resident(line: &str) -> Resident {
     let columns: Vec<&str> = line.split('|').collect();
-    let (namespace, own) = columns[0].trim().split_once(' ').unwrap();
+    let (namespace, own) = columns[0].trim().split_once(' ').unwrap_or((columns[0].trim(), ""));
     let words = |column: &str| column.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     Resident {
         subject: Subject {
@@ -181,7 +182,7 @@ fn a_policy_isolates_what_it_selects_and_nothing_else() {
     );
     let model = site.model();
     let open = site.residents.iter().map(|own| model.is_open(&own.subject));
-    assert_eq!(open.collect::<Vec<_>>(), [false, true, true, true], "the policy wins over the network");
+    assert_eq!(open.collect::<Vec<_>>(), [false, true, true, true, true], "the policy wins over the network");
 }
 
 #[test]
@@ -364,7 +365,9 @@ spec: {{ podSelector: {{}}, policyTypes: [ Egress ], egress: {rules} }}
 fn sentences() {
     let site = Site::with(TO_WEB);
     let mut page = String::new();
-    for (from, protocol, port) in [(1, 6, 8080), (1, 6, 80), (3, 6, 9000), (2, 6, 80), (2, 132, 80), (2, 1, 0)] {
+    for (from, protocol, port) in
+        [(1, 6, 8080), (1, 6, 80), (3, 6, 9000), (2, 6, 80), (2, 132, 80), (2, 1, 0), (4, 6, 80)]
+    {
         let [_, into] = site.ask(from, 0, protocol, port);
         page += &format!("{from} {protocol}/{port}\n  {}: {}\n", into.reason.word(), into.text);
         page += &into.mend.map(|mend| format!("  mend: {mend}\n")).unwrap_or_default();
