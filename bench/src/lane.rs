@@ -119,7 +119,7 @@ impl Gateway {
         let settings = Settings {
             upstreams: vec![SINK.into()],
             listen: vec![([127, 0, 0, 1], 443).into()],
-            probes: false,
+            probes: None,
             more: String::new(),
         };
         let daemon = Daemon::start(&world, &node, &settings);

@@ -5,6 +5,7 @@
 
 mod admin;
 mod attaching;
+mod conformance;
 mod errors;
 mod fast;
 mod flows;

@@ -362,7 +362,13 @@ impl Reference {
         if from == 53 {
             return Reason::Dns;
         }
-        let asked = Inbound { to: &member.subject, from: Origin::Edge, protocol: packet.protocol, port: to };
+        let asked = Inbound {
+            to: &member.subject,
+            from: Origin::Edge,
+            remote: packet.source,
+            protocol: packet.protocol,
+            port: to,
+        };
         let decision = decide(rules.model, &Query::To(asked));
         if decision.allowed {
             let ports = Ports::Pair { local: to, remote: from };
@@ -398,7 +404,10 @@ impl Rules<'_> {
             Ports::Pair { local, .. } => local,
             Ports::None | Ports::AskedHere(_) | Ports::AskedThere(_) => 0,
         };
-        decide(self.model, &Query::To(Inbound { to: &own.subject, from, protocol: ends.protocol, port }))
+        decide(
+            self.model,
+            &Query::To(Inbound { to: &own.subject, from, remote: ends.remote, protocol: ends.protocol, port }),
+        )
     }
 }
 

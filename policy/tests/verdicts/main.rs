@@ -3,11 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "all of this crate is tests, its builders included")]
 
 mod admin;
+mod conformance;
 mod draw;
 mod equivalence;
 mod golden;
 mod kernel;
 mod ledger;
+mod network_policies;
+mod peers;
 mod resolving;
 mod scale;
 mod semantics;
