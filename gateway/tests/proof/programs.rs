@@ -9,7 +9,7 @@ use gateway::egress::attach::Program;
 use gateway::egress::tables::Tables;
 use gateway::egress::tables::names::LearnedSlot;
 use gateway::egress::tables::node::Listener;
-use gateway::egress::tables::workloads::WorkloadEntry;
+use gateway::egress::tables::workloads::{PortAddresses, WorkloadEntry};
 use gateway::settings::Limits;
 use gateway::sys::bpf::{Map, PerCpuArray, boot_time};
 use gateway::workload::{Address, Mac, WorkloadId};
@@ -151,11 +151,8 @@ impl Programs {
         for (index, member) in members.iter().enumerate() {
             self.reslot(run, index, member, &mut next);
         }
-        for (index, id) in run.ids.iter().enumerate() {
-            let own = world.exposed().into_iter().filter(|(subject, _)| *subject as usize == index);
-            let ports: BTreeSet<_> = own.map(|(_, port)| (port, 6)).collect();
-            self.tables.set_exposed(WorkloadId(*id), &ports.into_iter().collect::<Vec<_>>()).unwrap();
-        }
+        let exposed = world.exposed().into_iter().map(|(index, port)| (WorkloadId(run.ids[index as usize]), port, 6));
+        self.tables.set_exposed(&exposed.collect()).unwrap();
         self.tables.set_node_addresses(&world.node.addresses).unwrap();
         let listeners = world.node.listeners.iter().map(|listener| Listener {
             address: listener.address,
@@ -180,10 +177,12 @@ impl Programs {
                 flow_quota: phase.quota as u32,
                 mac: member.mac,
                 gateway_mac: GATEWAY_MAC,
+                bridge: None, // the fast path has tests of its own
             };
             self.tables.switch(self.devices[index], &entry).unwrap();
             let own = member.own.map(|(address, handle)| Address { address, handle });
-            self.tables.set_addresses(self.devices[index], &entry, &own).unwrap();
+            let port = PortAddresses { ifindex: self.devices[index], entry, addresses: &own };
+            self.tables.set_addresses(&[port]).unwrap();
         }
         let old = run.compiled.replace(next);
         for (index, member) in members.iter().enumerate() {
@@ -372,7 +371,7 @@ impl Programs {
         let told = flows.filter_map(|flow| {
             let echo = flow.protocol == 1 || flow.protocol == 58;
             let ports = match (flow.protocol, flow.local_port, flow.remote_port) {
-                (6 | 17, local, remote) => Ports::Pair { local, remote },
+                (6 | 17 | 132, local, remote) => Ports::Pair { local, remote },
                 (_, id, 0) if echo => Ports::AskedHere(id),
                 (_, 0, id) if echo => Ports::AskedThere(id),
                 _ => Ports::None,
