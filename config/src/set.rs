@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::decode::Parsed;
 use crate::names::Name;
-use crate::resource::{EgressPolicy, ExposedApp, Kind, Labels, Namespace, Network, Resource, ResourceKey, selects};
+use crate::resource::{
+    ClusterEgressPolicy, EgressPolicy, ExposedApp, Kind, Labels, Namespace, Network, Resource, ResourceKey, selects,
+};
 
 /// Where a resource stands in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +109,11 @@ impl Resources {
         self.of_kind(Kind::Namespace).filter_map(namespace)
     }
 
+    /// Every policy of the admin tier.
+    pub fn cluster_policies(&self) -> impl Iterator<Item = &ClusterEgressPolicy> {
+        self.of_kind(Kind::ClusterEgressPolicy).filter_map(cluster_policy)
+    }
+
     /// Every egress policy.
     pub fn policies(&self) -> impl Iterator<Item = &EgressPolicy> {
         self.of_kind(Kind::EgressPolicy).filter_map(policy)
@@ -142,6 +149,16 @@ impl Resources {
         self.policies_of(namespace).filter(move |policy| selects(&policy.selector, labels))
     }
 
+    /// The policies of the admin tier that select a workload with these labels in that namespace.
+    pub fn cluster_policies_selecting(
+        &self,
+        namespace: &Name,
+        labels: &Labels,
+    ) -> impl Iterator<Item = &ClusterEgressPolicy> {
+        let namespace = self.namespace(namespace);
+        self.cluster_policies().filter(move |policy| namespace.is_some_and(|own| policy.selects(own, labels)))
+    }
+
     fn within(&self, kind: Kind, namespace: &Name) -> impl Iterator<Item = &Resource> {
         let first = ResourceKey { kind, namespace: Some(namespace.clone()), name: Name::first() };
         let prefix = (kind, first.namespace.clone());
@@ -162,6 +179,10 @@ fn network(resource: &Resource) -> Option<&Network> {
 
 fn namespace(resource: &Resource) -> Option<&Namespace> {
     if let Resource::Namespace(namespace) = resource { Some(namespace) } else { None }
+}
+
+fn cluster_policy(resource: &Resource) -> Option<&ClusterEgressPolicy> {
+    if let Resource::ClusterEgressPolicy(policy) = resource { Some(policy) } else { None }
 }
 
 fn policy(resource: &Resource) -> Option<&EgressPolicy> {
@@ -228,7 +249,7 @@ mod tests {
     fn kinds_and_namespaces_are_kept_apart() {
         let set = set();
         assert_eq!(set.len(), 5);
-        assert_eq!(Kind::ALL.map(|kind| set.of_kind(kind).count()), [1, 1, 3, 0]);
+        assert_eq!(Kind::ALL.map(|kind| set.of_kind(kind).count()), [1, 1, 0, 3, 0]);
         assert_eq!(set.policies_of(&name("shop")).count(), 2);
         assert_eq!(set.policies_of(&name("sho")).count(), 0);
         assert_eq!(set.apps().count(), 0);

@@ -38,7 +38,7 @@ fn every_manifest() -> Vec<String> {
 #[test]
 fn the_sets_of_the_readme_are_clean() {
     for files in [
-        &["tenant-a.yaml", "tenant-b.yaml", "egress.yaml", "exposed.yaml", "recipe.yaml"][..],
+        &["tenant-a.yaml", "tenant-b.yaml", "admin.yaml", "egress.yaml", "exposed.yaml", "recipe.yaml"][..],
         &["local/tenant-a.yaml", "local/tenant-b.yaml", "egress.yaml", "exposed.yaml", "recipe.yaml"],
         &["recipe.yaml"],
     ] {
@@ -52,6 +52,7 @@ fn every_example_survives_a_round_trip() {
     assert_eq!(
         files,
         [
+            "admin.yaml",
             "egress.yaml",
             "exposed.yaml",
             "local/tenant-a.yaml",
@@ -93,7 +94,7 @@ fn the_local_tenants_are_the_others_without_vlans() {
 
 #[test]
 fn every_kind_has_an_example() {
-    let set = set(&["tenant-a.yaml", "tenant-b.yaml", "egress.yaml", "exposed.yaml"]);
+    let set = set(&["tenant-a.yaml", "tenant-b.yaml", "admin.yaml", "egress.yaml", "exposed.yaml"]);
     for kind in Kind::ALL {
         assert_eq!(set.of_kind(kind).count(), 2, "{kind}");
     }

@@ -101,9 +101,12 @@ struct rule_key {
 #define ACTION_UNDECIDED 0
 #define ACTION_ALLOW 1
 #define ACTION_DENY 2
+#define RULE_ADMIN 1       /* of the admin tier */
+#define RULE_ADMIN_NAMES 2 /* names that the admin tier allows come first */
 struct rule {
 	__u8 action;
-	__u8 pad[3];
+	__u8 flags;
+	__u8 pad[2];
 	__u32 rule; /* 0: the default */
 };
 TRIE(rules, 1048576, struct rule_key, struct rule);

@@ -12,7 +12,8 @@
  *   4 the segment's own control: ARP, ND, DHCP client, MLD                                pass
  *   5 port 53, UDP or TCP, whatever the server                                            service namespace
  *     other multicast; the node's own addresses, apart from the edge's listeners          drop
- *   6 admin tier                                                                          (no such policies yet)
+ *   6 admin tier: deny by CIDR                                                            drop
+ *     allow by CIDR or learned name                                                       pass
  *   7 deny by CIDR                                                                        drop
  *   8 allow by CIDR or learned name                                                       pass
  *   9 the default
@@ -131,7 +132,7 @@ static __always_inline __u8 judge_from_workload(struct __sk_buff *skb, struct wo
 		return p->fragment ? REASON_UNSUPPORTED : REASON_EDGE; /* 3 */
 	if (is_dns(p))
 		return p->fragment ? REASON_UNSUPPORTED : REASON_DNS; /* 5 */
-	reason = v->reason = decide_egress(w, k, v, p->now); /* 7, 8, 9 */
+	reason = v->reason = decide_egress(w, k, v, p->now, 0); /* 6, 7, 8, 9 */
 	return passes(reason) ? open_flow(w, k, p, v, ORIGIN_EGRESS) : reason;
 }
 

@@ -99,44 +99,68 @@ static __noinline __u32 load_slot(struct learned_key *key, __u32 index, __u64 *e
 	return 0;
 }
 
-static __always_inline __u8 decide_by_name(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now)
+/* Which names may open a flow. */
+enum names { NAMES_NONE, NAMES_ADMIN, NAMES_ALL };
+
+static __always_inline enum names names_first(const struct rule *r)
+{
+	if (!r || r->action == ACTION_UNDECIDED)
+		return NAMES_ALL;
+	return r->flags & RULE_ADMIN_NAMES ? NAMES_ADMIN : NAMES_NONE;
+}
+
+/*
+ * The names that the workload resolved to the address, those of the admin tier before the others. `own` is the name of
+ * an open flow, which needs no live address, or 0.
+ */
+static __always_inline __u8 decide_by_name(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now,
+					   __u32 own, enum names asked)
 {
 	struct learned_key key = { .workload = w->id, .address = k->remote };
 	v->reason = REASON_DENIED_BY_DEFAULT;
 #pragma unroll
-	for (int i = 0; i < LEARNED_SLOTS; i++) {
-		__u64 expires_ns = 0;
-		__u32 name = load_slot(&key, i, &expires_ns);
-		if (!name)
+	for (int i = 0; i <= LEARNED_SLOTS; i++) {
+		__u64 expires_ns = ~0ull;
+		__u32 name = i ? load_slot(&key, i - 1, &expires_ns) : own;
+		if (!name && i)
 			break; /* slots fill from the first */
-		struct rule *r = rule_by_name(w->egress_policy, name, k->protocol, k->remote_port);
+		struct rule *r = name ? rule_by_name(w->egress_policy, name, k->protocol, k->remote_port) : 0;
 		if (!r)
+			continue;
+		int admin = r->flags & RULE_ADMIN, live = expires_ns > now;
+		if (!admin && (asked == NAMES_ADMIN || v->reason == REASON_ALLOWED_BY_NAME))
+			continue;
+		if (!live && v->reason != REASON_DENIED_BY_DEFAULT)
 			continue;
 		v->rule = r->rule;
 		v->name = name;
-		if (expires_ns > now) {
-			return v->reason = REASON_ALLOWED_BY_NAME;
-		}
-		v->reason = REASON_NAME_EXPIRED;
+		v->reason = live ? REASON_ALLOWED_BY_NAME : REASON_NAME_EXPIRED;
+		if (admin && live)
+			break;
 	}
 	return v->reason;
 }
 
-CHECKED_ALONE __u8 decide_egress(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now)
+/* `own`: the name of an open flow that is decided again, or 0. */
+CHECKED_ALONE __u8 decide_egress(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now, __u32 own)
 {
 	if (!w || !k || !v)
 		return REASON_KERNEL_ERROR;
 	if (is_closed_by_node(k))
 		return v->reason = REASON_NODE_ADDRESS;
 	struct rule *r = rule_by_address(w->egress_policy, class_of(w->generation, &k->remote), k->protocol, k->remote_port);
-	if (r && r->action != ACTION_UNDECIDED) {
-		v->rule = r->rule;
-		v->name = 0;
-		if (r->action == ACTION_DENY)
-			return v->reason = REASON_DENIED_BY_CIDR; /* 7 */
-		return v->reason = r->rule ? REASON_ALLOWED_BY_CIDR : REASON_ALLOWED_BY_DEFAULT; /* 8, 9 */
-	}
-	return decide_by_name(w, k, v, now); /* 8, 9 */
+	__u8 action = r ? r->action : ACTION_UNDECIDED;
+	__u32 rule = r ? r->rule : 0;
+	enum names asked = names_first(r);
+	if (asked != NAMES_NONE && decide_by_name(w, k, v, now, own, asked) == REASON_ALLOWED_BY_NAME)
+		return v->reason; /* 6, 8 */
+	if (action == ACTION_UNDECIDED)
+		return v->reason; /* 9 */
+	v->rule = rule;
+	v->name = 0;
+	if (action == ACTION_DENY)
+		return v->reason = REASON_DENIED_BY_CIDR; /* 6, 7 */
+	return v->reason = rule ? REASON_ALLOWED_BY_CIDR : REASON_ALLOWED_BY_DEFAULT; /* 6, 8, 9 */
 }
 
 /* `origin`: where the flow comes from, ORIGIN_INGRESS if neither from the same network nor from the node. */
@@ -171,14 +195,5 @@ static __always_inline __u8 decide_again(struct workload *w, struct flow_key *k,
 {
 	if (v->origin != ORIGIN_EGRESS)
 		return decide_ingress(w, k, v, v->origin);
-	__u32 name = v->name;
-	__u8 reason = decide_egress(w, k, v, now);
-	if (!name || passes(reason) || reason == REASON_DENIED_BY_CIDR || reason == REASON_NODE_ADDRESS)
-		return reason;
-	struct rule *r = rule_by_name(w->egress_policy, name, k->protocol, k->remote_port);
-	v->name = name;
-	if (!r)
-		return reason;
-	v->rule = r->rule;
-	return v->reason = REASON_ALLOWED_BY_NAME;
+	return decide_egress(w, k, v, now, v->name);
 }

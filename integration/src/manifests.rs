@@ -64,3 +64,11 @@ pub fn name_rule(names: &[&str], ports: &str) -> String {
     let ports = if ports.is_empty() { String::new() } else { format!("      ports: {ports}\n") };
     format!("    - dnsNames: [{}]\n{ports}      verify: None\n", quoted.join(", "))
 }
+
+/// A policy of the admin tier for all workloads of the namespaces that the selector names.
+pub fn cluster_policy(name: &str, namespaces: &str, rules: &str) -> String {
+    format!(
+        "---\napiVersion: tidegate.dev/v1alpha1\nkind: ClusterEgressPolicy\nmetadata: {{ name: {name} }}\n\
+         spec:\n  namespaceSelector: {namespaces}\n  selector: {{}}\n{rules}"
+    )
+}

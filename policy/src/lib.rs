@@ -1,7 +1,7 @@
 //! Tidegate's verdicts: resources and time in, verdicts and kernel tables out. Pure: no tokio, aya or netlink; the
 //! clock is an argument, and the same input always gives the same output.
 //!
-//! 1. [`model`]: a view of the validated resources, and who is selected by what.
+//! 1. [`model`]: a view of the validated resources, and who is selected by what; [`tiers`]: policies and their rules.
 //! 2. [`decide`](mod@decide): the verdict, naive and obviously right. What `netctl explain` says, and what the rest is
 //!    held against.
 //! 3. [`compile`](mod@compile): the same verdicts as a [`tables::Generation`]: prefixes to classes, and (policy, class,
@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod model;
 pub mod reason;
 pub mod tables;
+pub mod tiers;
 
 pub use compile::{Compiled, NameClass, compile};
 pub use decide::name::{Grounds, Resolve};

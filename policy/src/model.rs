@@ -5,19 +5,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use config::names::{DomainPattern, Name};
+use config::names::Name;
 use config::resource::{
-    AllowRule, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Labels, NameRule, Namespace, Network, Ports,
-    Protocol, selects,
+    ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels, Namespace, Network, Ports, Protocol,
+    selects,
 };
 
-use crate::tables::{RuleList, RuleName};
+use crate::tiers::Policy;
 
 /// The resources and the node's own facts that decide.
 #[derive(Clone, Debug)]
 pub struct Model<'a> {
     namespaces: BTreeMap<&'a Name, &'a Namespace>,
     networks: BTreeMap<&'a Name, &'a Network>,
+    cluster_policies: BTreeMap<&'a Name, &'a ClusterEgressPolicy>,
     policies: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a EgressPolicy>>,
     apps: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a ExposedApp>>,
     node: &'a Node,
@@ -58,19 +59,6 @@ pub struct Subject {
     pub labels: Labels,
 }
 
-/// One rule of an `EgressPolicy`.
-#[derive(Clone, Copy, Debug)]
-pub enum Rule<'a> {
-    /// `deny`, by address.
-    Deny(&'a CidrRule),
-    /// `allow`, by address.
-    Allow(&'a CidrRule),
-    /// `allow`, by learned name.
-    Names(&'a NameRule),
-    /// `allow`, for looking up only.
-    Resolve(&'a [DomainPattern]),
-}
-
 impl<'a> Model<'a> {
     /// A view of these resources; `networks` and `apps` matter only for what comes to a workload.
     pub fn new(
@@ -83,6 +71,7 @@ impl<'a> Model<'a> {
         let mut model = Self {
             namespaces: namespaces.into_iter().map(|namespace| (&namespace.name, namespace)).collect(),
             networks: networks.into_iter().map(|network| (&network.name, network)).collect(),
+            cluster_policies: BTreeMap::new(),
             policies: BTreeMap::new(),
             apps: BTreeMap::new(),
             node,
@@ -94,6 +83,12 @@ impl<'a> Model<'a> {
             model.apps.entry(&app.namespace).or_default().insert(&app.name, app);
         }
         model
+    }
+
+    /// The same with these policies of the admin tier.
+    pub fn with_cluster_policies(self, policies: impl IntoIterator<Item = &'a ClusterEgressPolicy>) -> Self {
+        let cluster_policies = policies.into_iter().map(|policy| (&policy.name, policy)).collect();
+        Self { cluster_policies, ..self }
     }
 
     /// The node's own facts.
@@ -111,11 +106,13 @@ impl<'a> Model<'a> {
         self.networks.get(&namespace.network).copied()
     }
 
-    /// The egress policies that select the subject, by name.
-    pub fn selected(&self, subject: &Subject) -> Vec<&'a EgressPolicy> {
-        let own = self.policies.get(&subject.namespace);
-        let own = own.into_iter().flat_map(BTreeMap::values).copied();
-        own.filter(|policy| selects(&policy.selector, &subject.labels)).collect()
+    /// The egress policies that select the subject: those of the admin tier by name, then those of its namespace.
+    pub fn selected(&self, subject: &Subject) -> Vec<Policy<'a>> {
+        let Some(namespace) = self.namespace(subject) else { return Vec::new() };
+        let admin = self.cluster_policies.values().copied().filter(|it| it.selects(namespace, &subject.labels));
+        let own = self.policies.get(&subject.namespace).into_iter().flat_map(BTreeMap::values).copied();
+        let own = own.filter(|policy| selects(&policy.selector, &subject.labels));
+        admin.map(Policy::Admin).chain(own.map(Policy::Namespace)).collect()
     }
 
     /// Whether an app exposes this TCP port of the subject.
@@ -137,26 +134,12 @@ impl Node {
     }
 }
 
-/// Whether only what a rule allows may leave a workload with these policies. A policy with deny rules alone does not
-/// isolate; one without any rule does (it allows nothing).
-pub fn isolated(namespace: &Namespace, selected: &[&EgressPolicy]) -> bool {
-    let denies_only = |policy: &EgressPolicy| policy.allow.is_empty() && !policy.deny.is_empty();
+/// Whether only what a rule allows may leave a workload with these policies.
+pub fn isolated(namespace: &Namespace, selected: &[Policy<'_>]) -> bool {
     match namespace.egress_default {
         Fallback::Deny => true,
-        Fallback::Allow => selected.iter().any(|policy| !denies_only(policy)),
+        Fallback::Allow => selected.iter().any(|policy| policy.isolates()),
     }
-}
-
-/// A policy's rules in the order in which they are named: denies first, each list as in the file.
-pub fn rules(policy: &EgressPolicy) -> impl Iterator<Item = (RuleName, Rule<'_>)> {
-    let denies = policy.deny.iter().map(Rule::Deny);
-    let allows = policy.allow.iter().map(|rule| match rule {
-        AllowRule::Resolve(patterns) => Rule::Resolve(patterns),
-        AllowRule::Cidrs(rule) => Rule::Allow(rule),
-        AllowRule::Names(rule) => Rule::Names(rule),
-    });
-    let denies = denies.enumerate().map(move |(index, rule)| (rule_name(policy, RuleList::Deny, index), rule));
-    denies.chain(allows.enumerate().map(move |(index, rule)| (rule_name(policy, RuleList::Allow, index), rule)))
 }
 
 /// Whether the ports hold this one. A protocol without ports, and port 0, are in [`Ports::All`] only.
@@ -166,14 +149,5 @@ pub fn holds(ports: &Ports, protocol: u8, port: u16) -> bool {
         Ports::Some(ranges) => {
             ranges.iter().any(|range| range.protocol.number() == protocol && (range.first..=range.last).contains(&port))
         }
-    }
-}
-
-fn rule_name(policy: &EgressPolicy, list: RuleList, index: usize) -> RuleName {
-    RuleName {
-        namespace: policy.namespace.to_string(),
-        policy: policy.name.to_string(),
-        list,
-        index: u32::try_from(index).unwrap_or(u32::MAX),
     }
 }

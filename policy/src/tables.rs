@@ -7,8 +7,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use config::resource::Kind;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+
+use crate::tiers::Tier;
 
 /// A compiled policy. Never used again for other rules, so that a half-written change can open nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,20 +48,22 @@ impl RuleId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NameId(pub u32);
 
-/// Where a rule stands: `shop/shop-egress allow[2]`.
+/// Where a rule stands: `shop/shop-egress allow[2]`, or `base deny[0]` of the admin tier.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RuleName {
-    /// Namespace of the policy.
-    pub namespace: String,
+    /// Kind of the policy.
+    pub kind: Kind,
+    /// Its namespace; `None` of the admin tier's.
+    pub namespace: Option<String>,
     /// Name of the policy.
     pub policy: String,
-    /// `allow` or `deny`.
+    /// `deny`, `allow` or `pass`.
     pub list: RuleList,
     /// Position in that list, from 0.
     pub index: u32,
 }
 
-/// The list of an `EgressPolicy` that a rule stands in.
+/// The list of a policy that a rule stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleList {
@@ -66,11 +71,28 @@ pub enum RuleList {
     Deny,
     /// `spec.allow`
     Allow,
+    /// `spec.pass`
+    Pass,
+}
+
+impl RuleName {
+    /// The tier of its policy.
+    pub const fn tier(&self) -> Tier {
+        if self.namespace.is_none() { Tier::Admin } else { Tier::Namespace }
+    }
+
+    /// With its kind: `egresspolicy/shop/shop-egress allow[2]`, `clusteregresspolicy/base deny[0]`.
+    pub fn qualified(&self) -> String {
+        format!("{}/{self}", self.kind.singular())
+    }
 }
 
 impl fmt::Display for RuleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} {}[{}]", self.namespace, self.policy, self.list, self.index)
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        write!(f, "{} {}[{}]", self.policy, self.list, self.index)
     }
 }
 
@@ -79,6 +101,7 @@ impl fmt::Display for RuleList {
         f.write_str(match self {
             Self::Deny => "deny",
             Self::Allow => "allow",
+            Self::Pass => "pass",
         })
     }
 }
@@ -93,6 +116,16 @@ pub enum Action {
     Allow = 1,
     /// Denied; no name opens it.
     Deny = 2,
+}
+
+/// Which learned names are asked before the answer for an address holds. The numbers are the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum NamesFirst {
+    /// None; but where the action is [`Action::Undecided`], every name is asked.
+    None = 0,
+    /// Those that a rule of the admin tier allows.
+    Admin = 1,
 }
 
 /// A prefix of the port space: the upper `length` bits (0–16) of `port` count.
@@ -119,6 +152,10 @@ pub struct RuleEntry {
     pub action: Action,
     /// Who gave it.
     pub rule: RuleId,
+    /// The tier of that rule; the default is the namespace's.
+    pub tier: Tier,
+    /// What comes before it.
+    pub names: NamesFirst,
 }
 
 /// Everything the kernel needs for one state of all policies, apart from what is learned by DNS.

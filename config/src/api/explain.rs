@@ -73,7 +73,7 @@ pub struct Explanation {
     pub verdict: String,
     /// The reason's word, as in flows and metrics.
     pub reason: String,
-    /// The rule that decided: `egresspolicy/shop/shop-egress allow[2]`.
+    /// The rule that decided: `egresspolicy/shop/shop-egress allow[2]`, `clusteregresspolicy/base deny[0]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// The DNS name by which it passes or fell.

@@ -43,7 +43,7 @@ pub struct Flow {
     pub verdict: Verdict,
     /// The reason's word, as in metrics: `denied-by-default`.
     pub reason: String,
-    /// The rule that decided: `egresspolicy/shop/shop-egress allow[2]`; none for defaults and drops before any rule.
+    /// The rule that decided: `egresspolicy/shop/shop-egress allow[2]`, `clusteregresspolicy/base deny[0]`; none for defaults and drops before any rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// The workload's namespace; `None` when the frame came from no known workload.

@@ -17,6 +17,8 @@ pub enum Kind {
     Network,
     /// A tenant's group of workloads.
     Namespace,
+    /// What no namespace decides for itself.
+    ClusterEgressPolicy,
     /// What workloads may reach.
     EgressPolicy,
     /// What is served by the edge.
@@ -27,13 +29,21 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of `netctl get all`.
-    pub const ALL: [Self; 5] = [Self::Network, Self::Namespace, Self::EgressPolicy, Self::ExposedApp, Self::Workload];
+    pub const ALL: [Self; 6] = [
+        Self::Network,
+        Self::Namespace,
+        Self::ClusterEgressPolicy,
+        Self::EgressPolicy,
+        Self::ExposedApp,
+        Self::Workload,
+    ];
 
     /// The kind of resource; `None` for workloads.
     pub const fn of_resource(self) -> Option<resource::Kind> {
         match self {
             Self::Network => Some(resource::Kind::Network),
             Self::Namespace => Some(resource::Kind::Namespace),
+            Self::ClusterEgressPolicy => Some(resource::Kind::ClusterEgressPolicy),
             Self::EgressPolicy => Some(resource::Kind::EgressPolicy),
             Self::ExposedApp => Some(resource::Kind::ExposedApp),
             Self::Workload => None,
@@ -90,6 +100,7 @@ impl From<resource::Kind> for Kind {
         match kind {
             resource::Kind::Network => Self::Network,
             resource::Kind::Namespace => Self::Namespace,
+            resource::Kind::ClusterEgressPolicy => Self::ClusterEgressPolicy,
             resource::Kind::EgressPolicy => Self::EgressPolicy,
             resource::Kind::ExposedApp => Self::ExposedApp,
         }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | Network | `bridge` text, `mtu` bytes, `used` and `total` (IPv4 addresses; IPv6 where there is no IPv4), `workloads` count, `ready` bool, `message` text when not ready |
 //! | Namespace | `workloads` count, `ready` bool, `message` |
+//! | ClusterEgressPolicy | `workloads` count of those it selects, `ready` bool, `message` |
 //! | EgressPolicy | `workloads` count of those it selects, `ready` bool, `message` |
 //! | ExposedApp | `backends` and `readyBackends` counts, `ready` bool, `message`, `certificateExpires` timestamp |
 //! | Workload | [`WorkloadStatus`] |
@@ -148,9 +149,12 @@ pub struct WorkloadStatus {
     /// Why not, or what falls short.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Names of the policies that select it.
+    /// Names of its namespace's policies that select it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<Name>,
+    /// Names of the admin tier's policies that select it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster_policies: Vec<Name>,
     /// Flows it has open.
     #[serde(default)]
     pub flows: u64,

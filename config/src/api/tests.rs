@@ -82,13 +82,14 @@ fn kinds_are_named_as_kubectl_users_type_them() {
     assert_eq!(told("netwrok"), "`netwrok` is no kind; did you mean `network`?");
     assert_eq!(
         told("pods"),
-        "`pods` is no kind; use `networks`, `namespaces`, `egresspolicies`, `exposedapps` or `workloads`"
+        "`pods` is no kind; use `networks`, `namespaces`, `clusteregresspolicies`, `egresspolicies`, `exposedapps` or `workloads`"
     );
 }
 
 #[test]
 fn resource_names_come_back() {
-    for text in ["network/tenant-a", "egresspolicy/shop/shop-egress", "workload/shop/web-1"] {
+    for text in ["network/tenant-a", "clusteregresspolicy/base", "egresspolicy/shop/shop-egress", "workload/shop/web-1"]
+    {
         assert_eq!(text.parse::<ResourceName>().unwrap().to_string(), text);
     }
     for text in ["", "network", "network/", "network/a/b", "egp/a/b/c", "egresspolicy/shop/", "app/shop/Web", "pod/x"] {
@@ -113,11 +114,12 @@ fn names_of_resources_become_keys_and_come_back() {
     let name = |text: &str| text.parse().unwrap();
     let within = ResourceName { kind: Kind::Network, namespace: Some(name("shop")), name: name("a") };
     assert!(ResourceKey::try_from(within).is_err());
-    let mut keys = ["egp/b/a", "egp/a/z", "namespace/z", "namespace/a", "network/z"].map(|text| key(text).unwrap());
+    let mut keys =
+        ["egp/b/a", "egp/a/z", "cegp/z", "namespace/z", "namespace/a", "network/z"].map(|text| key(text).unwrap());
     keys.sort();
     assert_eq!(
         keys.map(|key| key.to_string()),
-        ["network/z", "namespace/a", "namespace/z", "egresspolicy/a/z", "egresspolicy/b/a"]
+        ["network/z", "namespace/a", "namespace/z", "clusteregresspolicy/z", "egresspolicy/a/z", "egresspolicy/b/a"]
     );
 }
 

@@ -1,11 +1,11 @@
-//! `kind: EgressPolicy`
+//! `kind: EgressPolicy` and `kind: ClusterEgressPolicy`
 
 use super::later::Later;
 use super::{rules, selector};
 use crate::document::field::Field;
 use crate::document::fields::Fields;
 use crate::names::Name;
-use crate::resource::{AllowRule, CidrRule, EgressPolicy, NameRule, Ports};
+use crate::resource::{AllowRule, CidrRule, ClusterEgressPolicy, EgressPolicy, NameRule, Ports};
 
 /// The port on which names are verified by TLS unless a rule says otherwise.
 const HTTPS: u16 = 443;
@@ -16,10 +16,45 @@ pub(super) fn read(namespace: Option<Name>, name: Option<Name>, spec: &Field<'_>
     if let Some(mode) = fields.optional("mode") {
         mode.choice_or_later(&[("Enforce", Ok(())), ("Audit", Err(Later::Audit))]);
     }
-    let list = |key: &str| fields.optional(key).and_then(|field| field.items()).unwrap_or_default();
-    let deny = Field::all(&list("deny"), deny_rule);
-    let allow = Field::all(&list("allow"), allow_rule);
+    let (deny, allow) = (list(&fields, "deny", deny_rule), list(&fields, "allow", allow_rule));
     Some(EgressPolicy { namespace: namespace?, name: name?, selector: selector?, deny: deny?, allow: allow? })
+}
+
+/// Both selectors are required: who is not named is not meant.
+pub(super) fn read_cluster(name: Option<Name>, spec: &Field<'_>) -> Option<ClusterEgressPolicy> {
+    let fields = spec.fields(&["namespaceSelector", "selector", "mode", "deny", "allow", "pass"], &[])?;
+    let missing = "write `namespaceSelector: { matchLabels: { … } }`, or `namespaceSelector: {}` for every namespace";
+    let namespaces = fields.required("namespaceSelector", missing).and_then(|field| selector::read(&field));
+    let missing = "write `selector: { matchLabels: { … } }`, or `selector: {}` for every workload of those namespaces";
+    let selector = fields.required("selector", missing).and_then(|field| selector::read(&field));
+    if let Some(mode) = fields.optional("mode") {
+        mode.choice_or_later(&[("Enforce", Ok(())), ("Audit", Err(Later::Audit))]);
+    }
+    let (deny, allow) = (list(&fields, "deny", deny_rule), list(&fields, "allow", allow_rule));
+    let pass = list(&fields, "pass", pass_rule);
+    Some(ClusterEgressPolicy {
+        name: name?,
+        namespace_selector: namespaces?,
+        selector: selector?,
+        deny: deny?,
+        allow: allow?,
+        pass: pass?,
+    })
+}
+
+/// The rules under a key; none where it is left out.
+fn list<T>(fields: &Fields<'_>, key: &str, read: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
+    let items = fields.optional(key).and_then(|field| field.items()).unwrap_or_default();
+    Field::all(&items, read)
+}
+
+fn pass_rule(item: &Field<'_>) -> Option<CidrRule> {
+    if let Some(names) = item.any_fields()?.optional_with_value("dnsNames") {
+        let mend = "leave it out: a name that no admin rule allows is left to the namespace";
+        names.problem("`pass` has no names", mend);
+        return None;
+    }
+    rules::cidr_rule(&item.fields(&["cidrs", "except", "ports"], &[])?)
 }
 
 fn deny_rule(item: &Field<'_>) -> Option<CidrRule> {

@@ -41,14 +41,10 @@ later! {
     Audit:
         "`mode: Audit` comes in a later release",
         "write `mode: Enforce` or leave it out; `netctl explain` tells beforehand what would be denied";
-    /// `kind: ClusterEgressPolicy`
-    ClusterEgressPolicy:
-        "ClusterEgressPolicy comes in a later release",
-        "write an EgressPolicy in each namespace";
     /// Kubernetes' cluster-wide policies
     ClusterNetworkPolicy:
-        "cluster-wide network policies come in a later release",
-        "write an EgressPolicy in each namespace";
+        "cluster-wide network policies of Kubernetes come in a later release",
+        "write a ClusterEgressPolicy";
     /// `deny[].dnsNames`
     DenyNames:
         "denying by name comes in a later release",
@@ -92,7 +88,6 @@ impl Later {
     pub(crate) fn kind(kind: &str) -> Option<Self> {
         match kind {
             "AddressSet" => Some(Self::AddressSet),
-            "ClusterEgressPolicy" => Some(Self::ClusterEgressPolicy),
             "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy" => {
                 Some(Self::ClusterNetworkPolicy)
             }

@@ -2,7 +2,7 @@
 //!
 //! 1. [`load`](crate::document::load) makes trees of the text, within bounds.
 //! 2. [`header`] reads `apiVersion`, `kind` and `metadata`, and names the kinds that are not ours.
-//! 3. [`network`], [`namespace`], [`egress_policy`] and [`exposed_app`] read `spec`; [`rules`], [`address`] and
+//! 3. [`network`], [`namespace`], [`egress_policy`] (both kinds) and [`exposed_app`] read `spec`; [`rules`], [`address`] and
 //!    [`selector`] are what they share.
 //! 4. [`later`] lists what a later release brings; every reader refuses it by name.
 //!
@@ -118,6 +118,7 @@ fn decode_resource(root: &Field<'_>) -> Option<Resource> {
     let resource = match kind {
         Kind::Network => network::read(name, &spec?).map(Resource::Network),
         Kind::Namespace => namespace::read(name, labels, &spec?).map(Resource::Namespace),
+        Kind::ClusterEgressPolicy => egress_policy::read_cluster(name, &spec?).map(Resource::ClusterEgressPolicy),
         Kind::EgressPolicy => egress_policy::read(namespace, name, &spec?).map(Resource::EgressPolicy),
         Kind::ExposedApp => exposed_app::read(namespace, name, &spec?).map(Resource::ExposedApp),
     };

@@ -4,9 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    API_VERSION, AllowRule, Backend, CidrRule, Default, DnsVia, EgressPolicy, ExposedApp, Expression, Gateway,
-    Namespace, Network, PortRange, Ports, Requirement, Resource, Selector, Snat, Subnet, Tls, TlsVersion, VlanProtocol,
-    WorkloadTraffic,
+    API_VERSION, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp,
+    Expression, Gateway, Namespace, Network, PortRange, Ports, Requirement, Resource, Selector, Snat, Subnet, Tls,
+    TlsVersion, VlanProtocol, WorkloadTraffic,
 };
 
 impl Resource {
@@ -23,6 +23,7 @@ impl Resource {
                 metadata.insert("labels".to_owned(), json!(it.labels));
                 namespace(it)
             }
+            Self::ClusterEgressPolicy(it) => cluster_egress_policy(it),
             Self::EgressPolicy(it) => egress_policy(it),
             Self::ExposedApp(it) => exposed_app(it),
         };
@@ -124,13 +125,32 @@ fn expression(expression: &Expression) -> Value {
     }
 }
 
+fn cluster_egress_policy(policy: &ClusterEgressPolicy) -> Map<String, Value> {
+    object([
+        ("namespaceSelector", selector(&policy.namespace_selector)),
+        ("selector", selector(&policy.selector)),
+        ("mode", json!("Enforce")),
+        ("deny", cidr_rules(&policy.deny)),
+        ("allow", allow_rules(&policy.allow)),
+        ("pass", cidr_rules(&policy.pass)),
+    ])
+}
+
 fn egress_policy(policy: &EgressPolicy) -> Map<String, Value> {
     object([
         ("selector", selector(&policy.selector)),
         ("mode", json!("Enforce")),
-        ("deny", policy.deny.iter().map(|rule| Value::Object(cidr_rule(rule))).collect()),
-        ("allow", policy.allow.iter().map(|rule| Value::Object(allow_rule(rule))).collect()),
+        ("deny", cidr_rules(&policy.deny)),
+        ("allow", allow_rules(&policy.allow)),
     ])
+}
+
+fn allow_rules(rules: &[AllowRule]) -> Value {
+    rules.iter().map(|rule| Value::Object(allow_rule(rule))).collect()
+}
+
+fn cidr_rules(rules: &[CidrRule]) -> Value {
+    rules.iter().map(|rule| Value::Object(cidr_rule(rule))).collect()
 }
 
 fn allow_rule(rule: &AllowRule) -> Map<String, Value> {

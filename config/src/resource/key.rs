@@ -2,15 +2,19 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::names::Name;
 
 /// A kind of resource, in the order in which they build on each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// A tenant's segment.
     Network,
     /// A tenant's workloads.
     Namespace,
+    /// What no namespace decides for itself.
+    ClusterEgressPolicy,
     /// What workloads may reach.
     EgressPolicy,
     /// What the edge serves.
@@ -19,13 +23,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Network, Self::Namespace, Self::EgressPolicy, Self::ExposedApp];
+    pub const ALL: [Self; 5] =
+        [Self::Network, Self::Namespace, Self::ClusterEgressPolicy, Self::EgressPolicy, Self::ExposedApp];
 
     /// As `kind:` has it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Network => "Network",
             Self::Namespace => "Namespace",
+            Self::ClusterEgressPolicy => "ClusterEgressPolicy",
             Self::EgressPolicy => "EgressPolicy",
             Self::ExposedApp => "ExposedApp",
         }
@@ -36,6 +42,7 @@ impl Kind {
         match self {
             Self::Network => "network",
             Self::Namespace => "namespace",
+            Self::ClusterEgressPolicy => "clusteregresspolicy",
             Self::EgressPolicy => "egresspolicy",
             Self::ExposedApp => "exposedapp",
         }
@@ -46,6 +53,7 @@ impl Kind {
         match self {
             Self::Network => "networks",
             Self::Namespace => "namespaces",
+            Self::ClusterEgressPolicy => "clusteregresspolicies",
             Self::EgressPolicy => "egresspolicies",
             Self::ExposedApp => "exposedapps",
         }
@@ -56,6 +64,7 @@ impl Kind {
         match self {
             Self::Network => "net",
             Self::Namespace => "ns",
+            Self::ClusterEgressPolicy => "cegp",
             Self::EgressPolicy => "egp",
             Self::ExposedApp => "app",
         }
@@ -64,7 +73,7 @@ impl Kind {
     /// Whether its resources lie in a namespace.
     pub const fn is_namespaced(self) -> bool {
         match self {
-            Self::Network | Self::Namespace => false,
+            Self::Network | Self::Namespace | Self::ClusterEgressPolicy => false,
             Self::EgressPolicy | Self::ExposedApp => true,
         }
     }

@@ -1,8 +1,9 @@
 //! The resources, as validated values.
 //!
-//! One file a kind: `network`, `namespace`, `egress_policy`, `exposed_app`. `key` names kinds and resources, `labels` holds what selectors compare, `json` writes a resource back in its
+//! One file a kind: `network`, `namespace`, `cluster_egress_policy`, `egress_policy`, `exposed_app`. `key` names kinds and resources, `labels` holds what selectors compare, `json` writes a resource back in its
 //! Kubernetes form. Text becomes a resource in `decode`, and only there.
 
+mod cluster_egress_policy;
 mod egress_policy;
 mod exposed_app;
 mod json;
@@ -11,6 +12,7 @@ mod labels;
 mod namespace;
 mod network;
 
+pub use cluster_egress_policy::ClusterEgressPolicy;
 pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, NameRule, PortRange, Ports, Protocol};
 pub use exposed_app::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
 pub use key::{Kind, ResourceKey};
@@ -28,6 +30,8 @@ pub enum Resource {
     Network(Network),
     /// `kind: Namespace`
     Namespace(Namespace),
+    /// `kind: ClusterEgressPolicy`
+    ClusterEgressPolicy(ClusterEgressPolicy),
     /// `kind: EgressPolicy`
     EgressPolicy(EgressPolicy),
     /// `kind: ExposedApp`
@@ -40,6 +44,7 @@ impl Resource {
         let (namespace, name) = match self {
             Self::Network(network) => (None, &network.name),
             Self::Namespace(namespace) => (None, &namespace.name),
+            Self::ClusterEgressPolicy(policy) => (None, &policy.name),
             Self::EgressPolicy(policy) => (Some(&policy.namespace), &policy.name),
             Self::ExposedApp(app) => (Some(&app.namespace), &app.name),
         };
@@ -51,6 +56,7 @@ impl Resource {
         match self {
             Self::Network(_) => Kind::Network,
             Self::Namespace(_) => Kind::Namespace,
+            Self::ClusterEgressPolicy(_) => Kind::ClusterEgressPolicy,
             Self::EgressPolicy(_) => Kind::EgressPolicy,
             Self::ExposedApp(_) => Kind::ExposedApp,
         }
@@ -66,4 +72,4 @@ macro_rules! from_kinds {
         }
     )*};
 }
-from_kinds!(Network, Namespace, EgressPolicy, ExposedApp);
+from_kinds!(Network, Namespace, ClusterEgressPolicy, EgressPolicy, ExposedApp);

@@ -26,6 +26,7 @@ impl Desired {
     pub(crate) fn model<'a>(&'a self, node: &'a Node) -> Model<'a> {
         let resources = &self.resources;
         Model::new(resources.namespaces(), resources.networks(), resources.policies(), resources.apps(), node)
+            .with_cluster_policies(resources.cluster_policies())
     }
 
     /// Workloads of a network.

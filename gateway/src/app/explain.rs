@@ -51,7 +51,7 @@ impl Question<'_> {
         let subject = self.from.subject();
         let mut steps = vec![match name::may_resolve(self.model, &subject, asked) {
             Resolve::Allowed { by: policy::Grounds::Rule(rule) } => {
-                format!("{asked} may be looked up, by rule `{rule}`")
+                format!("{asked} may be looked up, by rule `{}`", rule.qualified())
             }
             Resolve::Allowed { by: policy::Grounds::NotIsolated } => {
                 format!("{asked} may be looked up: no policy isolates the workload")
@@ -127,7 +127,7 @@ fn explanation(decision: Decision, steps: Vec<String>) -> Explanation {
         allowed: decision.allowed,
         verdict: decision.text,
         reason: decision.reason.word().to_owned(),
-        rule: decision.rule.map(|rule| format!("egresspolicy/{rule}")),
+        rule: decision.rule.map(|rule| rule.qualified()),
         name: decision.name.map(String::from),
         answers: Vec::new(),
         steps,

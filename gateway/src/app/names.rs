@@ -36,7 +36,7 @@ impl Resolution for Names {
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
         match state.compiled.may_resolve(asker.policy, name) {
             Resolve::Allowed { .. } => self.ask(asker),
-            Resolve::Refused => Permit::Refused { why: format!("no EgressPolicy lets this workload look up {name}") },
+            Resolve::Refused => Permit::Refused { why: format!("no policy lets this workload look up {name}") },
         }
     }
 
@@ -45,7 +45,7 @@ impl Resolution for Names {
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
         match state.compiled.is_isolated(asker.policy) {
             false => self.ask(asker),
-            true => Permit::Refused { why: "no EgressPolicy can name this".to_owned() },
+            true => Permit::Refused { why: "no policy can name this".to_owned() },
         }
     }
 

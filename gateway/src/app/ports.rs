@@ -148,9 +148,9 @@ impl Enforcement {
         Ok(true)
     }
 
-    /// How a rule is called: `egresspolicy/shop/shop-egress allow[2]`.
+    /// How a rule is called: `egresspolicy/shop/shop-egress allow[2]`, `clusteregresspolicy/base deny[0]`.
     pub(crate) fn rule(&self, id: RuleId) -> Option<String> {
-        self.state().compiled.rule_name(id).map(|name| format!("egresspolicy/{name}"))
+        self.state().compiled.rule_name(id).map(|name| name.qualified())
     }
 
     /// A learned name.

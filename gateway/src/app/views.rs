@@ -48,6 +48,13 @@ impl View<'_> {
                 let workloads = self.desired.workloads.values().filter(|w| w.namespace == namespace.name).count();
                 json!({ "workloads": workloads, "ready": true })
             }
+            Resource::ClusterEgressPolicy(policy) => {
+                let selected = self.desired.workloads.values().filter(|w| {
+                    let namespace = self.desired.resources.namespace(&w.namespace);
+                    namespace.is_some_and(|namespace| policy.selects(namespace, &w.labels))
+                });
+                json!({ "workloads": selected.count(), "ready": true })
+            }
             Resource::EgressPolicy(policy) => {
                 let own = self.desired.workloads.values().filter(|w| w.namespace == policy.namespace);
                 json!({ "workloads": own.filter(|w| selects(&policy.selector, &w.labels)).count(), "ready": true })
@@ -97,7 +104,9 @@ impl View<'_> {
     /// The same, as the API's own type.
     pub(crate) fn attached(&self, workload: &Workload) -> api::Workload {
         let broken = self.broken.get(&format!("workload/{}/{}", workload.namespace, workload.name));
-        let selecting = self.desired.resources.policies_selecting(&workload.namespace, &workload.labels);
+        let resources = &self.desired.resources;
+        let selecting = resources.policies_selecting(&workload.namespace, &workload.labels);
+        let admin = resources.cluster_policies_selecting(&workload.namespace, &workload.labels);
         api::Workload {
             api_version: resource::API_VERSION.to_owned(),
             kind: Kind::Workload,
@@ -117,6 +126,7 @@ impl View<'_> {
                 ready: broken.is_none(),
                 message: broken.cloned().unwrap_or_default(),
                 policies: selecting.map(|policy| policy.name.clone()).collect(),
+                cluster_policies: admin.map(|policy| policy.name.clone()).collect(),
                 flows: (self.flows)(workload.id),
             },
         }

@@ -19,7 +19,8 @@ use gateway::settings::Limits;
 use gateway::sys::bpf::boot_time;
 use gateway::workload::{Address, Mac, WorkloadId};
 use policy::reason::Reason;
-use policy::tables::{Action, ClassId, Generation, NameId, PolicyId, PortPrefix, RuleEntry, RuleId};
+use policy::tables::{Action, ClassId, Generation, NameId, NamesFirst, PolicyId, PortPrefix, RuleEntry, RuleId};
+use policy::tiers::Tier;
 
 /// A network namespace, as long as this lives.
 pub(crate) struct Namespace(OwnedFd);
@@ -231,8 +232,14 @@ impl Node {
 
     /// The workload resolved NAME to an address; it may still be used for `left`.
     pub(crate) fn learn(&self, address: &str, left: Duration) {
-        let slot = LearnedSlot { name: NAME, expires: boot_time() + left };
-        self.tables.learn(WorkloadId(1), addr(address), &[slot]).unwrap();
+        self.learn_all(address, &[NAME], left);
+    }
+
+    /// The same with several names, in the order of their slots.
+    pub(crate) fn learn_all(&self, address: &str, names: &[NameId], left: Duration) {
+        let slot = |&name: &NameId| LearnedSlot { name, expires: boot_time() + left };
+        let slots: Vec<_> = names.iter().map(slot).collect();
+        self.tables.learn(WorkloadId(1), addr(address), &slots).unwrap();
     }
 }
 
@@ -263,7 +270,9 @@ pub(crate) fn rule(
     action: Action,
     rule: RuleId,
 ) -> RuleEntry {
-    RuleEntry { policy, class, protocol, ports: PortPrefix { port: ports.0, length: ports.1 }, action, rule }
+    let ports = PortPrefix { port: ports.0, length: ports.1 };
+    let (tier, names) = (Tier::Namespace, NamesFirst::None);
+    RuleEntry { policy, class, protocol, ports, action, rule, tier, names }
 }
 
 /// See [`Node::with`]; policies of generation `n` are EGRESS + 10 (n - 1) and INGRESS + 10 (n - 1).

@@ -13,6 +13,10 @@ pub(super) fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
             &["WORKLOADS", "BRIDGE", "MTU", "SNAT", "TRAFFIC"],
         ),
         Kind::Namespace => (&["NAME", "NETWORK", "EGRESS", "INGRESS", "WORKLOADS", "READY", "AGE"], &["LABELS"]),
+        Kind::ClusterEgressPolicy => (
+            &["NAME", "NAMESPACES", "SELECTOR", "DENY", "ALLOW", "PASS", "WORKLOADS", "READY", "AGE"],
+            &["CIDRS", "DNS NAMES"],
+        ),
         Kind::EgressPolicy => {
             (&["NAME", "SELECTOR", "ALLOW", "DENY", "WORKLOADS", "READY", "AGE"], &["CIDRS", "DNS NAMES"])
         }
@@ -47,6 +51,12 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
             let (egress, ingress) = (text(item, "/spec/egressDefault"), text(item, "/spec/ingressDefault"));
             let workloads = text(item, "/status/workloads");
             vec![name, text(item, "/spec/network"), or(egress, "Deny"), or(ingress, "Deny"), workloads, ready, age]
+        }
+        Kind::ClusterEgressPolicy => {
+            let namespaces = or(selector(item, "/spec/namespaceSelector"), "<all>");
+            let workloads = or(selector(item, "/spec/selector"), "<all>");
+            let [deny, allow, pass] = ["/spec/deny", "/spec/allow", "/spec/pass"].map(|list| count(item, list));
+            vec![name, namespaces, workloads, deny, allow, pass, text(item, "/status/workloads"), ready, age]
         }
         Kind::EgressPolicy => {
             let selector = or(selector(item, "/spec/selector"), "<all>");
@@ -83,7 +93,7 @@ fn more(kind: Kind, item: &Value) -> Vec<String> {
             or(text(item, "/spec/workloadTraffic"), "Open"),
         ],
         Kind::Namespace => vec![labels(item, "/metadata/labels")],
-        Kind::EgressPolicy => {
+        Kind::ClusterEgressPolicy | Kind::EgressPolicy => {
             let of = |key: &str| {
                 let rules = item.pointer("/spec/allow").and_then(Value::as_array).into_iter().flatten();
                 rules.map(|rule| join(rule, key, "")).filter(|text| !text.is_empty()).collect::<Vec<_>>().join(",")
@@ -96,11 +106,17 @@ fn more(kind: Kind, item: &Value) -> Vec<String> {
             text(item, "/spec/interface"),
             text(item, "/status/hostInterface"),
             text(item, "/spec/netns"),
-            join(item, "/status/policies", ""),
+            policies(item),
             text(item, "/status/flows"),
             labels(item, "/metadata/labels"),
         ],
     }
+}
+
+/// The policies that select a workload, those of the admin tier first.
+fn policies(item: &Value) -> String {
+    let both = ["/status/clusterPolicies", "/status/policies"].map(|list| join(item, list, ""));
+    both.into_iter().filter(|names| !names.is_empty()).collect::<Vec<_>>().join(",")
 }
 
 /// A scalar; empty when it is not there.

@@ -82,11 +82,11 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
             }
             Ok(())
         }
+        Kind::ClusterEgressPolicy => {
+            of_kind(client, output, Kind::Workload, None, |item| lists(item, "/status/clusterPolicies", wanted)).await
+        }
         Kind::EgressPolicy => {
-            let selected = |item: &Value| {
-                let policies = item.pointer("/status/policies").and_then(Value::as_array);
-                policies.into_iter().flatten().any(|policy| policy.as_str() == Some(wanted.name.as_str()))
-            };
+            let selected = |item: &Value| lists(item, "/status/policies", wanted);
             of_kind(client, output, Kind::Workload, Some(wanted), selected).await
         }
         Kind::ExposedApp => Ok(()),
@@ -101,6 +101,12 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
             section(output, "Flows", &flows::table(own.iter().copied().skip(own.len().saturating_sub(FLOWS))).render())
         }
     }
+}
+
+/// Whether the list of names there has this one.
+fn lists(item: &Value, pointer: &str, wanted: &ResourceName) -> bool {
+    let names = item.pointer(pointer).and_then(Value::as_array);
+    names.into_iter().flatten().any(|name| name.as_str() == Some(wanted.name.as_str()))
 }
 
 /// The resources of a kind, in the namespace of (or named as) `within`, that `belongs` holds for.

@@ -1,38 +1,64 @@
 //! The rules of one (policy, class) to lines of the port trie.
 //!
-//! The port space of each protocol is cut where a rule begins or ends. In each piece a deny wins over every allow, and
-//! the first-listed rule of the winning kind is named. Equal pieces are joined, and cut again into prefixes; what the
-//! line without protocol already answers is left out.
+//! The port space of each protocol is cut where a rule begins or ends. In each piece the admin tier wins over the
+//! namespace's, a deny over every allow of its tier, and the first-listed rule of the winning kind is named. Equal pieces
+//! are joined, and cut again into prefixes; what the line without protocol already answers is left out.
 
 use std::collections::BTreeMap;
 
 use config::resource::{Ports, Protocol};
 
-use crate::tables::{Action, ClassId, PolicyId, PortPrefix, RuleEntry, RuleId};
+use crate::tables::{Action, ClassId, NamesFirst, PolicyId, PortPrefix, RuleEntry, RuleId};
+use crate::tiers::Tier;
 
 /// What one rule says of ports.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
     pub(super) action: Action,
+    pub(super) tier: Tier,
     /// Its place among all rules; the lower is named.
     pub(super) order: u32,
     pub(super) rule: RuleId,
     pub(super) ports: &'a Ports,
 }
 
-type Answer = (Action, RuleId);
+/// What a policy answers beside its rules by address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Where none of them speaks.
+    pub(super) otherwise: Action,
+    /// A rule of the admin tier allows names: such a name comes before all that the namespace says.
+    pub(super) admin_names: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Answer {
+    action: Action,
+    rule: RuleId,
+    tier: Tier,
+    names: NamesFirst,
+}
 
 const ALL_PORTS: PortPrefix = PortPrefix { port: 0, length: 0 };
 const PORTS: u32 = 1 << 16;
 
 /// The lines of a class, complete: the one without protocol is always there.
-pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], fallback: Action) -> Vec<RuleEntry> {
+pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], standing: Standing) -> Vec<RuleEntry> {
     let any = rules.iter().filter(|line| matches!(line.ports, Ports::All)).min_by_key(|line| rank(line));
-    let any = any.map_or((fallback, RuleId::DEFAULT), |line| (line.action, line.rule));
-    let entry = |protocol, ports, (action, rule)| RuleEntry { policy, class, protocol, ports, action, rule };
+    let any = standing.answer(any);
+    let entry = |protocol, ports, Answer { action, rule, tier, names }| RuleEntry {
+        policy,
+        class,
+        protocol,
+        ports,
+        action,
+        rule,
+        tier,
+        names,
+    };
     let mut entries = vec![entry(None, ALL_PORTS, any)];
     for protocol in Protocol::ALL {
-        let pieces = pieces(protocol, rules, fallback);
+        let pieces = pieces(protocol, rules, standing);
         let blocks = fewest(&pieces, any);
         entries.extend(blocks.into_iter().map(|(ports, answer)| entry(Some(protocol.number()), ports, answer)));
     }
@@ -40,26 +66,44 @@ pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], fallba
 }
 
 /// The line of [`ClassId::ANY`]; an undecided one says nothing and is not written.
-pub(super) fn default_line(policy: PolicyId, fallback: Action) -> Option<RuleEntry> {
-    let line = lines(policy, ClassId::ANY, &[], fallback).into_iter().next();
+pub(super) fn default_line(policy: PolicyId, standing: Standing) -> Option<RuleEntry> {
+    let line = lines(policy, ClassId::ANY, &[], standing).into_iter().next();
     line.filter(|line| line.action != Action::Undecided)
 }
 
 /// Nothing, where the lines answer only what [`ClassId::ANY`] answers anyway.
-pub(super) fn unless_default(lines: Vec<RuleEntry>, fallback: Action) -> Vec<RuleEntry> {
+pub(super) fn unless_default(lines: Vec<RuleEntry>, standing: Standing) -> Vec<RuleEntry> {
     match lines.as_slice() {
-        [only] if (only.action, only.rule) == (fallback, RuleId::DEFAULT) => Vec::new(),
+        [only] if (only.action, only.rule) == (standing.otherwise, RuleId::DEFAULT) => Vec::new(),
         _ => lines,
     }
 }
 
-/// Denies before allows, then by order.
-fn rank(line: &Line<'_>) -> (bool, u32) {
-    (line.action != Action::Deny, line.order)
+impl Standing {
+    /// Of a policy without admin tier.
+    pub(super) const fn new(otherwise: Action) -> Self {
+        Self { otherwise, admin_names: false }
+    }
+
+    /// The answer where this rule wins, or none speaks.
+    fn answer(self, winner: Option<&Line<'_>>) -> Answer {
+        let (action, rule, tier) = match winner {
+            Some(line) => (line.action, line.rule, line.tier),
+            None => (self.otherwise, RuleId::DEFAULT, Tier::Namespace),
+        };
+        // Undecided asks every name anyway.
+        let first = self.admin_names && tier == Tier::Namespace && action != Action::Undecided;
+        Answer { action, rule, tier, names: if first { NamesFirst::Admin } else { NamesFirst::None } }
+    }
+}
+
+/// Tier by tier, in each denies before allows, then by order.
+fn rank(line: &Line<'_>) -> (Tier, bool, u32) {
+    (line.tier, line.action != Action::Deny, line.order)
 }
 
 /// The answers of a protocol's ports: (first port, answer), ascending from port 0, neighbours different.
-fn pieces(protocol: Protocol, rules: &[Line<'_>], fallback: Action) -> Vec<(u32, Answer)> {
+fn pieces(protocol: Protocol, rules: &[Line<'_>], standing: Standing) -> Vec<(u32, Answer)> {
     let mut edges: BTreeMap<u32, Vec<(bool, usize)>> = BTreeMap::from([(0, Vec::new())]);
     let mut put = |first: u32, behind: u32, rule: usize| {
         edges.entry(first).or_default().push((true, rule));
@@ -92,8 +136,7 @@ fn pieces(protocol: Protocol, rules: &[Line<'_>], fallback: Action) -> Vec<(u32,
                 Some(_) | None => drop(open.remove(&rule)),
             }
         }
-        let winner = open.keys().next().map(|&rule| by_rank[rule]);
-        let answer = winner.map_or((fallback, RuleId::DEFAULT), |line| (line.action, line.rule));
+        let answer = standing.answer(open.keys().next().map(|&rule| by_rank[rule]));
         if pieces.last().is_none_or(|(_, last)| *last != answer) {
             pieces.push((port, answer));
         }

@@ -3,7 +3,7 @@
 //! 1. Subjects with the same rules share a [`PolicyId`]; only rules that select a subject of this node are compiled.
 //! 2. `rule_ids`: every rule gets its number.
 //! 3. `classes`: prefixes of all rules to classes, covering prefixes folded in.
-//! 4. `lines`: each (policy, class) to port prefixes, with deny over allow resolved and one rule named.
+//! 4. `lines`: each (policy, class) to port prefixes, with tier over tier and deny over allow resolved and one rule named.
 //! 5. `names`: names that the workloads look up become classes when they are first learned.
 //!
 //! How the kernel asks: the lines of (policy, class) first. Only if none matches, those of (policy, [`ClassId::ANY`]).
@@ -16,14 +16,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::names::DnsName;
-use config::resource::{Default as Fallback, EgressPolicy};
+use config::resource::Default as Fallback;
 
 use self::classes::{Claim, Kind};
-use self::lines::Line;
+use self::lines::{Line, Standing};
 use self::names::Names;
 use crate::decide::name::{Grounds, Resolve};
-use crate::model::{self, Model, Rule, Subject};
+use crate::model::{self, Model, Subject};
 use crate::tables::{Action, ClassId, Generation, PolicyId, PolicyRef, RuleEntry, RuleId, RuleName};
+use crate::tiers::{Policy, Rule, Tier};
 
 mod classes;
 mod lines;
@@ -108,8 +109,8 @@ impl Compiled {
 
 /// Which policies are to be made.
 struct Plan<'a> {
-    /// Every egress policy that selects a subject, by namespace and name: rules are named in this order.
-    sources: Vec<&'a EgressPolicy>,
+    /// Every egress policy that selects a subject, the admin tier's first: rules are named in this order.
+    sources: Vec<Policy<'a>>,
     egress: Vec<EgressPlan>,
     /// What an ingress policy answers before there are rules: `ingressDefault`.
     ingress: Vec<(PolicyId, Action)>,
@@ -123,6 +124,8 @@ struct EgressPlan {
     /// Indices into `sources`, ascending.
     sources: Vec<u32>,
     isolated: bool,
+    /// A rule of the admin tier allows names.
+    admin_names: bool,
 }
 
 /// Every rule of the sources, in the order in which they are named; a rule's index here is its order.
@@ -138,10 +141,9 @@ impl<'a> Plan<'a> {
             .iter()
             .filter_map(|subject| Some((subject, model.namespace(subject)?, model.selected(subject))))
             .collect();
-        let key = |policy: &EgressPolicy| (policy.namespace.clone(), policy.name.clone());
-        let sources: BTreeMap<_, &'a EgressPolicy> =
-            known.iter().flat_map(|(_, _, selected)| selected).map(|policy| (key(policy), *policy)).collect();
-        let positions: BTreeMap<_, u32> = sources.keys().cloned().zip(0..).collect();
+        let sources: BTreeMap<_, Policy<'a>> =
+            known.iter().flat_map(|(_, _, selected)| selected).map(|policy| (policy.key(), *policy)).collect();
+        let positions: BTreeMap<_, u32> = sources.keys().copied().zip(0..).collect();
 
         let mut next = first;
         let mut allot = || {
@@ -153,7 +155,7 @@ impl<'a> Plan<'a> {
         let mut ingress: BTreeMap<Action, PolicyId> = BTreeMap::new();
         let mut policies = BTreeMap::new();
         for (subject, namespace, selected) in known {
-            let own = selected.iter().map(|policy| positions[&key(policy)]).collect();
+            let own = selected.iter().map(|policy| positions[&policy.key()]).collect();
             let isolated = model::isolated(namespace, &selected);
             let arriving = match namespace.ingress_default {
                 Fallback::Allow => Action::Allow,
@@ -163,11 +165,12 @@ impl<'a> Plan<'a> {
             let ingress = *ingress.entry(arriving).or_insert_with(&mut allot);
             policies.insert(subject.clone(), PolicyRef { egress, ingress });
         }
+        let sources: Vec<Policy<'a>> = sources.into_values().collect();
         let mut egress: Vec<_> =
-            egress.into_iter().map(|((sources, isolated), id)| EgressPlan { id, sources, isolated }).collect();
+            egress.into_iter().map(|((own, isolated), id)| EgressPlan::new(id, own, isolated, &sources)).collect();
         egress.sort_by_key(|plan| plan.id);
         Self {
-            sources: sources.into_values().collect(),
+            sources,
             egress,
             ingress: ingress.into_iter().map(|(action, id)| (id, action)).collect(),
             policies,
@@ -184,21 +187,21 @@ impl<'a> Plan<'a> {
             }
         }
         let mut entries: Vec<RuleEntry> =
-            self.ingress.iter().flat_map(|&(id, action)| lines::default_line(id, action)).collect();
+            self.ingress.iter().flat_map(|&(id, action)| lines::default_line(id, Standing::new(action))).collect();
         for plan in &self.egress {
-            entries.extend(lines::default_line(plan.id, plan.fallback()));
+            entries.extend(lines::default_line(plan.id, plan.standing()));
         }
         for (class, set) in (0..).map(ClassId).zip(sets) {
-            let mut by_policy: BTreeMap<PolicyId, (Action, Vec<Line<'_>>)> = BTreeMap::new();
+            let mut by_policy: BTreeMap<PolicyId, (Standing, Vec<Line<'_>>)> = BTreeMap::new();
             for &rule in set {
                 for plan in &makers[rules.source_of[rule as usize] as usize] {
-                    let own = by_policy.entry(plan.id).or_insert_with(|| (plan.fallback(), Vec::new()));
+                    let own = by_policy.entry(plan.id).or_insert_with(|| (plan.standing(), Vec::new()));
                     own.1.extend(rules.line(rule));
                 }
             }
-            for (policy, (fallback, own)) in by_policy {
-                let made = lines::lines(policy, class, &own, fallback);
-                entries.extend(lines::unless_default(made, fallback));
+            for (policy, (standing, own)) in by_policy {
+                let made = lines::lines(policy, class, &own, standing);
+                entries.extend(lines::unless_default(made, standing));
             }
         }
         entries.sort_by_key(|entry| (entry.policy, entry.class, entry.protocol, entry.ports.port, entry.ports.length));
@@ -207,17 +210,23 @@ impl<'a> Plan<'a> {
 }
 
 impl EgressPlan {
-    /// What is answered where no rule by address speaks.
-    fn fallback(&self) -> Action {
-        if self.isolated { Action::Undecided } else { Action::Allow }
+    fn new(id: PolicyId, own: Vec<u32>, isolated: bool, sources: &[Policy<'_>]) -> Self {
+        let mut admin = own.iter().map(|&source| sources[source as usize]).filter(|it| it.tier() == Tier::Admin);
+        let admin_names = admin.any(|policy| policy.rules().any(|(_, rule)| matches!(rule, Rule::Names(_))));
+        Self { id, sources: own, isolated, admin_names }
+    }
+
+    fn standing(&self) -> Standing {
+        let otherwise = if self.isolated { Action::Undecided } else { Action::Allow };
+        Standing { otherwise, admin_names: self.admin_names }
     }
 }
 
 impl<'a> RuleTable<'a> {
-    fn new(sources: &[&'a EgressPolicy]) -> Self {
+    fn new(sources: &[Policy<'a>]) -> Self {
         let named: Vec<(u32, RuleName, Rule<'a>)> = (0..)
             .zip(sources)
-            .flat_map(|(source, policy)| model::rules(policy).map(move |(name, rule)| (source, name, rule)))
+            .flat_map(|(source, policy)| policy.rules().map(move |(name, rule)| (source, name, rule)))
             .collect();
         let ids = rule_ids::number(named.iter().map(|(_, name, _)| name));
         let source_of = named.iter().map(|(source, _, _)| *source).collect();
@@ -238,7 +247,7 @@ impl<'a> RuleTable<'a> {
                     }));
                     claims.extend(rule.except.iter().map(|&network| Claim { network, rule: order, kind: Kind::Left }));
                 }
-                Rule::Names(_) | Rule::Resolve(_) => {}
+                Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) => {}
             }
         }
         claims
@@ -246,12 +255,13 @@ impl<'a> RuleTable<'a> {
 
     /// What a rule by address says of ports.
     fn line(&self, order: u32) -> Option<Line<'a>> {
-        let (id, _, rule) = &self.rules[order as usize];
-        match rule {
-            Rule::Deny(rule) => Some(Line { action: Action::Deny, order, rule: *id, ports: &rule.ports }),
-            Rule::Allow(rule) => Some(Line { action: Action::Allow, order, rule: *id, ports: &rule.ports }),
-            Rule::Names(_) | Rule::Resolve(_) => None,
-        }
+        let (id, name, rule) = &self.rules[order as usize];
+        let (action, ports) = match rule {
+            Rule::Deny(rule) => (Action::Deny, &rule.ports),
+            Rule::Allow(rule) => (Action::Allow, &rule.ports),
+            Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) => return None,
+        };
+        Some(Line { action, tier: name.tier(), order, rule: *id, ports })
     }
 
     fn names(&self) -> BTreeMap<RuleId, RuleName> {

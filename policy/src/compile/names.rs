@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::names::{DnsName, DomainPattern};
 use config::resource::Ports;
 
-use super::lines::{self, Line};
+use super::lines::{self, Line, Standing};
 use super::{NameClass, Plan, RuleTable};
-use crate::model::Rule;
 use crate::tables::{Action, ClassId, PolicyId, RuleEntry, RuleId};
+use crate::tiers::{Rule, Tier};
 
 /// The name rules of all policies, and the classes made so far.
 #[derive(Clone, Debug)]
@@ -35,6 +35,7 @@ struct PolicyNames {
 #[derive(Clone, Debug)]
 struct NamedRule {
     id: RuleId,
+    tier: Tier,
     /// `None`: may be looked up, opens nothing.
     ports: Option<Ports>,
 }
@@ -43,16 +44,16 @@ impl Names {
     pub(super) fn new(first: ClassId, table: &RuleTable<'_>, plan: &Plan<'_>) -> Self {
         let mut sources = vec![PatternIndex::default(); plan.sources.len()];
         let mut rules = BTreeMap::new();
-        for ((order, (id, _, rule)), source) in (0u32..).zip(&table.rules).zip(&table.source_of) {
+        for ((order, (id, name, rule)), source) in (0u32..).zip(&table.rules).zip(&table.source_of) {
             let (patterns, ports) = match rule {
                 Rule::Names(rule) => (rule.names.as_slice(), Some(rule.ports.clone())),
                 Rule::Resolve(patterns) => (*patterns, None),
-                Rule::Deny(_) | Rule::Allow(_) => continue,
+                Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) => continue,
             };
             for pattern in patterns {
                 sources[*source as usize].insert(pattern, order);
             }
-            rules.insert(order, NamedRule { id: *id, ports });
+            rules.insert(order, NamedRule { id: *id, tier: name.tier(), ports });
         }
         let policy = |sources: &[u32], isolated| PolicyNames { sources: sources.to_vec(), isolated };
         let policies = plan.egress.iter().map(|own| (own.id, policy(&own.sources, own.isolated))).collect();
@@ -96,7 +97,7 @@ impl Names {
 
     fn lines(&self, policy: PolicyId, class: ClassId, set: &[u32]) -> Vec<RuleEntry> {
         let own: Vec<Line<'_>> = set.iter().filter_map(|order| self.line(*order)).collect();
-        lines::lines(policy, class, &own, Action::Undecided)
+        lines::lines(policy, class, &own, Standing::new(Action::Undecided))
     }
 
     fn matching(&self, policy: PolicyId, asked: &DnsName) -> BTreeSet<u32> {
@@ -106,7 +107,7 @@ impl Names {
 
     fn line(&self, order: u32) -> Option<Line<'_>> {
         let rule = self.rules.get(&order)?;
-        Some(Line { action: Action::Allow, order, rule: rule.id, ports: rule.ports.as_ref()? })
+        Some(Line { action: Action::Allow, tier: rule.tier, order, rule: rule.id, ports: rule.ports.as_ref()? })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::tables::{Action, Generation, PortPrefix, RuleEntry, RuleId};
+use crate::tables::{Action, Generation, NamesFirst, PortPrefix, RuleEntry, RuleId};
 
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,7 +31,11 @@ impl fmt::Display for RuleEntry {
             Action::Undecided => ": undecided",
             Action::Allow => ": allow",
             Action::Deny => ": deny",
-        })
+        })?;
+        match self.names {
+            NamesFirst::None => Ok(()),
+            NamesFirst::Admin => f.write_str(" unless the admin tier allows a name"),
+        }
     }
 }
 

@@ -33,12 +33,20 @@ fn hash(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use config::resource::Kind;
+
     use super::*;
     use crate::tables::RuleList;
 
     fn name(index: u32) -> RuleName {
-        let namespace = format!("n{}", index % 97);
-        RuleName { namespace, policy: format!("p{}", index / 97), list: RuleList::Allow, index }
+        let namespace = Some(format!("n{}", index % 97));
+        RuleName {
+            kind: Kind::EgressPolicy,
+            namespace,
+            policy: format!("p{}", index / 97),
+            list: RuleList::Allow,
+            index,
+        }
     }
 
     #[test]

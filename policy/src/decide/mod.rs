@@ -132,6 +132,11 @@ impl Decision {
         Self { rule: Some(rule), ..self }
     }
 
+    /// More of the grounds.
+    fn and(self, more: &str) -> Self {
+        Self { text: format!("{}; {more}", self.text), ..self }
+    }
+
     fn named(self, name: &DnsName) -> Self {
         Self { name: Some(name.clone()), ..self }
     }

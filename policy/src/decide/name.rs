@@ -1,15 +1,16 @@
 //! Names before there is an address: may a workload look one up, and what would it then reach.
 
 use config::names::DnsName;
-use config::resource::{EgressPolicy, Namespace};
+use config::resource::Namespace;
 use serde::Serialize;
 
 use super::Decision;
-use super::outbound::matches;
-use super::sentence::{self, Service};
-use crate::model::{self, Model, Rule, Subject};
+use super::outbound::{matches, own};
+use super::sentence::{self, Named, Service};
+use crate::model::{self, Model, Subject};
 use crate::reason::Reason;
 use crate::tables::RuleName;
+use crate::tiers::{Policy, Rule};
 
 /// Whether a workload may look a name up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,7 +29,7 @@ pub enum Resolve {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Grounds {
-    /// The first `dnsNames` or `resolve` rule that means it.
+    /// The first `dnsNames` or `resolve` rule that means it, of either tier.
     Rule(RuleName),
     /// A workload that is not isolated resolves every name.
     NotIsolated,
@@ -45,11 +46,11 @@ pub fn may_resolve(model: &Model<'_>, subject: &Subject, asked: &DnsName) -> Res
         return Resolve::Refused; // 0
     };
     let selected = model.selected(subject);
-    let mut rules = selected.iter().flat_map(|policy| model::rules(policy));
+    let mut rules = selected.iter().flat_map(|policy| policy.rules());
     let meant = rules.find_map(|(name, rule)| match rule {
         Rule::Names(rule) => matches(rule, asked).then_some(name),
         Rule::Resolve(patterns) => patterns.iter().any(|pattern| pattern.matches(asked)).then_some(name),
-        Rule::Deny(_) | Rule::Allow(_) => None,
+        Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) => None,
     });
     match meant {
         Some(rule) => Resolve::Allowed { by: Grounds::Rule(rule) }, // 1
@@ -70,7 +71,7 @@ pub fn decide(model: &Model<'_>, subject: &Subject, asked: &DnsName, protocol: u
         rules_for(&selected, asked).find(|(_, ports)| ports.is_some_and(|p| model::holds(p, protocol, port)));
     if let Some((rule, _)) = allowing {
         let text =
-            format!("rule `{rule}` allows {service} of {asked} at the addresses that the workload resolves it to");
+            format!("{} allows {service} of {asked} at the addresses that the workload resolves it to", Named(&rule));
         return Decision::allow(Reason::AllowedByName, text).by(rule).named(asked);
     }
     if !model::isolated(namespace, &selected) {
@@ -80,23 +81,23 @@ pub fn decide(model: &Model<'_>, subject: &Subject, asked: &DnsName, protocol: u
     denied(namespace, &selected, asked, service)
 }
 
-fn denied(namespace: &Namespace, selected: &[&EgressPolicy], asked: &DnsName, service: Service) -> Decision {
+fn denied(namespace: &Namespace, selected: &[Policy<'_>], asked: &DnsName, service: Service) -> Decision {
     let nearest = rules_for(selected, asked).next().map(|(rule, ports)| match ports {
-        Some(_) => format!("rule `{rule}` allows {asked}, but not {service}"),
-        None => format!("rule `{rule}` lets the name be looked up, which opens nothing"),
+        Some(_) => format!("{} allows {asked}, but not {service}", Named(&rule)),
+        None => format!("{} lets the name be looked up, which opens nothing", Named(&rule)),
     });
-    sentence::name_default(namespace, selected.len(), asked, service, nearest)
+    sentence::name_default(namespace, own(selected), asked, service, nearest)
 }
 
 /// The rules that mean the name, with the ports they open; `None` opens nothing.
 fn rules_for<'a>(
-    selected: &[&'a EgressPolicy],
+    selected: &[Policy<'a>],
     asked: &DnsName,
 ) -> impl Iterator<Item = (RuleName, Option<&'a config::resource::Ports>)> {
-    let rules = selected.iter().copied().flat_map(model::rules);
+    let rules = selected.iter().flat_map(|policy| policy.rules());
     rules.filter_map(move |(name, rule)| match rule {
         Rule::Names(rule) => matches(rule, asked).then_some((name, Some(&rule.ports))),
         Rule::Resolve(patterns) => patterns.iter().any(|pattern| pattern.matches(asked)).then_some((name, None)),
-        Rule::Deny(_) | Rule::Allow(_) => None,
+        Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) => None,
     })
 }

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use config::names::DnsName;
-use config::resource::{CidrRule, EgressPolicy, NameRule, Namespace};
+use config::resource::{CidrRule, NameRule, Namespace};
 
 use super::sentence::{self, Service};
 use super::{Decision, Outbound, Target};
-use crate::model::{self, Model, Rule};
+use crate::model::{self, Model};
 use crate::reason::Reason;
 use crate::tables::RuleName;
+use crate::tiers::{Policy, Rule, Tier};
 
 const DNS_PORT: u16 = 53;
 pub(super) const TCP: u8 = 6;
@@ -24,6 +25,7 @@ pub(super) const SCTP: u8 = 132;
 /// 4. Multicast and broadcast, beyond the segment's control → drop.
 /// 5. Port 53, UDP or TCP, whatever the server → service namespace.
 ///    Then the node's own addresses: closed but for edge listeners, which are ordinary destinations.
+/// 6. The admin tier: its deny rules by address, then its allow rules, by address first, then by learned name.
 /// 7. The namespace's deny rules, by address.
 /// 8. Its allow rules: by address first, then by learned name.
 /// 9. The default.
@@ -47,83 +49,132 @@ pub(super) fn decide(model: &Model<'_>, flow: &Outbound<'_>) -> Decision {
     }
 
     let selected = model.selected(flow.from);
-    let rules: Vec<(RuleName, Rule<'_>)> = selected.iter().flat_map(|policy| model::rules(policy)).collect();
-    if let Some((name, rule)) = first_cidr(&rules, flow.to, |rule| matches!(rule, Rule::Deny(_))) {
-        return sentence::denied_by(name, rule, flow.to); // 7
+    let rules = Rules::of(&selected);
+    if let Some(decision) = by_tier(&rules, Tier::Admin, flow).or_else(|| by_live_name(&rules, Tier::Admin, flow)) {
+        return decision; // 6
     }
-    if let Some((name, rule)) = first_cidr(&rules, flow.to, |rule| matches!(rule, Rule::Allow(_))) {
-        let text = format!("rule `{name}` allows {} of {}", Service { protocol, port }, covering(rule, address));
-        return Decision::allow(Reason::AllowedByCidr, text).by(name.clone()); // 8
+    let decision = by_namespace(namespace, &selected, &rules, flow);
+    match rules.by_address(Tier::Admin, flow.to, |rule| matches!(rule, Rule::Pass(_))) {
+        Some((passing, _)) => decision.and(&format!("{} leaves it to the namespace", sentence::Named(passing))),
+        None => decision,
     }
-    if !model::isolated(namespace, &selected) {
+}
+
+fn by_namespace(namespace: &Namespace, selected: &[Policy<'_>], rules: &Rules<'_>, flow: &Outbound<'_>) -> Decision {
+    if let Some(decision) = by_tier(rules, Tier::Namespace, flow) {
+        return decision; // 7, 8
+    }
+    if !model::isolated(namespace, selected) {
         let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
         return Decision::allow(Reason::AllowedByDefault, text); // 9
     }
-    let mut live = flow.resolved.iter().filter(|resolved| flow.now < resolved.expires);
-    if let Some((asked, rule)) = live.find_map(|resolved| by_name(&rules, &resolved.name, flow.to)) {
-        let text = format!("rule `{rule}` allows {asked}, which this workload resolved to {address}");
-        return Decision::allow(Reason::AllowedByName, text).by(rule.clone()).named(asked); // 8
+    if let Some(decision) = by_live_name(rules, Tier::Namespace, flow) {
+        return decision; // 8
     }
     let mut stale = flow.resolved.iter().filter(|resolved| flow.now >= resolved.expires);
-    if let Some((asked, rule)) = stale.find_map(|resolved| by_name(&rules, &resolved.name, flow.to)) {
-        return sentence::name_expired(asked, rule, address); // 9
+    let expired = stale.find_map(|resolved| {
+        let by = |tier| rules.by_name(tier, &resolved.name, flow.to);
+        by(Tier::Admin).or_else(|| by(Tier::Namespace)).map(|rule| (&resolved.name, rule))
+    });
+    if let Some((asked, rule)) = expired {
+        return sentence::name_expired(asked, rule, flow.to.address); // 9
     }
-    by_default(namespace, &selected, &rules, flow) // 9
+    by_default(namespace, selected, rules, flow) // 9
 }
 
-/// The first rule by address of the wanted kind that covers the target.
-fn first_cidr<'r, 'a>(
-    rules: &'r [(RuleName, Rule<'a>)],
-    to: Target,
-    wanted: impl Fn(&Rule<'_>) -> bool,
-) -> Option<(&'r RuleName, &'a CidrRule)> {
-    rules.iter().filter(|(_, rule)| wanted(rule)).find_map(|(name, rule)| match rule {
-        Rule::Deny(rule) | Rule::Allow(rule) => {
-            let meant = covers(rule, to.address) && model::holds(&rule.ports, to.protocol, to.port);
-            meant.then_some((name, *rule))
-        }
-        Rule::Names(_) | Rule::Resolve(_) => None,
-    })
+/// What a tier's rules by address say: its denies, then its allows.
+fn by_tier(rules: &Rules<'_>, tier: Tier, flow: &Outbound<'_>) -> Option<Decision> {
+    if let Some((name, rule)) = rules.by_address(tier, flow.to, |rule| matches!(rule, Rule::Deny(_))) {
+        return Some(sentence::denied_by(tier, name, rule, flow.to));
+    }
+    let (name, rule) = rules.by_address(tier, flow.to, |rule| matches!(rule, Rule::Allow(_)))?;
+    let Target { address, protocol, port } = flow.to;
+    let (rule, service) = (covering(rule, address), Service { protocol, port });
+    let text = format!("{} allows {service} of {rule}", sentence::Named(name));
+    Some(Decision::allow(Reason::AllowedByCidr, text).by(name.clone()))
 }
 
-/// The first rule that allows the target to this name.
-fn by_name<'r, 'n>(
-    rules: &'r [(RuleName, Rule<'_>)],
-    asked: &'n DnsName,
-    to: Target,
-) -> Option<(&'n DnsName, &'r RuleName)> {
-    rules.iter().find_map(|(name, rule)| match rule {
-        Rule::Names(rule) => {
-            let meant = matches(rule, asked) && model::holds(&rule.ports, to.protocol, to.port);
-            meant.then_some((asked, name))
-        }
-        Rule::Deny(_) | Rule::Allow(_) | Rule::Resolve(_) => None,
-    })
+fn by_live_name(rules: &Rules<'_>, tier: Tier, flow: &Outbound<'_>) -> Option<Decision> {
+    let mut live = flow.resolved.iter().filter(|resolved| flow.now < resolved.expires);
+    let (asked, rule) = live.find_map(|resolved| {
+        let rule = rules.by_name(tier, &resolved.name, flow.to)?;
+        Some((&resolved.name, rule))
+    })?;
+    let named = sentence::Named(rule);
+    let text = format!("{named} allows {asked}, which this workload resolved to {}", flow.to.address);
+    Some(Decision::allow(Reason::AllowedByName, text).by(rule.clone()).named(asked))
+}
+
+/// Every rule of the policies that select a workload, in the order in which they are named.
+struct Rules<'a>(Vec<(Tier, RuleName, Rule<'a>)>);
+
+impl<'a> Rules<'a> {
+    fn of(selected: &[Policy<'a>]) -> Self {
+        let rules = selected.iter().flat_map(|policy| {
+            let tier = policy.tier();
+            policy.rules().map(move |(name, rule)| (tier, name, rule))
+        });
+        Self(rules.collect())
+    }
+
+    fn of_tier(&self, tier: Tier) -> impl Iterator<Item = (&RuleName, &Rule<'a>)> {
+        self.0.iter().filter(move |(own, _, _)| *own == tier).map(|(_, name, rule)| (name, rule))
+    }
+
+    /// The tier's first rule by address of the wanted kind that covers the target.
+    fn by_address(
+        &self,
+        tier: Tier,
+        to: Target,
+        wanted: impl Fn(&Rule<'_>) -> bool,
+    ) -> Option<(&RuleName, &'a CidrRule)> {
+        self.of_tier(tier).filter(|(_, rule)| wanted(rule)).find_map(|(name, rule)| match rule {
+            Rule::Deny(rule) | Rule::Allow(rule) | Rule::Pass(rule) => {
+                let meant = covers(rule, to.address) && model::holds(&rule.ports, to.protocol, to.port);
+                meant.then_some((name, *rule))
+            }
+            Rule::Names(_) | Rule::Resolve(_) => None,
+        })
+    }
+
+    /// The tier's first rule that allows the target to this name.
+    fn by_name(&self, tier: Tier, asked: &DnsName, to: Target) -> Option<&RuleName> {
+        self.of_tier(tier).find_map(|(name, rule)| match rule {
+            Rule::Names(rule) => {
+                let meant = matches(rule, asked) && model::holds(&rule.ports, to.protocol, to.port);
+                meant.then_some(name)
+            }
+            Rule::Deny(_) | Rule::Allow(_) | Rule::Resolve(_) | Rule::Pass(_) => None,
+        })
+    }
 }
 
 /// Nothing spoke for it: say what came nearest.
-fn by_default(
-    namespace: &Namespace,
-    selected: &[&EgressPolicy],
-    rules: &[(RuleName, Rule<'_>)],
-    flow: &Outbound<'_>,
-) -> Decision {
+fn by_default(namespace: &Namespace, selected: &[Policy<'_>], rules: &Rules<'_>, flow: &Outbound<'_>) -> Decision {
     let Target { address, protocol, port } = flow.to;
     let service = Service { protocol, port };
     let live: Vec<&DnsName> =
         flow.resolved.iter().filter(|resolved| flow.now < resolved.expires).map(|resolved| &resolved.name).collect();
-    let nearest = rules.iter().find_map(|(name, rule)| match rule {
-        Rule::Allow(rule) if covers(rule, address) => Some(format!("rule `{name}` lists {address}, but not {service}")),
-        Rule::Allow(rule) if rule.cidrs.iter().any(|cidr| cidr.contains(address)) => {
-            Some(format!("rule `{name}` leaves {address} out by `except`"))
+    let nearest = rules.0.iter().find_map(|(_, name, rule)| {
+        let named = sentence::Named(name);
+        match rule {
+            Rule::Allow(rule) if covers(rule, address) => Some(format!("{named} lists {address}, but not {service}")),
+            Rule::Allow(rule) if rule.cidrs.iter().any(|cidr| cidr.contains(address)) => {
+                Some(format!("{named} leaves {address} out by `except`"))
+            }
+            Rule::Names(rule) => {
+                let asked = live.iter().find(|asked| matches(rule, asked))?;
+                Some(format!("{named} allows {asked}, but not {service}"))
+            }
+            Rule::Allow(_) | Rule::Deny(_) | Rule::Resolve(_) | Rule::Pass(_) => None,
         }
-        Rule::Names(rule) => {
-            let asked = live.iter().find(|asked| matches(rule, asked))?;
-            Some(format!("rule `{name}` allows {asked}, but not {service}"))
-        }
-        Rule::Allow(_) | Rule::Deny(_) | Rule::Resolve(_) => None,
     });
-    sentence::egress_default(namespace, selected.len(), flow.to, nearest, live.first().copied())
+    sentence::egress_default(namespace, own(selected), flow.to, nearest, live.first().copied())
+}
+
+/// How many policies of the namespace there are among these.
+pub(super) fn own(selected: &[Policy<'_>]) -> usize {
+    selected.iter().filter(|policy| policy.tier() == Tier::Namespace).count()
 }
 
 /// Whether the rule means the address. `except` narrows this rule only.

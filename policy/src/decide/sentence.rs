@@ -5,13 +5,14 @@ use std::fmt;
 use std::net::IpAddr;
 
 use config::names::DnsName;
-use config::resource::{CidrRule, Namespace, Network};
+use config::resource::{CidrRule, Kind, Namespace, Network};
 
 use super::outbound::{SCTP, TCP, UDP, covering};
 use super::{Decision, Target};
 use crate::model::Subject;
 use crate::reason::Reason;
 use crate::tables::RuleName;
+use crate::tiers::Tier;
 
 const TLS_PORT: u16 = 443;
 
@@ -21,6 +22,10 @@ pub(super) struct Service {
     pub(super) protocol: u8,
     pub(super) port: u16,
 }
+
+/// A rule as people say it.
+#[derive(Clone, Copy)]
+pub(super) struct Named<'a>(pub(super) &'a RuleName);
 
 pub(super) fn sealed(subject: &Subject) -> Decision {
     Decision::deny(
@@ -48,12 +53,16 @@ pub(super) fn node_address(to: Target) -> Decision {
     )
 }
 
-pub(super) fn denied_by(name: &RuleName, rule: &CidrRule, to: Target) -> Decision {
+pub(super) fn denied_by(tier: Tier, name: &RuleName, rule: &CidrRule, to: Target) -> Decision {
     let service = Service { protocol: to.protocol, port: to.port };
+    let wins = match tier {
+        Tier::Admin => "no namespace can allow it",
+        Tier::Namespace => "a deny wins over every allow",
+    };
     Decision::deny(
         Reason::DeniedByCidr,
-        format!("rule `{name}` denies {service} of {}; a deny wins over every allow", covering(rule, to.address)),
-        format!("add {} to `except` of `{name}`, or narrow its `cidrs` or `ports`", host(to.address)),
+        format!("{} denies {service} of {}; {wins}", Named(name), covering(rule, to.address)),
+        format!("add {} to `except` of {}, or narrow its `cidrs` or `ports`", host(to.address), Named(name)),
     )
     .by(name.clone())
 }
@@ -61,7 +70,7 @@ pub(super) fn denied_by(name: &RuleName, rule: &CidrRule, to: Target) -> Decisio
 pub(super) fn name_expired(asked: &DnsName, rule: &RuleName, address: IpAddr) -> Decision {
     Decision::deny(
         Reason::NameExpired,
-        format!("rule `{rule}` allows {asked}, but the answer that gave {address} has expired"),
+        format!("{} allows {asked}, but the answer that gave {address} has expired", Named(rule)),
         format!("let the workload look {asked} up again: it uses the answer longer than its TTL"),
     )
     .by(rule.clone())
@@ -177,6 +186,15 @@ fn host(address: IpAddr) -> String {
     match address {
         IpAddr::V4(v4) => format!("{v4}/32"),
         IpAddr::V6(v6) => format!("{v6}/128"),
+    }
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.kind {
+            Kind::ClusterEgressPolicy => write!(f, "admin rule `{}`", self.0),
+            Kind::EgressPolicy | Kind::Network | Kind::Namespace | Kind::ExposedApp => write!(f, "rule `{}`", self.0),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use config::resource::Kind;
 use policy::ledger::Limits;
 use policy::reason::Reason;
 use policy::tables::PolicyId;
@@ -38,11 +39,12 @@ fn tables_say_what_decide_says() {
                 Case::Egress { subject, to: world.target(&mut draw), now: (190 + draw.below(200)) * SECOND }
             };
             match node.compare(&world, &model, &case) {
-                Ok(reason) => drop(seen.insert(reason)),
+                Ok(way) => drop(seen.insert(way)),
                 Err(difference) => panic!("seed {seed}: {}", smallest(world, &case, difference)),
             }
         }
     }
+    let reasons: BTreeSet<Reason> = seen.iter().map(|(reason, _)| *reason).collect();
     for reason in [
         Reason::AllowedByCidr,
         Reason::AllowedByName,
@@ -57,7 +59,12 @@ fn tables_say_what_decide_says() {
         Reason::NameExpired,
         Reason::Sealed,
     ] {
-        assert!(seen.contains(&reason), "no case came to {reason:?}");
+        assert!(reasons.contains(&reason), "no case came to {reason:?}");
+    }
+    for reason in [Reason::DeniedByCidr, Reason::AllowedByCidr, Reason::AllowedByName] {
+        for kind in [Kind::ClusterEgressPolicy, Kind::EgressPolicy] {
+            assert!(seen.contains(&(reason, Some(kind))), "no case came to {reason:?} by {kind}");
+        }
     }
 }
 
@@ -118,8 +125,8 @@ impl Simulation {
         node
     }
 
-    /// The reason on which both agree, or how they differ.
-    fn compare(&mut self, world: &World, model: &Model<'_>, case: &Case) -> Result<Reason, String> {
+    /// The reason on which both agree with the kind of the deciding policy, or how they differ.
+    fn compare(&mut self, world: &World, model: &Model<'_>, case: &Case) -> Result<(Reason, Option<Kind>), String> {
         let subjects = &world.subjects;
         let (wanted, got) = match case {
             Case::Egress { subject, to, now } => {
@@ -141,9 +148,9 @@ impl Simulation {
             }
         };
         match got {
-            None if wanted.reason == Reason::Sealed => Ok(wanted.reason),
+            None if wanted.reason == Reason::Sealed => Ok((wanted.reason, None)),
             None => Err(format!("decide says {wanted:?}, and there is no policy")),
-            Some(got) if self.agree(&wanted, got) => Ok(wanted.reason),
+            Some(got) if self.agree(&wanted, got) => Ok((wanted.reason, wanted.rule.map(|rule| rule.kind))),
             Some(got) => Err(format!("decide says {wanted:?}\nthe tables say {got:?}")),
         }
     }

@@ -7,7 +7,8 @@ use ipnetwork::IpNetwork;
 use policy::ledger::{Changes, Slots};
 use policy::model::Node;
 use policy::reason::Reason;
-use policy::tables::{Action, ClassId, Generation, NameId, PolicyId, PolicyRef, RuleEntry, RuleId};
+use policy::tables::{Action, ClassId, Generation, NameId, NamesFirst, PolicyId, PolicyRef, RuleEntry, RuleId};
+use policy::tiers::Tier;
 use policy::{Origin, Target};
 
 /// What the kernel has in its maps.
@@ -28,6 +29,14 @@ pub(crate) struct Workload {
     pub(crate) policy: PolicyRef,
     pub(crate) open: bool,
     pub(crate) probes: bool,
+}
+
+/// Which of the names are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    None,
+    Admin,
+    All,
 }
 
 /// What a program answers.
@@ -95,11 +104,20 @@ impl Kernel {
         }
         let policy = workload.policy.egress;
         let answer = self.by_address(policy, self.class(to.address), to.protocol, to.port);
+        let asked = answer.map_or(Asked::All, |line| match (line.action, line.names) {
+            (Action::Undecided, _) => Asked::All,
+            (_, NamesFirst::Admin) => Asked::Admin,
+            (_, NamesFirst::None) => Asked::None,
+        });
+        let named = self.by_name(workload, to, now, asked);
+        if named.reason == Reason::AllowedByName {
+            return named;
+        }
         match answer.map(|line| (line.action, line.rule)) {
             Some((Action::Deny, rule)) => Verdict { reason: Reason::DeniedByCidr, rule, name: None },
             Some((Action::Allow, RuleId::DEFAULT)) => no_rule(Reason::AllowedByDefault),
             Some((Action::Allow, rule)) => Verdict { reason: Reason::AllowedByCidr, rule, name: None },
-            Some((Action::Undecided, _)) | None => self.by_name(workload, to, now),
+            Some((Action::Undecided, _)) | None => named,
         }
     }
 
@@ -140,20 +158,30 @@ impl Kernel {
         matching.max_by_key(|line| line.protocol.map_or(64, |_| 72 + line.ports.length))
     }
 
-    fn by_name(&self, workload: Workload, to: Target, now: u64) -> Verdict {
+    fn by_name(&self, workload: Workload, to: Target, now: u64, asked: Asked) -> Verdict {
         let mut verdict = Verdict { reason: Reason::DeniedByDefault, rule: RuleId::DEFAULT, name: None };
+        if asked == Asked::None {
+            return verdict;
+        }
         let slots = self.learned.get(&(workload.id, to.address)).copied().unwrap_or_default();
         for slot in slots.into_iter().flatten() {
             let Some(class) = self.name_classes.get(&(workload.policy.egress, slot.name)) else { continue };
             let line = self.line(workload.policy.egress, *class, to.protocol, to.port);
             let Some(line) = line.filter(|line| line.action == Action::Allow) else { continue };
-            verdict.rule = line.rule;
-            verdict.name = Some(slot.name);
-            if slot.expires_ns > now {
-                verdict.reason = Reason::AllowedByName;
-                return verdict;
+            let admin = line.tier == Tier::Admin;
+            if asked == Asked::Admin && !admin {
+                continue;
             }
-            verdict.reason = Reason::NameExpired;
+            let found = |reason| Verdict { reason, rule: line.rule, name: Some(slot.name) };
+            if slot.expires_ns <= now {
+                if verdict.reason == Reason::DeniedByDefault {
+                    verdict = found(Reason::NameExpired);
+                }
+            } else if admin {
+                return found(Reason::AllowedByName);
+            } else if verdict.reason != Reason::AllowedByName {
+                verdict = found(Reason::AllowedByName);
+            }
         }
         verdict
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this crate is tests, its builders included")]
 
+mod admin;
 mod draw;
 mod equivalence;
 mod golden;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use config::resource::{Default as Fallback, EgressPolicy, Gateway, Network, Protocol, Snat, WorkloadTraffic};
+use config::resource::{
+    ClusterEgressPolicy, Default as Fallback, EgressPolicy, Gateway, Network, Protocol, Snat, WorkloadTraffic,
+};
 use policy::reason::Reason;
 use policy::{Decision, Grounds, Inbound, Listener, Model, Node, Origin, Outbound, Query, Resolve, Resolved, Target};
 
@@ -10,9 +12,20 @@ use crate::text::{app, dns, name, namespace, policy, subject};
 
 /// The verdict for `shop`'s workload `app=web` under these policies; at time 100, with names as `name@expiry`.
 fn egress(fallback: Fallback, policies: &[EgressPolicy], to: &str, names: &str) -> Decision {
+    egress_under(&[], fallback, policies, to, names)
+}
+
+/// The same with policies of the admin tier.
+pub(crate) fn egress_under(
+    admin: &[ClusterEgressPolicy],
+    fallback: Fallback,
+    policies: &[EgressPolicy],
+    to: &str,
+    names: &str,
+) -> Decision {
     let shop = namespace("shop", fallback, Fallback::Deny);
     let node = node();
-    let model = Model::new([&shop], [], policies, [], &node);
+    let model = Model::new([&shop], [], policies, [], &node).with_cluster_policies(admin);
     let resolved: Vec<Resolved> = names
         .split_whitespace()
         .map(|word| word.split_once('@').unwrap())
@@ -22,7 +35,7 @@ fn egress(fallback: Fallback, policies: &[EgressPolicy], to: &str, names: &str) 
     policy::decide(&model, &Query::From(Outbound { from: &from, to: target(to), resolved: &resolved, now: 100 }))
 }
 
-fn node() -> Node {
+pub(crate) fn node() -> Node {
     Node {
         addresses: ["10.100.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()].into(),
         listeners: [
@@ -50,10 +63,15 @@ fn target(text: &str) -> Target {
 
 /// Checks lines of `target | names | reason | rule`.
 fn check(fallback: Fallback, policies: &[EgressPolicy], cases: &str) {
+    check_under(&[], fallback, policies, cases);
+}
+
+/// The same with policies of the admin tier.
+pub(crate) fn check_under(admin: &[ClusterEgressPolicy], fallback: Fallback, policies: &[EgressPolicy], cases: &str) {
     for case in cases.lines().map(str::trim).filter(|case| !case.is_empty()) {
         let columns: Vec<&str> = case.split('|').map(str::trim).collect();
         let [to, names, reason, rule] = columns[..] else { panic!("four columns: {case}") };
-        let decision = egress(fallback, policies, to, names);
+        let decision = egress_under(admin, fallback, policies, to, names);
         assert_eq!(decision.reason.word(), reason, "{case}: {}", decision.text);
         assert_eq!(decision.rule.as_ref().map(ToString::to_string).unwrap_or_default(), rule, "{case}");
         assert_eq!(decision.allowed, decision.reason.passes(), "{case}");

@@ -2,8 +2,8 @@
 
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
-    AllowRule, Backend, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Labels, NameRule, Namespace,
-    PortRange, Ports, Protocol, Route, Tls,
+    AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels,
+    NAMESPACE_NAME_LABEL, NameRule, Namespace, PortRange, Ports, Protocol, Route, Tls,
 };
 use ipnetwork::IpNetwork;
 use policy::Subject;
@@ -25,7 +25,8 @@ pub(crate) fn subject(namespace: &str, own: &str) -> Subject {
 }
 
 pub(crate) fn namespace(text: &str, egress_default: Fallback, ingress_default: Fallback) -> Namespace {
-    Namespace { name: name(text), labels: Labels::new(), network: name("tenant-a"), egress_default, ingress_default }
+    let labels = labels(&format!("{NAMESPACE_NAME_LABEL}={text} kind={text}"));
+    Namespace { name: name(text), labels, network: name("tenant-a"), egress_default, ingress_default }
 }
 
 /// An app that exposes one port of what the labels select.
@@ -42,25 +43,40 @@ pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
 
 /// `deny 10.0.0.0/8 !10.1.0.0/16 tcp/443 udp/8000-8010`, `allow *.example.com tcp/443`, `resolve a.example`; a line each.
 pub(crate) fn policy(namespace: &str, own: &str, selector: &str, rules: &str) -> EgressPolicy {
-    let mut policy = EgressPolicy {
-        namespace: name(namespace),
-        name: name(own),
-        selector: labels(selector).into(),
-        deny: Vec::new(),
-        allow: Vec::new(),
-    };
+    let Lists { deny, allow, pass } = lists(rules);
+    assert!(pass.is_empty(), "only the admin tier passes on");
+    EgressPolicy { namespace: name(namespace), name: name(own), selector: labels(selector).into(), deny, allow }
+}
+
+/// The same for the admin tier, with `pass 10.0.0.0/8 tcp/443` too.
+pub(crate) fn admin(own: &str, namespaces: &str, selector: &str, rules: &str) -> ClusterEgressPolicy {
+    let Lists { deny, allow, pass } = lists(rules);
+    let (namespace_selector, selector) = (labels(namespaces).into(), labels(selector).into());
+    ClusterEgressPolicy { name: name(own), namespace_selector, selector, deny, allow, pass }
+}
+
+#[derive(Default)]
+struct Lists {
+    deny: Vec<CidrRule>,
+    allow: Vec<AllowRule>,
+    pass: Vec<CidrRule>,
+}
+
+fn lists(rules: &str) -> Lists {
+    let mut lists = Lists::default();
     for line in rules.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (verb, words) = line.split_once(' ').unwrap();
         let rule = Words::new(words);
         match verb {
-            "deny" => policy.deny.push(rule.cidrs()),
-            "allow" if rule.patterns.is_empty() => policy.allow.push(AllowRule::Cidrs(rule.cidrs())),
-            "allow" => policy.allow.push(AllowRule::Names(NameRule { names: rule.patterns, ports: rule.ports })),
-            "resolve" => policy.allow.push(AllowRule::Resolve(rule.patterns)),
+            "deny" => lists.deny.push(rule.cidrs()),
+            "pass" => lists.pass.push(rule.cidrs()),
+            "allow" if rule.patterns.is_empty() => lists.allow.push(AllowRule::Cidrs(rule.cidrs())),
+            "allow" => lists.allow.push(AllowRule::Names(NameRule { names: rule.patterns, ports: rule.ports })),
+            "resolve" => lists.allow.push(AllowRule::Resolve(rule.patterns)),
             other => panic!("no such verb: {other}"),
         }
     }
-    policy
+    lists
 }
 
 struct Words {

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::{DnsName, DomainPattern};
 use config::resource::{
-    AllowRule, CidrRule, Default as Fallback, EgressPolicy, ExposedApp, Expression, Gateway, NameRule, Namespace,
-    Network, PortRange, Ports, Protocol, Requirement, Selector, Snat, WorkloadTraffic, selects,
+    AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression, Gateway,
+    NameRule, Namespace, Network, PortRange, Ports, Protocol, Requirement, Selector, Snat, WorkloadTraffic, selects,
 };
 use ipnetwork::IpNetwork;
 use policy::model::Node;
@@ -20,6 +20,7 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) cluster_policies: Vec<ClusterEgressPolicy>,
     pub(crate) policies: Vec<EgressPolicy>,
     pub(crate) apps: Vec<ExposedApp>,
     pub(crate) node: Node,
@@ -54,6 +55,12 @@ impl World {
                 policies.push(any_policy(draw, own));
             }
         }
+        let mut cluster_policies = Vec::new();
+        for own in ["y", "x"] {
+            if draw.one_in(3) {
+                cluster_policies.push(any_cluster_policy(draw, own));
+            }
+        }
         let mut apps = draw.some(3, |draw| {
             let selector = draw.of(&["", "app=web", "tier=front"]);
             crate::text::app(draw.of(&["shop", "bank"]), selector, port(draw))
@@ -80,11 +87,12 @@ impl World {
             ttl: draw.below(100) as u32,
         });
         let (network, namespaces) = (network(traffic), spaces.to_vec());
-        Self { network, namespaces, policies, apps, node, lookups, subjects: subjects() }
+        Self { network, namespaces, cluster_policies, policies, apps, node, lookups, subjects: subjects() }
     }
 
     pub(crate) fn model(&self) -> Model<'_> {
-        Model::new(&self.namespaces, [&self.network], &self.policies, &self.apps, &self.node)
+        let model = Model::new(&self.namespaces, [&self.network], &self.policies, &self.apps, &self.node);
+        model.with_cluster_policies(&self.cluster_policies)
     }
 
     /// Every exposed port, by the number of the workload's subject.
@@ -129,7 +137,18 @@ impl World {
         for index in 0..self.policies.len() {
             keep(&|world| drop(world.policies.remove(index)));
         }
+        for index in 0..self.cluster_policies.len() {
+            keep(&|world| drop(world.cluster_policies.remove(index)));
+        }
         keep(&|world| world.node = Node { probes: world.node.probes, ..Node::default() });
+        for (at, policy) in self.cluster_policies.iter().enumerate() {
+            for index in 0..policy.deny.len() {
+                keep(&|world| drop(world.cluster_policies[at].deny.remove(index)));
+            }
+            for index in 0..policy.allow.len() {
+                keep(&|world| drop(world.cluster_policies[at].allow.remove(index)));
+            }
+        }
         for (at, policy) in self.policies.iter().enumerate() {
             for index in 0..policy.deny.len() {
                 keep(&|world| drop(world.policies[at].deny.remove(index)));
@@ -204,6 +223,33 @@ fn cidr_rule(draw: &mut Draw) -> CidrRule {
 }
 
 fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
+    EgressPolicy {
+        namespace: name(draw.of(&["shop", "shop", "bank"])),
+        name: name(own),
+        selector: selector(draw),
+        deny: if draw.one_in(2) { Vec::new() } else { draw.some(3, cidr_rule) },
+        allow: draw.some(4, allow_rule),
+    }
+}
+
+fn any_cluster_policy(draw: &mut Draw, own: &str) -> ClusterEgressPolicy {
+    ClusterEgressPolicy {
+        name: name(own),
+        namespace_selector: crate::text::labels(draw.of(&[
+            "",
+            "",
+            "kind=shop",
+            "kind=shop kubernetes.io/metadata.name=shop",
+        ]))
+        .into(),
+        selector: selector(draw),
+        deny: if draw.one_in(2) { Vec::new() } else { draw.some(2, cidr_rule) },
+        allow: draw.some(2, allow_rule),
+        pass: draw.some(1, cidr_rule),
+    }
+}
+
+fn allow_rule(draw: &mut Draw) -> AllowRule {
     let pattern = |draw: &mut Draw| {
         let name = any_name(draw);
         if draw.one_in(2) { DomainPattern::Below(name) } else { DomainPattern::Exact(name) }
@@ -213,16 +259,10 @@ fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
         patterns.push(pattern(draw));
         patterns
     };
-    EgressPolicy {
-        namespace: name(draw.of(&["shop", "shop", "bank"])),
-        name: name(own),
-        selector: selector(draw),
-        deny: if draw.one_in(2) { Vec::new() } else { draw.some(3, cidr_rule) },
-        allow: draw.some(4, |draw| match draw.below(5) {
-            0 => AllowRule::Resolve(patterns(draw)),
-            1 | 2 => AllowRule::Names(NameRule { names: patterns(draw), ports: ports(draw) }),
-            _ => AllowRule::Cidrs(cidr_rule(draw)),
-        }),
+    match draw.below(5) {
+        0 => AllowRule::Resolve(patterns(draw)),
+        1 | 2 => AllowRule::Names(NameRule { names: patterns(draw), ports: ports(draw) }),
+        _ => AllowRule::Cidrs(cidr_rule(draw)),
     }
 }
 

@@ -5,13 +5,18 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use policy::tables::{ClassId, Generation, PolicyId, RuleEntry};
+use policy::tables::{ClassId, Generation, NamesFirst, PolicyId, RuleEntry};
+use policy::tiers::Tier;
 
 use super::layout as l;
 use super::{InTable, TableError, Tables};
 
 /// Length of the part in front of a trie's address: the generation or the network.
 const NUMBER_BITS: u32 = 32;
+
+/// Flags of a rule, see `gateway/bpf/tables.h`.
+const RULE_ADMIN: u8 = 1;
+const RULE_ADMIN_NAMES: u8 = 2;
 
 /// What a generation is in the kernel, sorted.
 struct Lines {
@@ -123,5 +128,10 @@ fn rule_line(rule: &RuleEntry) -> (l::RuleKey, l::Rule) {
     };
     let key =
         l::RuleKey { prefix_length, policy: rule.policy.0, class: rule.class.0, protocol, port: port.to_be_bytes() };
-    (key, l::Rule { action: rule.action as u8, pad: [0; 3], rule: rule.rule.0 })
+    let admin = if rule.tier == Tier::Admin { RULE_ADMIN } else { 0 };
+    let names = match rule.names {
+        NamesFirst::None => 0,
+        NamesFirst::Admin => RULE_ADMIN_NAMES,
+    };
+    (key, l::Rule { action: rule.action as u8, flags: admin | names, pad: [0; 2], rule: rule.rule.0 })
 }

@@ -17,7 +17,7 @@ plain! {
     (C) Class4Key = "class4_key" { prefix_length: u32, generation: u32, address: [u8; 4], }
     (C) Class6Key = "class6_key" { prefix_length: u32, generation: u32, address: Address, }
     (C, packed) RuleKey = "rule_key" { prefix_length: u32, policy: u32, class: u32, protocol: u8, port: Port, }
-    (C) Rule = "rule" { action: u8, pad: [u8; 3], rule: u32, }
+    (C) Rule = "rule" { action: u8, flags: u8, pad: [u8; 2], rule: u32, }
     (C) LearnedKey = "learned_key" { workload: u32, address: Address, }
     (C) Slot = "learned_slot" { name: u32, pad: u32, expires_ns: u64, }
     (C) Learned = "learned" { slots: [Slot; 4], }
