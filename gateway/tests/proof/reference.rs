@@ -304,16 +304,15 @@ impl Reference {
             Known::Current => return Ok(Some(Reason::KnownFlow)),
             Known::Old(opener, name) => (opener, name),
         };
-        let mut decision = match opener {
-            Opener::Egress => rules.sends(ends.workload, target(ends)),
+        let decision = match opener {
+            Opener::Egress => {
+                let own = name.map(|name| Resolved { name, expires: u64::MAX });
+                let known = rules.ledger.resolved(rules.ids[ends.workload], ends.remote);
+                let resolved: Vec<_> = own.into_iter().chain(known).collect();
+                rules.sends_by(ends.workload, target(ends), &resolved)
+            }
             Opener::Ingress | Opener::SameNetwork | Opener::Probe => rules.receives(ends, opener),
         };
-        if let Some(name) = name
-            && matches!(decision.reason, Reason::DeniedByDefault | Reason::NameExpired)
-        {
-            let resolved = [Resolved { name, expires: u64::MAX }];
-            decision = rules.sends_by(ends.workload, target(ends), &resolved);
-        }
         if !decision.allowed {
             self.flows.end(ends);
             return Ok(Some(Reason::Revoked));
