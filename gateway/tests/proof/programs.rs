@@ -178,7 +178,7 @@ impl Programs {
                 flow_quota: phase.quota as u32,
                 mac: member.mac,
                 gateway_mac: GATEWAY_MAC,
-                bridge: None,
+                bridge: None, // the fast path has tests of its own
             };
             self.tables.switch(self.devices[index], &entry).unwrap();
             let own = member.own.map(|(address, handle)| Address { address, handle });
@@ -372,7 +372,7 @@ impl Programs {
         let told = flows.filter_map(|flow| {
             let echo = flow.protocol == 1 || flow.protocol == 58;
             let ports = match (flow.protocol, flow.local_port, flow.remote_port) {
-                (6 | 17, local, remote) => Ports::Pair { local, remote },
+                (6 | 17 | 132, local, remote) => Ports::Pair { local, remote },
                 (_, id, 0) if echo => Ports::AskedHere(id),
                 (_, 0, id) if echo => Ports::AskedThere(id),
                 _ => Ports::None,
