@@ -4,7 +4,7 @@
 //! client eth0 ── port, bridge 10.100.0.1, node, eth0 192.0.2.2 ── 192.0.2.1 eth0 sink, 203.0.113.30
 //! ```
 //! The rules are the same in nftables and in Tidegate: [`RULES`] prefixes with a range of TCP ports and one of UDP ports
-//! each; the sink's is one of them. Nothing is masqueraded.
+//! each; the sink's is one of them. Nothing is masqueraded, so that Tidegate takes its fast path.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -30,6 +30,9 @@ pub(crate) const BULK_PORT: u16 = 5201;
 pub(crate) const UDP_PORT: u16 = 9000;
 /// The sink.
 pub(crate) const SINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 30);
+
+/// The node on the sink's link.
+const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 const LAST_UDP_PORT: u16 = 9063;
 
@@ -103,6 +106,17 @@ impl Lane {
             entries[0]["lladdr"].as_str()?.parse().ok()
         })
     }
+
+    /// The MAC that the sink answers to, and its own.
+    pub(crate) fn sinks_next_hop(&self) -> (Mac, Mac) {
+        let mac = |value: &serde_json::Value| value.as_str().and_then(|text| text.parse().ok());
+        wait_for("the sink's next hop", Duration::from_secs(5), || {
+            self.sink.attempt(Target::Udp((NODE, UDP_PORT).into()), Duration::from_millis(50));
+            let next = self.sink.ip_json(&format!("neigh show {NODE}"));
+            let link = self.sink.ip_json("link show dev eth0");
+            Some((mac(&next[0]["lladdr"])?, mac(&link[0]["address"])?))
+        })
+    }
 }
 
 /// A running gateway with the network `tenant`, between its workloads and the sink.
@@ -119,7 +133,7 @@ impl Gateway {
         let settings = Settings {
             upstreams: vec![SINK.into()],
             listen: vec![([127, 0, 0, 1], 443).into()],
-            probes: false,
+            probes: None,
             more: String::new(),
         };
         let daemon = Daemon::start(&world, &node, &settings);

@@ -1,7 +1,7 @@
 //! Side-by-side measurements: an enforced workload against plain routing and against the same rules in nftables.
 //!
 //! 1. [`lane`] builds three worlds of one shape: client, node, sink.
-//! 2. [`packets`] sends 64-byte packets, [`bulk`] TCP of one and of eight connections, [`connects`] opens and closes
+//! 2. [`packets`] sends 64-byte packets and answers, [`bulk`] TCP of one and of eight connections, [`connects`] opens and closes
 //!    connections; each a slice of time at a time.
 //! 3. [`attach`] times workloads that come to a node with few and with many others.
 //! 4. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
@@ -54,7 +54,7 @@ struct Arguments {
 enum Only {
     /// All of it.
     Egress,
-    /// 64-byte packets.
+    /// 64-byte packets, out and back.
     Packets,
     /// TCP, one connection and eight.
     Bulk,
@@ -87,9 +87,12 @@ fn beside_peers(slices: u32, slice: Duration, wanted: impl Fn(Only) -> bool) -> 
     let names = lanes.each_ref().map(|lane| lane.name);
     let mut measurements = Vec::new();
     if wanted(Only::Packets) {
-        let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::new).collect();
+        let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::out).collect();
         let rates = in_turns(slices, names.len(), |lane| senders[lane].slice(slice));
-        measurements.push(Measurement::new(packets::SUBJECT, &names, &rates));
+        measurements.push(Measurement::new(packets::OUT, &names, &rates));
+        let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::back).collect();
+        let rates = in_turns(slices, names.len(), |lane| senders[lane].slice(slice));
+        measurements.push(Measurement::new(packets::BACK, &names, &rates));
     }
     if wanted(Only::Bulk) {
         for (subject, connections) in bulk::SUBJECTS {

@@ -1,66 +1,88 @@
-//! 64-byte packets (60 and the frame check) past the client's queueing, counted where the sink's device receives them.
+//! 64-byte packets (60 and the frame check) past the sender's queueing, counted where the other end's device receives
+//! them: from the client to the sink, and the answers back.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use integration::frame::{ethernet, udp};
+use integration::namespace::Namespace;
 use integration::process::output_with_input;
 use integration::sys::packet::{BURST, PacketSocket};
 
 use crate::lane::{Lane, SINK, UDP_PORT};
 use crate::report::Subject;
 
-/// What is measured.
-pub(crate) const SUBJECT: Subject =
+/// From the client to the sink.
+pub(crate) const OUT: Subject =
     Subject { title: "64-byte packets a second", key: "packetsPerSecond", unit: 1e3, suffix: "k/s" };
+/// From the sink to the client, of the same flows.
+pub(crate) const BACK: Subject =
+    Subject { title: "64-byte answers a second", key: "answersPerSecond", unit: 1e3, suffix: "k/s" };
 
 /// Payload that makes 60 bytes with Ethernet, IPv4 and UDP headers.
 const PAYLOAD: [u8; 18] = [0; 18];
 
 /// Sends as many packets as the way takes; [`BURST`] flows.
 pub(crate) struct Sender<'a> {
-    lane: &'a Lane,
+    to: &'a Namespace,
     socket: PacketSocket,
     frames: Vec<Vec<u8>>,
 }
 
 impl<'a> Sender<'a> {
-    pub(crate) fn new(lane: &'a Lane) -> Self {
+    /// From the client to the sink.
+    pub(crate) fn out(lane: &'a Lane) -> Self {
         let next_hop = lane.next_hop();
-        let from = IpAddr::from(lane.address);
         let frame = |number: u16| {
-            let packet = udp((from, 20_000 + number), (SINK.into(), UDP_PORT + number % 64), &PAYLOAD);
+            let packet = udp((lane.address.into(), port(number)), (SINK.into(), UDP_PORT + number % 64), &PAYLOAD);
             ethernet(next_hop, lane.mac, 0x0800, &packet)
         };
+        Self::new(&lane.client, &lane.sink, "dport", frame)
+    }
+
+    /// Answers to what [`Self::out`] sends; it must have sent shortly before.
+    pub(crate) fn back(lane: &'a Lane) -> Self {
+        let (next_hop, own) = lane.sinks_next_hop();
+        let frame = |number: u16| {
+            let packet = udp((SINK.into(), UDP_PORT + number % 64), (lane.address.into(), port(number)), &PAYLOAD);
+            ethernet(next_hop, own, 0x0800, &packet)
+        };
+        Self::new(&lane.sink, &lane.client, "sport", frame)
+    }
+
+    fn new(from: &Namespace, to: &'a Namespace, ports: &str, frame: impl Fn(u16) -> Vec<u8>) -> Self {
         let frames: Vec<Vec<u8>> = (0..BURST as u16).map(frame).collect();
         assert!(frames.iter().all(|frame| frame.len() == 60));
-        let socket =
-            lane.client.enter(|| PacketSocket::open("eth0", false)).expect("a raw socket on the client's link");
+        let socket = from.enter(|| PacketSocket::open("eth0", false)).expect("a raw socket on the sender's link");
         socket.bypass_queue().expect("PACKET_QDISC_BYPASS");
-        drop_at_the_sink(lane);
-        Self { lane, socket, frames }
+        drop_on_arrival(to, ports);
+        Self { to, socket, frames }
     }
 
     /// Packets a second that arrived during one slice.
     pub(crate) fn slice(&self, slice: Duration) -> f64 {
-        let before = self.lane.sink.received_frames("eth0");
+        let before = self.to.received_frames("eth0");
         let begin = Instant::now();
         while begin.elapsed() < slice {
             // A full queue is what is being measured: the next burst tries again.
             let _sent = self.socket.send_burst(&self.frames);
         }
         let took = begin.elapsed().as_secs_f64();
-        (self.lane.sink.received_frames("eth0") - before) as f64 / took
+        (self.to.received_frames("eth0") - before) as f64 / took
     }
 }
 
-/// Datagrams end at the sink's device, before its stack spends time on them.
-fn drop_at_the_sink(lane: &Lane) {
+/// The client's.
+fn port(number: u16) -> u16 {
+    20_000 + number
+}
+
+/// Datagrams end at the receiver's device, before its stack spends time on them.
+fn drop_on_arrival(at: &Namespace, ports: &str) {
     let rules = format!(
-        "table netdev sink {{ chain ingress {{ type filter hook ingress device eth0 priority 0; \
-         ip protocol udp udp dport {UDP_PORT}-{} drop; }}; }}",
+        "table netdev arrival {{ chain ingress {{ type filter hook ingress device eth0 priority 0; \
+         ip protocol udp udp {ports} {UDP_PORT}-{} drop; }}; }}",
         UDP_PORT + 63
     );
-    let said = output_with_input(lane.sink.command("nft").args(["-f", "-"]), &rules);
+    let said = output_with_input(at.command("nft").args(["-f", "-"]), &rules);
     assert!(said.success(), "nft: {}", said.stderr);
 }

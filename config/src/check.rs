@@ -87,7 +87,7 @@ fn owners(resources: &Resources, problems: &mut Vec<Problem>) {
         problems.push(problem(resources, &key, "spec.network", what, mend));
     }
     let namespaces = || resources.namespaces().map(|namespace| namespace.name.as_str());
-    for resource in resources.of_kind(Kind::EgressPolicy).chain(resources.of_kind(Kind::ExposedApp)) {
+    for resource in Kind::ALL.into_iter().filter(|kind| kind.is_namespaced()).flat_map(|kind| resources.of_kind(kind)) {
         let key = resource.key();
         let Some(namespace) = key.namespace.as_ref().filter(|name| resources.namespace(name).is_none()) else {
             continue;

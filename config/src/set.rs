@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::decode::Parsed;
 use crate::names::Name;
 use crate::resource::{
-    ClusterEgressPolicy, EgressPolicy, ExposedApp, Kind, Labels, Namespace, Network, Resource, ResourceKey, selects,
+    ClusterEgressPolicy, EgressPolicy, ExposedApp, Kind, Labels, Namespace, Network, NetworkPolicy, Resource,
+    ResourceKey, selects,
 };
 
 /// Where a resource stands in its file.
@@ -119,6 +120,11 @@ impl Resources {
         self.of_kind(Kind::EgressPolicy).filter_map(policy)
     }
 
+    /// Every network policy.
+    pub fn network_policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.of_kind(Kind::NetworkPolicy).filter_map(network_policy)
+    }
+
     /// Every exposed app.
     pub fn apps(&self) -> impl Iterator<Item = &ExposedApp> {
         self.of_kind(Kind::ExposedApp).filter_map(app)
@@ -159,6 +165,16 @@ impl Resources {
         self.cluster_policies().filter(move |policy| namespace.is_some_and(|own| policy.selects(own, labels)))
     }
 
+    /// The network policies of a namespace that select a workload with these labels.
+    pub fn network_policies_selecting(
+        &self,
+        namespace: &Name,
+        labels: &Labels,
+    ) -> impl Iterator<Item = &NetworkPolicy> {
+        let own = self.within(Kind::NetworkPolicy, namespace).filter_map(network_policy);
+        own.filter(move |policy| selects(&policy.selector, labels))
+    }
+
     fn within(&self, kind: Kind, namespace: &Name) -> impl Iterator<Item = &Resource> {
         let first = ResourceKey { kind, namespace: Some(namespace.clone()), name: Name::first() };
         let prefix = (kind, first.namespace.clone());
@@ -187,6 +203,10 @@ fn cluster_policy(resource: &Resource) -> Option<&ClusterEgressPolicy> {
 
 fn policy(resource: &Resource) -> Option<&EgressPolicy> {
     if let Resource::EgressPolicy(policy) = resource { Some(policy) } else { None }
+}
+
+fn network_policy(resource: &Resource) -> Option<&NetworkPolicy> {
+    if let Resource::NetworkPolicy(policy) = resource { Some(policy) } else { None }
 }
 
 fn app(resource: &Resource) -> Option<&ExposedApp> {
@@ -249,7 +269,7 @@ mod tests {
     fn kinds_and_namespaces_are_kept_apart() {
         let set = set();
         assert_eq!(set.len(), 5);
-        assert_eq!(Kind::ALL.map(|kind| set.of_kind(kind).count()), [1, 1, 0, 3, 0]);
+        assert_eq!(Kind::ALL.map(|kind| set.of_kind(kind).count()), [1, 1, 0, 3, 0, 0]);
         assert_eq!(set.policies_of(&name("shop")).count(), 2);
         assert_eq!(set.policies_of(&name("sho")).count(), 0);
         assert_eq!(set.apps().count(), 0);

@@ -38,7 +38,15 @@ fn every_manifest() -> Vec<String> {
 #[test]
 fn the_sets_of_the_readme_are_clean() {
     for files in [
-        &["tenant-a.yaml", "tenant-b.yaml", "admin.yaml", "egress.yaml", "exposed.yaml", "recipe.yaml"][..],
+        &[
+            "tenant-a.yaml",
+            "tenant-b.yaml",
+            "admin.yaml",
+            "egress.yaml",
+            "exposed.yaml",
+            "network-policy.yaml",
+            "recipe.yaml",
+        ][..],
         &["local/tenant-a.yaml", "local/tenant-b.yaml", "egress.yaml", "exposed.yaml", "recipe.yaml"],
         &["recipe.yaml"],
     ] {
@@ -57,6 +65,7 @@ fn every_example_survives_a_round_trip() {
             "exposed.yaml",
             "local/tenant-a.yaml",
             "local/tenant-b.yaml",
+            "network-policy.yaml",
             "recipe.yaml",
             "tenant-a.yaml",
             "tenant-b.yaml"
@@ -94,7 +103,8 @@ fn the_local_tenants_are_the_others_without_vlans() {
 
 #[test]
 fn every_kind_has_an_example() {
-    let set = set(&["tenant-a.yaml", "tenant-b.yaml", "admin.yaml", "egress.yaml", "exposed.yaml"]);
+    let set =
+        set(&["tenant-a.yaml", "tenant-b.yaml", "admin.yaml", "egress.yaml", "exposed.yaml", "network-policy.yaml"]);
     for kind in Kind::ALL {
         assert_eq!(set.of_kind(kind).count(), 2, "{kind}");
     }

@@ -94,7 +94,7 @@ impl Random {
 
 #[test]
 fn damaged_manifests_are_refused_or_read_and_never_break_the_reader() {
-    let whole: Vec<String> = ["tenant-a", "egress", "exposed", "recipe"]
+    let whole: Vec<String> = ["tenant-a", "egress", "exposed", "network-policy", "recipe"]
         .map(|name| format!("{}/examples/{name}.yaml", env!("CARGO_MANIFEST_DIR")))
         .iter()
         .map(|file| std::fs::read_to_string(file).expect("an example"))

@@ -14,6 +14,29 @@ fn policy_selecting(selector: &Value) -> Value {
 }
 
 #[test]
+fn network_policies_are_accepted_as_by_the_api_server() {
+    let Some(cases) = Cases::find("network_policies_are_accepted_as_by_the_api_server") else { return };
+    let (mut accepted, mut refused) = (0, 0);
+    for case in cases.read("validation.json").as_array().expect("cases") {
+        let (name, text) = (&case["name"], case["policy"].as_str().expect("a text"));
+        match (config::parse("case.yaml", text), case["accept"] == true) {
+            (Ok(parsed), true) => {
+                accepted += 1;
+                let json = parsed[0].resource.to_json();
+                if let Some(types) = case.get("policy_types") {
+                    assert_eq!(json["spec"]["policyTypes"], *types, "{name}");
+                }
+                assert_eq!(config::from_json("again", &json).as_ref(), Ok(&parsed[0].resource), "{name}");
+            }
+            (Err(_), false) => refused += 1,
+            (read, wanted) => panic!("{name}: accept is {wanted}, and this is {read:#?}"),
+        }
+    }
+    assert_eq!(accepted + refused, 57);
+    println!("{accepted} accepted, {refused} refused");
+}
+
+#[test]
 fn selectors_select_what_kubernetes_selects() {
     let Some(cases) = Cases::find("selectors_select_what_kubernetes_selects") else { return };
     let file = cases.read("selectors.json");

@@ -10,7 +10,7 @@
  *
  * When full: `flows` refuses new flows (TABLE_FULL), a workload's quota its own only (QUOTA_FULL); `service_flows`,
  * `fragments` and `budgets` lose their oldest; `events` loses new ones, counted in `losses`; in all other tables the
- * daemon's write fails and the packet finds nothing, which denies.
+ * daemon's write fails and the packet finds nothing, which denies, or leaves it to the node's stack (`routed`).
  */
 #pragma once
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use policy::Probes;
 use serde::Deserialize;
 
 /// `gateway.toml`
@@ -38,8 +39,8 @@ pub struct Node {
     pub files_dir: PathBuf,
     /// Folder for pins on a mounted bpf file system.
     pub bpffs: PathBuf,
-    /// Whether the node itself may open connections to its workloads.
-    pub probes: bool,
+    /// Whether the node itself may open connections to its workloads; `None`: to those that a NetworkPolicy selects.
+    pub probes: Option<bool>,
     /// IPv4 block of the handles.
     pub handles_v4: ipnetwork::Ipv4Network,
     /// IPv6 block of the handles.
@@ -95,6 +96,17 @@ pub struct Limits {
     pub other_idle_s: u32,
 }
 
+impl Node {
+    /// `probes`, as policies have it.
+    pub fn probes(&self) -> Probes {
+        match self.probes {
+            None => Probes::Selected,
+            Some(true) => Probes::All,
+            Some(false) => Probes::Never,
+        }
+    }
+}
+
 impl Default for Node {
     fn default() -> Self {
         Self {
@@ -103,7 +115,7 @@ impl Default for Node {
             runtime_dir: "/run/tidegate".into(),
             files_dir: "/etc/tidegate/files".into(),
             bpffs: "/sys/fs/bpf/tidegate".into(),
-            probes: false,
+            probes: None,
             handles_v4: "198.18.0.0/15".parse().expect("a literal block"),
             handles_v6: "fd74:6769::/64".parse().expect("a literal block"),
         }

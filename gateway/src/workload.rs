@@ -1,11 +1,12 @@
 //! A workload as all three flows know it: made by attaching, kept in the store until it is detached.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use config::names::{InterfaceName, Name};
-use config::resource::Labels;
+use config::resource::{Labels, NamedPort};
 use serde::{Deserialize, Serialize};
 
 /// A workload's number in the kernel's tables. Never used twice, so that no state of an earlier workload can be inherited.
@@ -36,6 +37,9 @@ pub struct Workload {
     pub name: Name,
     /// Labels for selectors.
     pub labels: Labels,
+    /// What it calls its ports.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ports: BTreeSet<NamedPort>,
     /// The network its namespace had when it was attached.
     pub network: Name,
     /// Where its network namespace is held open.

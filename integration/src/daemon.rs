@@ -23,8 +23,8 @@ pub struct Settings {
     pub upstreams: Vec<IpAddr>,
     /// `[edge] listen`
     pub listen: Vec<SocketAddr>,
-    /// `[node] probes`
-    pub probes: bool,
+    /// `[node] probes`; `None` leaves it out.
+    pub probes: Option<bool>,
     /// Further lines, whole tables.
     pub more: String,
 }
@@ -193,10 +193,10 @@ pub fn binary(name: &str) -> PathBuf {
 
 fn toml(folder: &Path, bpffs: &Path, settings: &Settings) -> String {
     let mut text = format!(
-        "[node]\nuplink = \"eth0\"\nstate_dir = \"{0}/state\"\nruntime_dir = \"{0}/run\"\nfiles_dir = \"{0}/files\"\nbpffs = \"{1}\"\nprobes = {2}\n",
+        "[node]\nuplink = \"eth0\"\nstate_dir = \"{0}/state\"\nruntime_dir = \"{0}/run\"\nfiles_dir = \"{0}/files\"\nbpffs = \"{1}\"\n{2}",
         folder.display(),
         bpffs.display(),
-        settings.probes
+        settings.probes.map(|probes| format!("probes = {probes}\n")).unwrap_or_default()
     );
     let quoted = |items: Vec<String>| items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
     let upstreams = quoted(settings.upstreams.iter().map(ToString::to_string).collect());

@@ -71,6 +71,51 @@ pub fn udp(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Vec<u8> {
     packet(from.0, to.0, 17, 64, segment, 6)
 }
 
+/// A TCP segment without data in its IP packet, of the family of the two addresses; `flags` as in the header (SYN is 2).
+pub fn tcp(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8) -> Vec<u8> {
+    let ports = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
+    let segment = [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]].concat();
+    packet(from.0, to.0, 6, 64, segment, 16)
+}
+
+/// The IPv4 packet with these options, a multiple of four bytes (RFC 791, section 3.1).
+pub fn with_options(packet: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut header = [&packet[..20], options].concat();
+    header[0] = 0x40 | (header.len() / 4) as u8;
+    let total = (packet.len() + options.len()) as u16;
+    header[2..4].copy_from_slice(&total.to_be_bytes());
+    [&sealed(header)[..], &packet[20..]].concat()
+}
+
+/// The IPv6 packet with an extension header of this kind before its payload; `body` is a multiple of eight bytes, whose
+/// first two are replaced by what follows and the length (RFC 8200, section 4).
+pub fn with_extension(packet: &[u8], kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut extension = body.to_vec();
+    extension[0] = packet[6];
+    // of a fragment header these bits are reserved
+    extension[1] = (body.len() / 8 - 1) as u8;
+    let mut header = packet[..40].to_vec();
+    header[6] = kind;
+    let length = (packet.len() - 40 + body.len()) as u16;
+    header[4..6].copy_from_slice(&length.to_be_bytes());
+    [&header[..], &extension, &packet[40..]].concat()
+}
+
+/// The bytes `part` of a packet's payload as a fragment of it, of either family; `part` begins at a multiple of eight.
+pub fn fragment(packet: &[u8], id: u16, part: std::ops::Range<usize>, more: bool) -> Vec<u8> {
+    let begin = part.start as u16;
+    if packet[0] >> 4 == 4 {
+        let mut header = packet[..20].to_vec();
+        header[2..4].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
+        header[4..6].copy_from_slice(&id.to_be_bytes());
+        header[6..8].copy_from_slice(&((begin / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
+        return [&sealed(header)[..], &packet[20..][part]].concat();
+    }
+    let whole = [&packet[..40], &packet[40..][part]].concat();
+    let place = (begin | u16::from(more)).to_be_bytes();
+    with_extension(&whole, 44, &[0, 0, place[0], place[1], 0, 0, id.to_be_bytes()[0], id.to_be_bytes()[1]])
+}
+
 /// An ICMPv6 message in its packet with hop limit 255, as neighbour discovery wants it (RFC 4861).
 pub fn icmpv6(from: Ipv6Addr, to: Ipv6Addr, message: Vec<u8>) -> Vec<u8> {
     packet(from.into(), to.into(), 58, 255, message, 2)
@@ -123,6 +168,14 @@ fn packet(from: IpAddr, to: IpAddr, protocol: u8, hops: u8, mut segment: Vec<u8>
     [header, segment].concat()
 }
 
+/// An IPv4 header with its checksum.
+fn sealed(mut header: Vec<u8>) -> Vec<u8> {
+    header[10..12].fill(0);
+    let sum = checksum(&header).to_be_bytes();
+    header[10..12].copy_from_slice(&sum);
+    header
+}
+
 /// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
@@ -147,6 +200,17 @@ mod tests {
         let bytes = udp((Ipv4Addr::LOCALHOST.into(), 1), (Ipv4Addr::LOCALHOST.into(), 2), b"abc");
         assert_eq!(checksum(&bytes[..20]), 0);
         assert_eq!(bytes.len(), 31);
+    }
+
+    #[test]
+    fn options_extensions_and_fragments_are_well_formed() {
+        let (four, six) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+        let routed = with_options(&udp((four, 1), (four, 2), b"abc"), &[131, 3, 4, 0]);
+        assert_eq!((routed[0], checksum(&routed[..24]), routed.len()), (0x46, 0, 35));
+        let second = fragment(&udp((four, 1), (four, 2), b"abcdefgh"), 7, 8..16, false);
+        assert_eq!((checksum(&second[..20]), &second[4..8], &second[20..]), (0, &[0, 7, 0, 1][..], &b"abcdefgh"[..]));
+        let first = fragment(&udp((six, 1), (six, 2), b"abcdefgh"), 7, 0..8, true);
+        assert_eq!((first[5], first[6], &first[40..48]), (16, 44, &[17, 0, 0, 1, 0, 0, 0, 7][..]));
     }
 
     #[test]

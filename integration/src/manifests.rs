@@ -32,6 +32,22 @@ pub fn namespace(name: &str, network: &str) -> String {
     )
 }
 
+/// A namespace that denies nothing by default, as Kubernetes has it.
+pub fn open_namespace(name: &str, network: &str) -> String {
+    format!(
+        "---\napiVersion: tidegate.dev/v1alpha1\nkind: Namespace\nmetadata: {{ name: {name} }}\n\
+         spec: {{ network: {network}, egressDefault: Allow, ingressDefault: Allow }}\n"
+    )
+}
+
+/// A NetworkPolicy; `spec` is the lines of its spec, indented by two.
+pub fn network_policy(namespace: &str, name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {{ name: {name}, namespace: {namespace} }}\nspec:\n{spec}"
+    )
+}
+
 /// A policy of `namespace` for all its workloads; `rules` are the lines of its spec, indented by two.
 pub fn policy(namespace: &str, name: &str, rules: &str) -> String {
     policy_for(namespace, name, "{}", rules)

@@ -148,7 +148,7 @@ impl Site {
     /// What the gateway is told unless a test says otherwise.
     pub fn settings() -> Settings {
         let listen = vec![SocketAddr::from((NODE4, 443)), SocketAddr::from((NODE6, 443))];
-        Settings { upstreams: DNS.both().to_vec(), listen, probes: false, more: String::new() }
+        Settings { upstreams: DNS.both().to_vec(), listen, probes: None, more: String::new() }
     }
 
     /// The command line.
@@ -156,13 +156,28 @@ impl Site {
         self.daemon.netctl()
     }
 
+    /// Does what must be dropped, and panics unless a drop is counted by that word.
+    #[track_caller]
+    pub fn must_drop_as(&self, reason: &str, work: impl FnOnce()) {
+        let count = || self.netctl().json(&["status"])["drops"][reason].as_u64().unwrap_or(0);
+        let before = count();
+        work();
+        wait_until(&format!("a drop is counted as {reason}"), Duration::from_secs(5), || count() > before);
+    }
+
     /// Makes a namespace `TENANT-NAME` and attaches it as that workload.
     #[track_caller]
     pub fn attach(&self, tenant: &str, name: &str, labels: &[&str]) -> Pod {
         let namespace = self.world.namespace(&format!("{tenant}-{name}"), Some(&DNS.v4().to_string()));
+        self.attach_in(tenant, name, namespace, labels, &[])
+    }
+
+    /// The same in a namespace that is there, with names for ports, as `http=8080/TCP`.
+    pub fn attach_in(&self, tenant: &str, name: &str, namespace: Namespace, labels: &[&str], ports: &[&str]) -> Pod {
         let path = namespace.path().to_str().expect("a path of the world is text").to_owned();
         let mut words = vec!["attach", name, "-n", tenant, "--netns", &path];
         labels.iter().for_each(|label| words.extend(["--label", label]));
+        ports.iter().for_each(|port| words.extend(["--port", port]));
         self.netctl().ok(&words);
         pod(tenant, name, namespace)
     }

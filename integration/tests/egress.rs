@@ -125,7 +125,7 @@ fn the_nodes_own_addresses_are_closed() {
 #[test]
 fn probes_open_workloads_to_their_own_node_only() {
     let mut settings = Site::settings();
-    settings.probes = true;
+    settings.probes = Some(true);
     let site = Site::with(integration::world::World::new(), settings);
     site.netctl().apply(&two_tenants());
     let web = site.attach("shop", "web-1", &[]);

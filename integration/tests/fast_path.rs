@@ -86,6 +86,28 @@ fn switched_off_it_is_the_nodes_firewall_that_decides() {
 }
 
 #[test]
+fn a_node_with_ipsec_policies_keeps_its_packets_in_the_stack() {
+    let site = Site::start();
+    let more = network("tenant-a", 100, "  egress: { snat: None }\n") + &namespace("shop", "tenant-a");
+    site.netctl()
+        .apply(&(more + &policy("shop", "echo", &allow_cidrs(&["203.0.113.30/32", "2001:db8:113::30/128"], ""))));
+    let web = site.attach("shop", "web-1", &[]);
+    let told = |part: &str| {
+        let status = site.netctl().json(&["status"]);
+        status["fastPath"].as_str().is_some_and(|told| told.contains(part))
+    };
+    web.must_reach(Target::new("tcp", ECHO.v4(), ECHO_PORT));
+    assert!(told("to and from eth0"));
+    site.node.ip("xfrm policy add src 10.100.0.0/24 dst 203.0.113.0/24 dir out action block");
+    wait_until("the fast path is off", BOUND, || told("IPsec"));
+    web.must_not_reach(Target::new("tcp", ECHO.v4(), ECHO_PORT));
+    web.must_reach(Target::new("tcp", ECHO.v6(), ECHO_PORT));
+    site.node.ip("xfrm policy flush");
+    wait_until("the fast path is on", BOUND, || told("to and from eth0"));
+    web.must_reach(Target::new("tcp", ECHO.v4(), ECHO_PORT));
+}
+
+#[test]
 fn a_killed_daemon_leaves_it_running_and_nothing_stale() {
     let (mut site, web) = stage();
     let mut flows = open(&web);

@@ -47,7 +47,7 @@ fn bad_manifests_are_refused_whole_with_place_and_mend() {
             policy("shop", "q", "  allow:\n    - dnsNames: [a.example.com]\n      verify: TLS\n"),
             &["later release"],
         ),
-        ("audit", policy("shop", "q", "  mode: Audit\n  allow: []\n"), &["later release"]),
+        ("a mode", policy("shop", "q", "  mode: Watch\n  allow: []\n"), &["Watch", "Audit"]),
         ("a later kind", format!("{HEAD}kind: AddressSet\nmetadata: {{ name: x }}\nspec: {{}}\n"), &["AddressSet"]),
         ("adoption", network("x", 5, "  adopt: { bridge: docker0 }\n"), &["adopt"]),
     ];

@@ -7,10 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::Name;
 use config::resource::{
-    ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels, Namespace, Network, Ports, Protocol,
-    selects,
+    ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Kind, Labels, NamedPort, Namespace, Network,
+    NetworkPolicy, PeerRule, Ports, Protocol, WorkloadTraffic, selects,
 };
 
+use crate::peers::Residents;
+use crate::tables::{RuleList, RuleName};
 use crate::tiers::{Policy, Reading};
 
 /// The resources and the node's own facts that decide.
@@ -20,8 +22,10 @@ pub struct Model<'a> {
     networks: BTreeMap<&'a Name, &'a Network>,
     cluster_policies: BTreeMap<&'a Name, &'a ClusterEgressPolicy>,
     policies: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a EgressPolicy>>,
+    network_policies: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a NetworkPolicy>>,
     apps: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a ExposedApp>>,
     node: &'a Node,
+    pub(crate) residents: Residents<'a>,
 }
 
 /// Where a workload of an External network sees the edge. Nobody on the segment has them, and nothing listens there.
@@ -36,7 +40,19 @@ pub struct Node {
     /// Edge listeners on them: ordinary destinations.
     pub listeners: BTreeSet<Listener>,
     /// `[node] probes`
-    pub probes: bool,
+    pub probes: Probes,
+}
+
+/// `[node] probes`: the workloads to which the node itself may open connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probes {
+    /// Those that a NetworkPolicy selects, as Kubernetes expects: where nothing is set.
+    #[default]
+    Selected,
+    /// `true`
+    All,
+    /// `false`
+    Never,
 }
 
 /// Where the edge listens.
@@ -57,6 +73,8 @@ pub struct Subject {
     pub namespace: Name,
     /// Its labels.
     pub labels: Labels,
+    /// What it calls its ports.
+    pub ports: BTreeSet<NamedPort>,
 }
 
 impl<'a> Model<'a> {
@@ -73,6 +91,8 @@ impl<'a> Model<'a> {
             networks: networks.into_iter().map(|network| (&network.name, network)).collect(),
             cluster_policies: BTreeMap::new(),
             policies: BTreeMap::new(),
+            network_policies: BTreeMap::new(),
+            residents: Residents::default(),
             apps: BTreeMap::new(),
             node,
         };
@@ -89,6 +109,14 @@ impl<'a> Model<'a> {
     pub fn with_cluster_policies(self, policies: impl IntoIterator<Item = &'a ClusterEgressPolicy>) -> Self {
         let cluster_policies = policies.into_iter().map(|policy| (&policy.name, policy)).collect();
         Self { cluster_policies, ..self }
+    }
+
+    /// The same with these network policies.
+    pub fn with_network_policies(mut self, policies: impl IntoIterator<Item = &'a NetworkPolicy>) -> Self {
+        for policy in policies {
+            self.network_policies.entry(&policy.namespace).or_default().insert(&policy.name, policy);
+        }
+        self
     }
 
     /// The node's own facts.
@@ -115,6 +143,32 @@ impl<'a> Model<'a> {
         admin.map(Policy::Admin).chain(own.map(Policy::Namespace)).collect()
     }
 
+    /// The network policies that select the subject, by name.
+    pub fn network_policies(&self, subject: &Subject) -> Vec<&'a NetworkPolicy> {
+        let own = self.network_policies.get(&subject.namespace);
+        let own = own.into_iter().flat_map(BTreeMap::values).copied();
+        own.filter(|policy| selects(&policy.selector, &subject.labels)).collect()
+    }
+
+    /// Whether the subject's whole network may reach it. A network policy that isolates it wins over the network.
+    pub fn is_open(&self, subject: &Subject) -> bool {
+        let network = self.namespace(subject).and_then(|namespace| self.network(namespace));
+        let open = network.is_some_and(|network| match network.workload_traffic {
+            WorkloadTraffic::Open => true,
+            WorkloadTraffic::Isolated => false,
+        });
+        open && !self.network_policies(subject).iter().any(|policy| policy.types.ingress)
+    }
+
+    /// Whether the node itself may open connections to the subject.
+    pub fn may_probe(&self, subject: &Subject) -> bool {
+        match self.node.probes {
+            Probes::Selected => !self.network_policies(subject).is_empty(),
+            Probes::All => true,
+            Probes::Never => false,
+        }
+    }
+
     /// Whether an app exposes this TCP port of the subject.
     pub fn exposes(&self, subject: &Subject, port: u16) -> bool {
         let own = self.apps.get(&subject.namespace).into_iter().flat_map(BTreeMap::values);
@@ -135,11 +189,34 @@ impl Node {
 }
 
 /// Whether only what a rule allows may leave a workload with these policies.
-pub fn isolated(namespace: &Namespace, selected: &[Policy<'_>], reading: Reading) -> bool {
+pub fn isolated(
+    namespace: &Namespace,
+    selected: &[Policy<'_>],
+    network_policies: &[&NetworkPolicy],
+    reading: Reading,
+) -> bool {
     match namespace.egress_default {
         Fallback::Deny => true,
-        Fallback::Allow => selected.iter().any(|policy| policy.counts(reading) && policy.isolates()),
+        Fallback::Allow => {
+            selected.iter().any(|policy| policy.counts(reading) && policy.isolates())
+                || network_policies.iter().any(|policy| policy.types.egress)
+        }
     }
+}
+
+/// The rules of a network policy's list in their order; none of the lists of other kinds.
+pub fn peer_rules(policy: &NetworkPolicy, list: RuleList) -> impl Iterator<Item = (RuleName, &PeerRule)> {
+    let rules = match list {
+        RuleList::Ingress => policy.ingress_rules(),
+        RuleList::Egress => policy.egress_rules(),
+        RuleList::Deny | RuleList::Allow | RuleList::Pass | RuleList::Isolation => None,
+    };
+    let named = move |(index, rule)| {
+        let (namespace, name) = (Some(policy.namespace.to_string()), policy.name.to_string());
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        (RuleName { kind: Kind::NetworkPolicy, namespace, policy: name, list, index }, rule)
+    };
+    rules.unwrap_or_default().iter().enumerate().map(named)
 }
 
 /// Whether the ports hold this one. A protocol without ports, and port 0, are in [`Ports::All`] only.

@@ -17,13 +17,19 @@ use crate::tiers::Tier;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PolicyId(pub u32);
 
-/// The two compiled policies of a workload.
+/// What a workload's entry has of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PolicyRef {
+    /// The number of the prefixes that its addresses are looked up in: [`Generation::number`], or that of a [`View`].
+    pub generation: u32,
     /// For what it sends.
     pub egress: PolicyId,
     /// For what is sent to it.
     pub ingress: PolicyId,
+    /// Whether its whole network may reach it: `workloadTraffic: Open`, and no NetworkPolicy isolates it.
+    pub open: bool,
+    /// Whether the node itself may open connections to it.
+    pub probes: bool,
 }
 
 /// The set of rules that an address (or a name) belongs to. 0 is "in none of them".
@@ -57,7 +63,7 @@ pub struct RuleName {
     pub namespace: Option<String>,
     /// Name of the policy.
     pub policy: String,
-    /// `deny`, `allow` or `pass`.
+    /// The list of the policy that it stands in.
     pub list: RuleList,
     /// Position in that list, from 0.
     pub index: u32,
@@ -73,6 +79,10 @@ pub enum RuleList {
     Allow,
     /// `spec.pass`
     Pass,
+    /// `spec.ingress` of a `NetworkPolicy`
+    Ingress,
+    /// `spec.egress` of a `NetworkPolicy`
+    Egress,
     /// No list: the isolation that an audited policy would cause.
     Isolation,
 }
@@ -95,10 +105,8 @@ impl fmt::Display for RuleName {
             write!(f, "{namespace}/")?;
         }
         match self.list {
-            RuleList::Deny | RuleList::Allow | RuleList::Pass => {
-                write!(f, "{} {}[{}]", self.policy, self.list, self.index)
-            }
             RuleList::Isolation => write!(f, "{} {}", self.policy, self.list),
+            list => write!(f, "{} {list}[{}]", self.policy, self.index),
         }
     }
 }
@@ -109,6 +117,8 @@ impl fmt::Display for RuleList {
             Self::Deny => "deny",
             Self::Allow => "allow",
             Self::Pass => "pass",
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
             Self::Isolation => "isolation",
         })
     }
@@ -187,8 +197,27 @@ pub struct Generation {
     pub number: u32,
     /// Address prefixes and their classes, each prefix once; a covering prefix is already folded into these.
     pub prefixes: Vec<(IpNetwork, ClassId)>,
+    /// The same for networks whose addresses may mean other workloads than elsewhere; the classes are the same.
+    pub views: Vec<View>,
     /// The rule trie's lines of all policies of this generation.
     pub rules: Vec<RuleEntry>,
     /// Names of the rules that `rules` mentions, or that a learned name may bring in, for events and `explain`.
     pub rule_names: BTreeMap<RuleId, RuleName>,
+}
+
+/// The prefixes of one network, under a number of its own.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// One of those behind [`Generation::number`].
+    pub number: u32,
+    /// As [`Generation::prefixes`].
+    pub prefixes: Vec<(IpNetwork, ClassId)>,
+}
+
+impl Generation {
+    /// Every number with its prefixes.
+    pub fn tries(&self) -> impl Iterator<Item = (u32, &[(IpNetwork, ClassId)])> {
+        let views = self.views.iter().map(|view| (view.number, view.prefixes.as_slice()));
+        std::iter::once((self.number, self.prefixes.as_slice())).chain(views)
+    }
 }

@@ -21,6 +21,8 @@ pub enum Kind {
     ClusterEgressPolicy,
     /// What workloads may reach.
     EgressPolicy,
+    /// The same and what may reach them, as Kubernetes says it.
+    NetworkPolicy,
     /// What is served by the edge.
     ExposedApp,
     /// Made by attaching, never applied.
@@ -29,11 +31,12 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of `netctl get all`.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Network,
         Self::Namespace,
         Self::ClusterEgressPolicy,
         Self::EgressPolicy,
+        Self::NetworkPolicy,
         Self::ExposedApp,
         Self::Workload,
     ];
@@ -45,6 +48,7 @@ impl Kind {
             Self::Namespace => Some(resource::Kind::Namespace),
             Self::ClusterEgressPolicy => Some(resource::Kind::ClusterEgressPolicy),
             Self::EgressPolicy => Some(resource::Kind::EgressPolicy),
+            Self::NetworkPolicy => Some(resource::Kind::NetworkPolicy),
             Self::ExposedApp => Some(resource::Kind::ExposedApp),
             Self::Workload => None,
         }
@@ -102,6 +106,7 @@ impl From<resource::Kind> for Kind {
             resource::Kind::Namespace => Self::Namespace,
             resource::Kind::ClusterEgressPolicy => Self::ClusterEgressPolicy,
             resource::Kind::EgressPolicy => Self::EgressPolicy,
+            resource::Kind::NetworkPolicy => Self::NetworkPolicy,
             resource::Kind::ExposedApp => Self::ExposedApp,
         }
     }

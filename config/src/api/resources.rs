@@ -9,6 +9,7 @@
 //! | Namespace | `workloads` count, `ready` bool, `message` |
 //! | ClusterEgressPolicy | `workloads` count of those it selects, `ready` bool, `message` |
 //! | EgressPolicy | `workloads` count of those it selects, `ready` bool, `message` |
+//! | NetworkPolicy | `workloads` count of those it selects, `ready` bool, `message` |
 //! | ExposedApp | `backends` and `readyBackends` counts, `ready` bool, `message`, `certificateExpires` timestamp |
 //! | Workload | [`WorkloadStatus`] |
 
@@ -22,6 +23,7 @@ use serde_json::Value;
 use super::kind::Kind;
 use super::time::Timestamp;
 use crate::names::{InterfaceName, Name};
+use crate::resource::NamedPort;
 
 /// What to list: `GET /v1/resources/<kind>?namespace=…&name=…`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,9 @@ pub struct AttachRequest {
     /// Labels for selectors.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Names of its ports, for rules that name ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<NamedPort>,
     /// Interface to make inside; `None` is `eth0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<InterfaceName>,
@@ -128,6 +133,9 @@ pub struct WorkloadSpec {
     pub netns: PathBuf,
     /// Interface inside.
     pub interface: InterfaceName,
+    /// Names of its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<NamedPort>,
 }
 
 /// `status` of a [`Workload`].
@@ -149,12 +157,15 @@ pub struct WorkloadStatus {
     /// Why not, or what falls short.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Names of its namespace's policies that select it.
+    /// Names of its namespace's egress policies that select it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<Name>,
     /// Names of the admin tier's policies that select it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cluster_policies: Vec<Name>,
+    /// Names of the network policies that select it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_policies: Vec<Name>,
     /// Flows it has open.
     #[serde(default)]
     pub flows: u64,

@@ -82,7 +82,7 @@ fn kinds_are_named_as_kubectl_users_type_them() {
     assert_eq!(told("netwrok"), "`netwrok` is no kind; did you mean `network`?");
     assert_eq!(
         told("pods"),
-        "`pods` is no kind; use `networks`, `namespaces`, `clusteregresspolicies`, `egresspolicies`, `exposedapps` or `workloads`"
+        "`pods` is no kind; use `networks`, `namespaces`, `clusteregresspolicies`, `egresspolicies`, `networkpolicies`, `exposedapps` or `workloads`"
     );
 }
 

@@ -17,6 +17,9 @@ pub(super) struct Header<'n> {
     pub(super) spec: Option<Field<'n>>,
 }
 
+/// The namespace of Kubernetes' resources that name none.
+const DEFAULT_NAMESPACE: &str = "default";
+
 /// Fields of `metadata` that the API server and kubectl write, and that mean nothing here.
 const KUBERNETES_OWN: [&str; 11] = [
     "annotations",
@@ -67,7 +70,10 @@ pub(super) fn read<'n>(root: &Field<'n>) -> Option<Header<'n>> {
 fn read_kind(fields: &Fields<'_>) -> Option<Kind> {
     let known = Kind::ALL.map(Kind::as_str);
     let kind = fields.required("kind", &format!("write `kind:` with {}", one_of(&known)));
-    let version = fields.required("apiVersion", &format!("write `apiVersion: {API_VERSION}`"));
+    let meant = kind.as_ref().and_then(Field::peek);
+    let meant = meant.and_then(|word| Kind::ALL.into_iter().find(|kind| kind.as_str() == word));
+    let version = meant.map_or(API_VERSION, Kind::api_version);
+    let version = fields.required("apiVersion", &format!("write `apiVersion: {version}`"));
     let kind = kind?;
     let word = kind.text()?;
     if let Some(later) = Later::kind(word) {
@@ -98,16 +104,18 @@ fn read_kind(fields: &Fields<'_>) -> Option<Kind> {
 
 /// The kind, unless it is that of somebody else.
 fn check_version(version: &Field<'_>, kind: Kind) -> Option<Kind> {
-    let text = version.text().filter(|text| *text != API_VERSION);
+    let known = kind.api_version();
+    let text = version.text().filter(|text| *text != known);
     let Some(text) = text else { return Some(kind) };
-    let ours = text.starts_with("tidegate.dev/");
-    let what = if ours {
-        format!("{} is no version of Tidegate's resources", quoted(text))
-    } else {
-        format!("this is the {kind} of {}, not Tidegate's", quoted(text))
+    let group = |version: &str| version.split_once('/').map(|(group, _)| group.to_owned());
+    let same_group = group(text) == group(known);
+    let what = match (same_group, known == API_VERSION) {
+        (true, true) => format!("{} is no version of Tidegate's resources", quoted(text)),
+        (false, true) => format!("this is the {kind} of {}, not Tidegate's", quoted(text)),
+        (_, false) => format!("the {kind} that is taken here is that of `{known}`, not of {}", quoted(text)),
     };
-    version.problem(what, format!("write `apiVersion: {API_VERSION}`"));
-    ours.then_some(kind)
+    version.problem(what, format!("write `apiVersion: {known}`"));
+    same_group.then_some(kind)
 }
 
 fn read_metadata(kind: Kind, metadata: &Field<'_>) -> Option<(Option<Name>, Option<Name>, Labels)> {
@@ -120,8 +128,15 @@ fn read_metadata(kind: Kind, metadata: &Field<'_>) -> Option<(Option<Name>, Opti
     let fields = metadata.fields(&[known.as_slice(), &["generateName"]].concat(), &[])?;
     let name = fields.required("name", "write `metadata: { name: … }`").and_then(|name| name.parse());
     let namespace = if kind.is_namespaced() {
-        let mend = format!("name the Namespace that the {kind} belongs to");
-        fields.required("namespace", &mend).and_then(|namespace| namespace.parse())
+        match (kind, fields.optional_with_value("namespace")) {
+            (_, Some(namespace)) => namespace.parse(),
+            // As the API server does where the request names none.
+            (Kind::NetworkPolicy, None) => DEFAULT_NAMESPACE.parse().ok(),
+            (_, None) => {
+                let mend = format!("name the Namespace that the {kind} belongs to");
+                fields.required("namespace", &mend).and_then(|namespace| namespace.parse())
+            }
+        }
     } else {
         if let Some(namespace) = fields.optional_with_value("namespace") {
             namespace.problem(format!("a {kind} is in no namespace"), "leave it out");

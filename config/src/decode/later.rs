@@ -49,10 +49,6 @@ later! {
     DnsThroughExternal:
         "`via: Network` under `gateway: External` comes in a later release",
         "write `via: Node`, or `gateway: Node`";
-    /// `kind: NetworkPolicy`
-    NetworkPolicy:
-        "NetworkPolicy comes in a later release",
-        "write an EgressPolicy, and set `ingressDefault` of the Namespace";
     /// `protocol: ICMP` and so on
     OtherProtocol:
         "rules for protocols other than TCP, UDP and SCTP come in a later release",
@@ -87,7 +83,6 @@ impl Later {
             "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy" => {
                 Some(Self::ClusterNetworkPolicy)
             }
-            "NetworkPolicy" => Some(Self::NetworkPolicy),
             _ => None,
         }
     }

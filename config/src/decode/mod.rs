@@ -2,7 +2,7 @@
 //!
 //! 1. [`load`](crate::document::load) makes trees of the text, within bounds.
 //! 2. [`header`] reads `apiVersion`, `kind` and `metadata`, and names the kinds that are not ours.
-//! 3. [`network`], [`namespace`], [`egress_policy`] (both kinds) and [`exposed_app`] read `spec`; [`rules`], [`address`] and
+//! 3. [`network`], [`namespace`], [`egress_policy`] (both kinds), [`network_policy`] and [`exposed_app`] read `spec`; [`rules`], [`address`] and
 //!    [`selector`] are what they share.
 //! 4. [`later`] lists what a later release brings; every reader refuses it by name.
 //!
@@ -15,6 +15,7 @@ mod header;
 pub(crate) mod later;
 mod namespace;
 mod network;
+mod network_policy;
 mod rules;
 mod selector;
 
@@ -120,6 +121,7 @@ fn decode_resource(root: &Field<'_>) -> Option<Resource> {
         Kind::Namespace => namespace::read(name, labels, &spec?).map(Resource::Namespace),
         Kind::ClusterEgressPolicy => egress_policy::read_cluster(name, &spec?).map(Resource::ClusterEgressPolicy),
         Kind::EgressPolicy => egress_policy::read(namespace, name, &spec?).map(Resource::EgressPolicy),
+        Kind::NetworkPolicy => network_policy::read(namespace, name, &spec?).map(Resource::NetworkPolicy),
         Kind::ExposedApp => exposed_app::read(namespace, name, &spec?).map(Resource::ExposedApp),
     };
     resource.filter(|_| root.report().found() == before)

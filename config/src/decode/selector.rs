@@ -30,6 +30,17 @@ pub(super) fn read(field: &Field<'_>) -> Option<Selector> {
     Some(Selector { labels: labels?, expressions: expressions? })
 }
 
+/// The same as the API server takes it: a field without value counts as left out.
+pub(super) fn read_as_kubernetes(field: &Field<'_>) -> Option<Selector> {
+    let fields = field.fields(&KEYS, &[])?;
+    let labels = fields.optional_with_value("matchLabels").map_or_else(|| Some(Labels::new()), |field| labels(&field));
+    let expressions = match fields.optional_with_value("matchExpressions") {
+        Some(field) => field.items().and_then(|items| Field::all(&items, expression)),
+        None => Some(Vec::new()),
+    };
+    Some(Selector { labels: labels?, expressions: expressions? })
+}
+
 const KEYS: [&str; 2] = ["matchLabels", "matchExpressions"];
 
 #[derive(Clone, Copy)]

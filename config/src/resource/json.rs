@@ -4,9 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    API_VERSION, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp,
-    Expression, Gateway, Mode, Namespace, Network, PortRange, Ports, Requirement, Resource, Selector, Snat, Subnet,
-    Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
+    AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp, Expression, Gateway,
+    Mode, Namespace, Network, NetworkPolicy, Peer, PeerPort, PeerRule, PortRange, Ports, Requirement, Resource,
+    Selector, Snat, Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
 };
 
 impl Resource {
@@ -25,9 +25,10 @@ impl Resource {
             }
             Self::ClusterEgressPolicy(it) => cluster_egress_policy(it),
             Self::EgressPolicy(it) => egress_policy(it),
+            Self::NetworkPolicy(it) => network_policy(it),
             Self::ExposedApp(it) => exposed_app(it),
         };
-        json!({ "apiVersion": API_VERSION, "kind": key.kind.as_str(), "metadata": metadata, "spec": spec })
+        json!({ "apiVersion": key.kind.api_version(), "kind": key.kind.as_str(), "metadata": metadata, "spec": spec })
     }
 }
 
@@ -189,6 +190,54 @@ fn insert_ports(spec: &mut Map<String, Value>, ports: &Ports) {
         Ports::Some(ranges) => {
             spec.insert("ports".to_owned(), ranges.iter().map(port_range).collect());
         }
+    }
+}
+
+fn network_policy(policy: &NetworkPolicy) -> Map<String, Value> {
+    let types = [(policy.types.ingress, "Ingress"), (policy.types.egress, "Egress")];
+    let types = types.into_iter().filter(|(isolates, _)| *isolates).map(|(_, word)| json!(word)).collect();
+    let rules = |rules: &[PeerRule], peers: &str| rules.iter().map(|rule| peer_rule(rule, peers)).collect();
+    object([
+        ("podSelector", selector(&policy.selector)),
+        ("policyTypes", types),
+        ("ingress", rules(&policy.ingress, "from")),
+        ("egress", rules(&policy.egress, "to")),
+    ])
+}
+
+fn peer_rule(rule: &PeerRule, peers: &str) -> Value {
+    let mut spec = Map::new();
+    if !rule.peers.is_empty() {
+        spec.insert(peers.to_owned(), rule.peers.iter().map(peer).collect());
+    }
+    if !rule.ports.is_empty() {
+        spec.insert("ports".to_owned(), rule.ports.iter().map(peer_port).collect());
+    }
+    Value::Object(spec)
+}
+
+fn peer(peer: &Peer) -> Value {
+    match peer {
+        Peer::Block { cidr, except } => {
+            let mut block = object([("cidr", json!(cidr.to_string()))]);
+            if !except.is_empty() {
+                block.insert("except".to_owned(), except.iter().map(|it| json!(it.to_string())).collect());
+            }
+            json!({ "ipBlock": block })
+        }
+        Peer::Workloads { namespaces, workloads } => {
+            let both = [("namespaceSelector", namespaces), ("podSelector", workloads)];
+            let given = both.into_iter().filter_map(|(key, it)| Some((key.to_owned(), selector(it.as_ref()?))));
+            Value::Object(given.collect())
+        }
+    }
+}
+
+fn peer_port(port: &PeerPort) -> Value {
+    match port {
+        PeerPort::Range(range) if (range.first, range.last) == (0, u16::MAX) => json!({ "protocol": range.protocol }),
+        PeerPort::Range(range) => port_range(range),
+        PeerPort::Named(protocol, name) => json!({ "protocol": protocol, "port": name }),
     }
 }
 

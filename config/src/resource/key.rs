@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::API_VERSION;
 use crate::names::Name;
 
 /// A kind of resource, in the order in which they build on each other.
@@ -17,14 +18,32 @@ pub enum Kind {
     ClusterEgressPolicy,
     /// What workloads may reach.
     EgressPolicy,
+    /// What may reach workloads, and what they may reach, as Kubernetes says it.
+    NetworkPolicy,
     /// What the edge serves.
     ExposedApp,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Network, Self::Namespace, Self::ClusterEgressPolicy, Self::EgressPolicy, Self::ExposedApp];
+    pub const ALL: [Self; 6] = [
+        Self::Network,
+        Self::Namespace,
+        Self::ClusterEgressPolicy,
+        Self::EgressPolicy,
+        Self::NetworkPolicy,
+        Self::ExposedApp,
+    ];
+
+    /// As `apiVersion:` has it.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Network | Self::Namespace | Self::ClusterEgressPolicy | Self::EgressPolicy | Self::ExposedApp => {
+                API_VERSION
+            }
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+        }
+    }
 
     /// As `kind:` has it.
     pub const fn as_str(self) -> &'static str {
@@ -33,6 +52,7 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::ClusterEgressPolicy => "ClusterEgressPolicy",
             Self::EgressPolicy => "EgressPolicy",
+            Self::NetworkPolicy => "NetworkPolicy",
             Self::ExposedApp => "ExposedApp",
         }
     }
@@ -44,6 +64,7 @@ impl Kind {
             Self::Namespace => "namespace",
             Self::ClusterEgressPolicy => "clusteregresspolicy",
             Self::EgressPolicy => "egresspolicy",
+            Self::NetworkPolicy => "networkpolicy",
             Self::ExposedApp => "exposedapp",
         }
     }
@@ -55,6 +76,7 @@ impl Kind {
             Self::Namespace => "namespaces",
             Self::ClusterEgressPolicy => "clusteregresspolicies",
             Self::EgressPolicy => "egresspolicies",
+            Self::NetworkPolicy => "networkpolicies",
             Self::ExposedApp => "exposedapps",
         }
     }
@@ -66,6 +88,7 @@ impl Kind {
             Self::Namespace => "ns",
             Self::ClusterEgressPolicy => "cegp",
             Self::EgressPolicy => "egp",
+            Self::NetworkPolicy => "netpol",
             Self::ExposedApp => "app",
         }
     }
@@ -74,7 +97,7 @@ impl Kind {
     pub const fn is_namespaced(self) -> bool {
         match self {
             Self::Network | Self::Namespace | Self::ClusterEgressPolicy => false,
-            Self::EgressPolicy | Self::ExposedApp => true,
+            Self::EgressPolicy | Self::NetworkPolicy | Self::ExposedApp => true,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The resources, as validated values.
 //!
-//! One file a kind: `network`, `namespace`, `cluster_egress_policy`, `egress_policy`, `exposed_app`. `key` names kinds and resources, `labels` holds what selectors compare, `json` writes a resource back in its
+//! One file a kind: `network`, `namespace`, `cluster_egress_policy`, `egress_policy`, `network_policy`, `exposed_app`. `key` names kinds and resources, `labels` holds what selectors compare, `json` writes a resource back in its
 //! Kubernetes form. Text becomes a resource in `decode`, and only there.
 
 mod cluster_egress_policy;
@@ -11,6 +11,7 @@ mod key;
 mod labels;
 mod namespace;
 mod network;
+mod network_policy;
 
 pub use cluster_egress_policy::ClusterEgressPolicy;
 pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, Mode, NameRule, PortRange, Ports, Protocol};
@@ -19,8 +20,9 @@ pub use key::{Kind, ResourceKey};
 pub use labels::{Expression, Labels, NAMESPACE_NAME_LABEL, Requirement, Selector, check_label, selects};
 pub use namespace::{Default, Namespace};
 pub use network::{DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
+pub use network_policy::{NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PolicyTypes, PortName};
 
-/// The group and version that every resource carries.
+/// The group and version of every resource of our own, see [`Kind::api_version`].
 pub const API_VERSION: &str = "tidegate.dev/v1alpha1";
 
 /// One resource, whatever its kind.
@@ -34,6 +36,8 @@ pub enum Resource {
     ClusterEgressPolicy(ClusterEgressPolicy),
     /// `kind: EgressPolicy`
     EgressPolicy(EgressPolicy),
+    /// `kind: NetworkPolicy`
+    NetworkPolicy(NetworkPolicy),
     /// `kind: ExposedApp`
     ExposedApp(ExposedApp),
 }
@@ -46,6 +50,7 @@ impl Resource {
             Self::Namespace(namespace) => (None, &namespace.name),
             Self::ClusterEgressPolicy(policy) => (None, &policy.name),
             Self::EgressPolicy(policy) => (Some(&policy.namespace), &policy.name),
+            Self::NetworkPolicy(policy) => (Some(&policy.namespace), &policy.name),
             Self::ExposedApp(app) => (Some(&app.namespace), &app.name),
         };
         ResourceKey { kind: self.kind(), namespace: namespace.cloned(), name: name.clone() }
@@ -58,6 +63,7 @@ impl Resource {
             Self::Namespace(_) => Kind::Namespace,
             Self::ClusterEgressPolicy(_) => Kind::ClusterEgressPolicy,
             Self::EgressPolicy(_) => Kind::EgressPolicy,
+            Self::NetworkPolicy(_) => Kind::NetworkPolicy,
             Self::ExposedApp(_) => Kind::ExposedApp,
         }
     }
@@ -72,4 +78,4 @@ macro_rules! from_kinds {
         }
     )*};
 }
-from_kinds!(Network, Namespace, ClusterEgressPolicy, EgressPolicy, ExposedApp);
+from_kinds!(Network, Namespace, ClusterEgressPolicy, EgressPolicy, NetworkPolicy, ExposedApp);

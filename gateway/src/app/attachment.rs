@@ -80,6 +80,10 @@ fn prepared(gate: &Gate, before: &Desired, request: AttachRequest) -> Result<Wor
     for (key, value) in &request.labels {
         check_label(key, value).map_err(|error| ControlError::bad_request(error.problem, error.mend))?;
     }
+    if let Some(zero) = request.ports.iter().find(|port| port.port == 0) {
+        let message = format!("the port `{}` has the number 0", zero.name);
+        return Err(ControlError::bad_request(message, "give it a number of 1–65535"));
+    }
     let Some(network) = before.resources.network_of(&request.namespace) else {
         let mend = "`netctl apply` the Namespace and its Network first";
         return Err(ControlError::not_found(
@@ -92,6 +96,7 @@ fn prepared(gate: &Gate, before: &Desired, request: AttachRequest) -> Result<Wor
         namespace: request.namespace,
         name: request.name,
         labels: request.labels,
+        ports: request.ports.into_iter().collect(),
         netns: request.netns,
         guest_interface: request.interface,
     };
@@ -106,13 +111,14 @@ fn same(there: &Workload, request: &AttachRequest) -> Result<Workload, ControlEr
     let interface = request.interface.as_ref();
     if there.netns == request.netns
         && there.labels == request.labels
+        && there.ports == request.ports.iter().cloned().collect()
         && interface.is_none_or(|interface| *interface == there.guest_interface)
     {
         return Ok(there.clone());
     }
     Err(ControlError::conflict(
         format!(
-            "workload {}/{} is attached already, with another namespace, labels or interface",
+            "workload {}/{} is attached already, with another namespace, labels, ports or interface",
             there.namespace, there.name
         ),
         format!("first `netctl detach {} -n {}`", there.name, there.namespace),

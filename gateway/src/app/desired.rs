@@ -7,7 +7,7 @@ use config::Resources;
 use config::api::WorkloadName;
 use config::names::Name;
 use config::resource::{Gateway, Network, Subnet};
-use policy::{Model, Node};
+use policy::{Model, Node, Resident};
 
 use crate::service::{EDGE_V4, EDGE_V6};
 use crate::workload::{Address, Workload};
@@ -25,8 +25,14 @@ impl Desired {
     /// The policy crate's view.
     pub(crate) fn model<'a>(&'a self, node: &'a Node) -> Model<'a> {
         let resources = &self.resources;
+        let resident = |workload: &Workload| Resident {
+            subject: workload.subject(),
+            addresses: workload.addresses.iter().map(|own| own.address).collect(),
+        };
         Model::new(resources.namespaces(), resources.networks(), resources.policies(), resources.apps(), node)
             .with_cluster_policies(resources.cluster_policies())
+            .with_network_policies(resources.network_policies())
+            .with_residents(self.workloads.values().map(resident))
     }
 
     /// Workloads of a network.

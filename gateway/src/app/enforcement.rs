@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::names::{DnsName, InterfaceName, Name};
-use config::resource::{DnsVia, Gateway, Network, WorkloadTraffic};
+use config::resource::{DnsVia, Gateway, Network};
 use policy::ledger::{Changes, Ledger};
 use policy::tables::{ClassId, NameId, PolicyId};
 use policy::{Compiled, Node, Subject};
@@ -50,7 +50,6 @@ pub(crate) struct Enforcement {
     state: Mutex<State>,
     pub(super) repairs: AtomicU64,
     flow_quota: u32,
-    probes: bool,
 }
 
 pub(super) struct State {
@@ -67,7 +66,7 @@ pub(super) struct State {
     pub(super) numbers: Numbers,
     /// The tables may have other policies and generations than the present ones: of an earlier daemon, or of a change
     /// that failed half way.
-    unknown_past: bool,
+    pub(super) unknown_past: bool,
 }
 
 /// Who stands behind a handle.
@@ -89,8 +88,8 @@ pub(super) struct Port {
 impl Enforcement {
     /// Takes over what the tables hold.
     pub(crate) fn new(tables: Tables, ledger: Ledger, numbers: Numbers, settings: &Settings) -> Self {
-        let (nothing, node) = (Desired::default(), Node::default());
-        let compiled = policy::compile(&nothing.model(&node), &BTreeSet::new(), 0, PolicyId(numbers.next.policy));
+        let (nothing, node) = (Desired::default(), Node { probes: settings.node.probes(), ..Node::default() });
+        let compiled = no_policies(PolicyId(numbers.next.policy));
         let state = State {
             compiled,
             ledger,
@@ -107,7 +106,6 @@ impl Enforcement {
             state: Mutex::new(state),
             repairs: AtomicU64::new(0),
             flow_quota: settings.limits.flows_per_workload,
-            probes: settings.node.probes,
         }
     }
 
@@ -118,7 +116,7 @@ impl Enforcement {
     /// A workload's number that was never used before.
     pub(crate) fn next_workload(&self, store: &Store) -> Result<WorkloadId, StoreError> {
         let numbers = &mut self.state().numbers;
-        numbers.top_up(store, 0)?;
+        numbers.top_up(store, 0, 0)?;
         let id = WorkloadId(numbers.next.workload);
         numbers.next.workload += 1;
         Ok(id)
@@ -128,11 +126,12 @@ impl Enforcement {
     pub(crate) fn install(&self, desired: &Desired, store: &Store) -> Result<(), InstallError> {
         let state = &mut *self.state();
         let subjects: BTreeSet<Subject> = desired.workloads.values().map(Workload::subject).collect();
-        // Two policies for each subject at most. A number past what is reserved could come again after a crash.
-        state.numbers.top_up(store, 2 * subjects.len())?;
+        // Two policies for each subject at most, and a generation for each network and one more. A number past what is
+        // reserved could come again after a crash.
+        state.numbers.top_up(store, 2 * subjects.len(), 1 + desired.resources.networks().count())?;
         let next = &state.numbers.next;
         let mut compiled = policy::compile(&desired.model(&state.node), &subjects, next.tables, PolicyId(next.policy));
-        state.numbers.next.tables += 1;
+        state.numbers.next.tables = compiled.next_generation;
         state.numbers.next.policy = compiled.next_policy.0;
         // Until the end is reached, nobody knows what of two generations is in the tables.
         let unknown_past = std::mem::replace(&mut state.unknown_past, true);
@@ -150,7 +149,7 @@ impl Enforcement {
             self.reslot(state, workload, None)?;
         }
         if unknown_past {
-            let generations = BTreeSet::from([state.compiled.generation.number]);
+            let generations = state.compiled.generation.tries().map(|(number, _)| number).collect();
             self.tables.retire_all_but(&generations, &policies(&state.compiled))?;
         } else {
             self.retire(&old)?;
@@ -291,13 +290,13 @@ impl Enforcement {
             id: workload.id,
             network: network_number(&workload.network),
             epoch,
-            generation: compiled.generation.number,
+            generation: policy.map_or(compiled.generation.number, |policy| policy.generation),
             egress_policy: policy.map_or(PolicyId(0), |policy| policy.egress),
             ingress_policy: policy.map_or(PolicyId(0), |policy| policy.ingress),
             sealed: policy.is_none(),
             external: network.is_some_and(|network| network.gateway == Gateway::External),
-            open: network.is_some_and(|network| network.workload_traffic == WorkloadTraffic::Open),
-            probes: self.probes,
+            open: policy.is_some_and(|policy| policy.open),
+            probes: policy.is_some_and(|policy| policy.probes),
             flow_quota: self.flow_quota,
             mac: workload.mac,
             gateway_mac: port.bridge_mac,
@@ -333,6 +332,11 @@ impl Enforcement {
     fn retire(&self, old: &Compiled) -> Result<(), TableError> {
         self.tables.retire(&old.generation, &policies(old))
     }
+}
+
+/// Under which every workload is sealed.
+pub(super) fn no_policies(first: PolicyId) -> Compiled {
+    policy::compile(&Desired::default().model(&Node::default()), &BTreeSet::new(), 0, first)
 }
 
 /// IP protocol number.

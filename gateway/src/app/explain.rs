@@ -12,7 +12,7 @@ use policy::decide::name;
 use policy::{Decision, Inbound, Model, Origin, Outbound, Query, Resolve, Resolved, Subject, Target};
 
 use super::desired::Desired;
-use crate::workload::Workload;
+use crate::workload::{Workload, is_link_local};
 
 /// The port that is asked about where none is given: HTTPS, over TCP or QUIC.
 const USUAL_PORT: u16 = 443;
@@ -90,8 +90,9 @@ impl Question<'_> {
         );
         steps.push(format!("leaving {}/{}: {}", self.from.namespace, self.from.name, out.text));
         let other = self.desired.workload_at(self.from, address);
-        let Some(other) = other.filter(|_| out.allowed) else { return explanation(out, steps) };
-        let entering = Inbound { to: &other.subject(), from: self.origin(other), protocol, port };
+        let met = other.filter(|_| out.allowed).zip(self.source(address));
+        let Some((other, remote)) = met else { return explanation(out, steps) };
+        let entering = Inbound { to: &other.subject(), from: self.origin(other), remote, protocol, port };
         let into = policy::decide(self.model, &Query::To(entering));
         steps.push(format!("entering {}/{}: {}", other.namespace, other.name, into.text));
         explanation(if into.allowed { out } else { into }, steps)
@@ -103,6 +104,12 @@ impl Question<'_> {
         } else {
             Origin::Outside
         }
+    }
+
+    /// The address from which the workload would reach another.
+    fn source(&self, address: IpAddr) -> Option<IpAddr> {
+        let alike = |own: &IpAddr| own.is_ipv4() == address.is_ipv4() && is_link_local(*own) == is_link_local(address);
+        self.from.addresses.iter().map(|own| own.address).find(alike)
     }
 
     /// IP protocol number and port.
@@ -138,6 +145,6 @@ fn explanation(decision: Decision, steps: Vec<String>) -> Explanation {
 impl Workload {
     /// What policies see of it.
     pub fn subject(&self) -> Subject {
-        Subject { namespace: self.namespace.clone(), labels: self.labels.clone() }
+        Subject { namespace: self.namespace.clone(), labels: self.labels.clone(), ports: self.ports.clone() }
     }
 }

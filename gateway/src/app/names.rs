@@ -43,9 +43,9 @@ impl Resolution for Names {
     fn permit_unnamed(&self, asker: IpAddr, _qtype: u16) -> Permit {
         let state = self.enforcement.state();
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
-        match state.compiled.is_isolated(asker.policy) {
-            false => self.ask(asker),
-            true => Permit::Refused { why: "no policy can name this".to_owned() },
+        match state.compiled.resolves_everything(asker.policy) {
+            true => self.ask(asker),
+            false => Permit::Refused { why: "no policy can name this".to_owned() },
         }
     }
 

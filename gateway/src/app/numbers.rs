@@ -18,17 +18,18 @@ impl Numbers {
     pub(crate) fn reserve(store: &Store) -> Result<Self, StoreError> {
         let next = store.contents().counters;
         let mut numbers = Self { next, reserved: next };
-        numbers.top_up(store, 0)?;
+        numbers.top_up(store, 0, 0)?;
         Ok(numbers)
     }
 
-    /// Sees to it that one change finds enough: a number of each kind, and of policies as many as it may make.
-    pub(crate) fn top_up(&mut self, store: &Store, policies: usize) -> Result<(), StoreError> {
-        let policies = u32::try_from(policies).unwrap_or(u32::MAX).max(1);
+    /// Sees to it that one change finds enough: a number of each kind, and of policies and tables as many as it may
+    /// make.
+    pub(crate) fn top_up(&mut self, store: &Store, policies: usize, tables: usize) -> Result<(), StoreError> {
+        let [policies, tables] = [policies, tables].map(|needed| u32::try_from(needed).unwrap_or(u32::MAX).max(1));
         let left = |next: u32, reserved: u32, needed: u32| reserved.saturating_sub(next) >= needed;
         if left(self.next.workload, self.reserved.workload, 1)
             && left(self.next.policy, self.reserved.policy, policies)
-            && left(self.next.tables, self.reserved.tables, 1)
+            && left(self.next.tables, self.reserved.tables, tables)
         {
             return Ok(());
         }
@@ -36,7 +37,7 @@ impl Numbers {
         let reserved = Counters {
             workload: more(self.next.workload, 1),
             policy: more(self.next.policy, policies),
-            tables: more(self.next.tables, 1),
+            tables: more(self.next.tables, tables),
         };
         store.commit(&[Change::Count(reserved)])?;
         self.reserved = reserved;

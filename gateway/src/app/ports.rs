@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use policy::Node;
-use policy::tables::{NameId, RuleId};
+use policy::tables::{NameId, PolicyId, RuleId};
 
 use super::desired::Desired;
-use super::enforcement::{Enforcement, Port, network_number};
+use super::enforcement::{Enforcement, Port, network_number, no_policies};
 use crate::egress::attach::AttachError;
 use crate::egress::tables::TableError;
 use crate::egress::tables::node::Listener;
@@ -32,7 +32,9 @@ impl Enforcement {
         let port = Port { ifindex, bridge_mac };
         let state = &mut *self.state();
         state.ports.insert(workload.id, port);
-        let entry = self.switch(workload, port, &state.desired, &state.compiled)?;
+        // After a change that failed half way, its addresses may stand for a workload that is gone: it waits for the next.
+        let nothing = state.unknown_past.then(|| no_policies(PolicyId(0)));
+        let entry = self.switch(workload, port, &state.desired, nothing.as_ref().unwrap_or(&state.compiled))?;
         self.tables.set_addresses(&[PortAddresses { ifindex, entry, addresses: &workload.addresses }])?;
         self.tables.attach(ifindex)?;
         self.leave_former(workload.id, ifindex)

@@ -3,10 +3,11 @@
 //! The device is `[node] uplink`, else the default route's. The programs ask the node's routes themselves; they hear
 //! from here when something changed, and ask twice a second when nobody tells them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use config::names::InterfaceName;
+use config::names::{InterfaceName, Name};
 use config::resource::{Gateway, Network, Snat};
 
 use super::enforcement::Enforcement;
@@ -15,7 +16,7 @@ use super::ports::SealError;
 use crate::segmentation::names;
 use crate::sys::interface;
 use crate::sys::netlink::watch::Notice;
-use crate::sys::netlink::{Link, Netlink};
+use crate::sys::netlink::{Link, Netlink, ipsec_policies};
 
 /// What `status` and `doctor` say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl FastPath {
     pub(crate) fn mend(&self) -> &'static str {
         match self {
             Self::Unknown | Self::Without { .. } => {
-                "packets take the node's stack, more slowly; name an Ethernet device in `[node] uplink`, or set `[egress] fast_path = false`"
+                "packets take the node's stack, more slowly; mend that (`[node] uplink` names the device), or set `[egress] fast_path = false`"
             }
             Self::SwitchedOff | Self::On { .. } => "",
         }
@@ -91,14 +92,12 @@ impl Enforcement {
     /// A bridge that somebody deleted comes back with another number: the workloads' entries follow.
     pub(super) fn follow_bridges(&self) -> Result<bool, SealError> {
         let state = &*self.state();
+        let networks = state.desired.resources.networks();
+        let bridges: BTreeMap<&Name, Option<u32>> = networks.map(|it| (&it.name, bridge_of(it))).collect();
         for workload in state.desired.workloads.values() {
-            let (Some(port), Some(network)) =
-                (state.ports.get(&workload.id), state.desired.resources.network(&workload.network))
-            else {
-                continue;
-            };
-            let known = self.tables.workload(port.ifindex)?.map(|entry| entry.bridge);
-            if known.is_some_and(|bridge| bridge != bridge_of(network)) {
+            let port = state.ports.get(&workload.id).zip(bridges.get(&workload.network));
+            let Some((port, bridge)) = port else { continue };
+            if self.tables.workload(port.ifindex)?.is_some_and(|entry| entry.bridge != *bridge) {
                 self.decide_again(state)?;
                 return Ok(true);
             }
@@ -162,7 +161,12 @@ async fn find(gate: &Gate) -> Result<(FastPath, Option<u32>), String> {
     match netlink.link(&device).await.map_err(text)? {
         None => without(format!("there is no device {name}")),
         Some(link) if !is_usable(&link) => without(format!("{name} is no Ethernet device towards the world")),
-        Some(link) => Ok((FastPath::On { device: name }, Some(link.index))),
+        Some(link) => match ipsec_policies() {
+            Ok(0) => Ok((FastPath::On { device: name }, Some(link.index))),
+            // What goes past the stack would leave in plain text.
+            Ok(_) => without("the node has IPsec policies, which are the stack's".to_owned()),
+            Err(error) => without(format!("the node's IPsec policies cannot be counted: {error}")),
+        },
     }
 }
 

@@ -59,6 +59,10 @@ impl View<'_> {
                 let own = self.desired.workloads.values().filter(|w| w.namespace == policy.namespace);
                 json!({ "workloads": own.filter(|w| selects(&policy.selector, &w.labels)).count(), "ready": true })
             }
+            Resource::NetworkPolicy(policy) => {
+                let own = self.desired.workloads.values().filter(|w| w.namespace == policy.namespace);
+                json!({ "workloads": own.filter(|w| selects(&policy.selector, &w.labels)).count(), "ready": true })
+            }
             Resource::ExposedApp(app) => self.app(app),
         };
         shown
@@ -107,6 +111,7 @@ impl View<'_> {
         let resources = &self.desired.resources;
         let selecting = resources.policies_selecting(&workload.namespace, &workload.labels);
         let admin = resources.cluster_policies_selecting(&workload.namespace, &workload.labels);
+        let isolating = resources.network_policies_selecting(&workload.namespace, &workload.labels);
         api::Workload {
             api_version: resource::API_VERSION.to_owned(),
             kind: Kind::Workload,
@@ -116,7 +121,11 @@ impl View<'_> {
                 labels: workload.labels.clone(),
                 creation_timestamp: self.contents.workloads.get(&workload.id).map(|kept| kept.created),
             },
-            spec: api::WorkloadSpec { netns: workload.netns.clone(), interface: workload.guest_interface.clone() },
+            spec: api::WorkloadSpec {
+                netns: workload.netns.clone(),
+                interface: workload.guest_interface.clone(),
+                ports: workload.ports.iter().cloned().collect(),
+            },
             status: api::WorkloadStatus {
                 id: workload.id.0,
                 network: workload.network.clone(),
@@ -127,6 +136,7 @@ impl View<'_> {
                 message: broken.cloned().unwrap_or_default(),
                 policies: selecting.map(|policy| policy.name.clone()).collect(),
                 cluster_policies: admin.map(|policy| policy.name.clone()).collect(),
+                network_policies: isolating.map(|policy| policy.name.clone()).collect(),
                 flows: (self.flows)(workload.id),
             },
         }

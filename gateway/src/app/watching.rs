@@ -248,7 +248,7 @@ pub(crate) async fn look_at_node(gate: &Gate) {
                 port: at.port(),
             };
             let listeners = gate.edge.addresses().iter().map(listener).collect();
-            let node = Node { addresses, listeners, probes: gate.settings.node.probes };
+            let node = Node { addresses, listeners, probes: gate.settings.node.probes() };
             gate.enforcement.set_node(node).map(|_| ()).map_err(|error| error.to_string())
         }
         Err(error) => Err(error.to_string()),

@@ -29,6 +29,8 @@ const LOOPBACK: u32 = 1;
 /// Before other people's filters, which would decide first otherwise.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 0x7467);
+/// As many as libbpf makes.
+const LOAD_TRIES: u32 = 5;
 
 /// A program and where on a device it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ impl Programs {
         for program in ALL {
             let path = folder.join("programs").join(program.name());
             let loaded = classifier(&mut ebpf, program.name())?;
-            loaded.load()?;
+            load(loaded)?;
             // a pin cannot be replaced, and nothing hangs on it: links and filters hold their program themselves
             if path.exists() {
                 fs::remove_file(&path)?;
@@ -129,7 +131,7 @@ impl Programs {
             loaded.pin(&path)?;
         }
         let starter = classifier(&mut ebpf, "start_sweeper")?;
-        starter.load()?;
+        load(starter)?;
         let starter = starter.fd()?.as_fd().try_clone_to_owned()?;
         let tcx = tcx_programs(LOOPBACK, false).is_ok();
         Ok((Self { loaded: Mutex::new(ebpf), tcx, links: folder.join("links") }, starter))
@@ -344,6 +346,17 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
     let program: &mut programs::Program =
         ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))?;
     Ok(program.try_into()?)
+}
+
+/// Gives one program to the kernel. A signal to this thread stops the verifier half way (`EAGAIN`): it is asked again.
+fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_TRIES {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            other => return other,
+        }
+    }
+    program.load()
 }
 
 /// The pinned link's program becomes this one, in one step. Fails if the link's device is gone.

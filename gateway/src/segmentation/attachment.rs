@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use config::names::{InterfaceName, Name};
-use config::resource::{Labels, Network};
+use config::resource::{Labels, NamedPort, Network};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use super::ipam::{self, Cursor, IpamError};
@@ -23,6 +23,8 @@ pub struct Request {
     pub name: Name,
     /// Its labels.
     pub labels: Labels,
+    /// What it calls its ports.
+    pub ports: BTreeSet<NamedPort>,
     /// Where its network namespace is held open.
     pub netns: PathBuf,
     /// How its interface is to be called inside; `None` is `eth0`.
@@ -53,6 +55,7 @@ pub fn prepare<'a>(
         namespace: request.namespace,
         name: request.name,
         labels: request.labels,
+        ports: request.ports,
         network: network.name.clone(),
         netns: request.netns,
         host_interface: names::host(request.id),

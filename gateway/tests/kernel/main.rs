@@ -6,6 +6,7 @@
 mod admin;
 mod attaching;
 mod audit;
+mod conformance;
 mod errors;
 mod fast;
 mod flows;

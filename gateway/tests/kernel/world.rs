@@ -294,7 +294,7 @@ pub(crate) fn generation(number: u32) -> Generation {
         rule(ingress, BANNED, None, (0, 0), Action::Deny, DENY),
     ];
     let prefixes = prefixes.iter().map(|(prefix, class)| (prefix.parse().unwrap(), *class)).collect();
-    Generation { number, prefixes, rules, rule_names: BTreeMap::new() }
+    Generation { number, prefixes, rules, ..Generation::default() }
 }
 
 /// A generation under which nothing is allowed.

@@ -152,7 +152,18 @@ impl Flow {
 impl Flows {
     /// Looks a packet up. A flow that is past its idle time is gone; so is one whose opener asks for a new connection,
     /// unless that is the first SYN again.
-    pub(crate) fn find(&mut self, ends: &Ends, epoch: u32, passage: Passage, now: u64) -> Result<Known, Unsure> {
+    ///
+    /// A closed connection waits for late segments, but past half of the quota it goes with the last: what follows both
+    /// FINs, or a reset that the workload believes (RFC 5961: one from afar, only before the handshake is done).
+    pub(crate) fn find(
+        &mut self,
+        ends: &Ends,
+        epoch: u32,
+        quota: usize,
+        passage: Passage,
+        now: u64,
+    ) -> Result<Known, Unsure> {
+        let used = self.of(ends.workload);
         let Some(flow) = self.open.get_mut(ends) else { return Ok(Known::No) };
         if is_over(now - flow.seen, flow.idle_limit(ends.protocol))? {
             self.open.remove(ends);
@@ -175,6 +186,12 @@ impl Flows {
         }
         if passage.counts {
             flow.carry(passage, now);
+            let flags = passage.flags.unwrap_or(0);
+            let believed = flags & RST == 0 || passage.out || !flow.life.confirmed;
+            let last = ends.protocol == TCP && flow.is_closed() && flags & FIN == 0 && believed;
+            if last && used > quota / 2 {
+                self.open.remove(ends);
+            }
         }
         Ok(Known::Current)
     }

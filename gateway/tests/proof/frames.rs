@@ -7,7 +7,7 @@ use gateway::workload::Mac;
 
 use crate::draw::Draw;
 use crate::packets::Wire;
-use crate::reading::{ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP};
+use crate::reading::{ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP};
 use crate::reference::Member;
 use crate::scenario::{Device, Entrance, Shot};
 use crate::world::World;
@@ -69,7 +69,7 @@ fn conversation(draw: &mut Draw, world: &World, members: &[Member]) -> Conversat
     let protocol = match target.protocol {
         1 | 58 if remote.is_ipv4() => ICMP,
         1 | 58 => ICMPV6,
-        47 => draw.of(&[47, 132, 50, 4, 41, 2, 255]),
+        47 => draw.of(&[47, 50, 4, 41, 2, 255]),
         other => other,
     };
     let some_port = |draw: &mut Draw| draw.of(&[0, 1, 53, 80, 443, 4000, 4001, 8000, 8010, 65535]);
@@ -206,6 +206,7 @@ fn transport(draw: &mut Draw, talk: Conversation, out: bool) -> Vec<u8> {
             };
             [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 1, 0, 0, 0, 0, 0], &data].concat()
         }
+        SCTP => [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0], &data].concat(),
         UDP => [&ports[..], &(8 + data.len() as u16).to_be_bytes(), &[0, 0], &data].concat(),
         ICMP | ICMPV6 => {
             let echoes = if talk.protocol == ICMP { [8, 0] } else { [128, 129] };

@@ -55,7 +55,9 @@ fn the_programs_say_what_the_documents_say() {
             Err(difference) => panic!("TIDEGATE_SEED={seed}: {}", smallest(&mut programs, scenario, difference)),
         }
     }
-    println!("{seen:?}");
+    let judged: u64 = seen.values().sum();
+    println!("{judged} of {frames} frames: {seen:?}");
+    assert!(judged * 10 > frames as u64 * 9, "too many frames were too near to an idle time");
     let unreachable = [
         Reason::Unknown,
         Reason::TableFull,   // a test of its own fills the table

@@ -9,7 +9,7 @@ use gateway::egress::attach::Program;
 use gateway::egress::tables::Tables;
 use gateway::egress::tables::names::LearnedSlot;
 use gateway::egress::tables::node::Listener;
-use gateway::egress::tables::workloads::WorkloadEntry;
+use gateway::egress::tables::workloads::{PortAddresses, WorkloadEntry};
 use gateway::settings::Limits;
 use gateway::sys::bpf::{Map, PerCpuArray, boot_time};
 use gateway::workload::{Address, Mac, WorkloadId};
@@ -139,7 +139,7 @@ impl Programs {
         let model = world.model();
         let subjects = world.subjects.iter().cloned().collect();
         let mut next = compile(&model, &subjects, self.next_generation, self.next_policy);
-        (self.next_generation, self.next_policy) = (self.next_generation + 1, next.next_policy);
+        (self.next_generation, self.next_policy) = (next.next_generation, next.next_policy);
         self.tables.write_generation(&next.generation).unwrap();
         run.rule_names.extend(next.generation.rule_names.clone());
         let names: Vec<_> = run.ledger.names().map(|(id, name)| (id, name.clone())).collect();
@@ -151,11 +151,9 @@ impl Programs {
         for (index, member) in members.iter().enumerate() {
             self.reslot(run, index, member, &mut next);
         }
-        for (index, id) in run.ids.iter().enumerate() {
-            let own = world.exposed().into_iter().filter(|(subject, _)| *subject as usize == index);
-            let ports: BTreeSet<_> = own.map(|(_, port)| (port, 6)).collect();
-            self.tables.set_exposed(WorkloadId(*id), &ports.into_iter().collect::<Vec<_>>()).unwrap();
-        }
+        let exposed = world.exposed().into_iter();
+        let exposed = exposed.map(|(subject, port)| (WorkloadId(run.ids[subject as usize]), port, 6));
+        self.tables.set_exposed(&exposed.collect()).unwrap();
         self.tables.set_node_addresses(&world.node.addresses).unwrap();
         let listeners = world.node.listeners.iter().map(|listener| Listener {
             address: listener.address,
@@ -170,20 +168,22 @@ impl Programs {
                 id: WorkloadId(run.ids[index]),
                 network: member.network as u32 + 1,
                 epoch: member.epoch,
-                generation: next.generation.number,
+                generation: policy.map_or(next.generation.number, |policy| policy.generation),
                 egress_policy: policy.map_or(PolicyId(0), |policy| policy.egress),
                 ingress_policy: policy.map_or(PolicyId(0), |policy| policy.ingress),
                 sealed: member.sealed,
                 external: member.external,
-                open: Phase::is_open(world, &model, &member.subject),
-                probes: world.node.probes,
+                open: policy.is_some_and(|policy| policy.open),
+                probes: policy.is_some_and(|policy| policy.probes),
                 flow_quota: phase.quota as u32,
                 mac: member.mac,
                 gateway_mac: GATEWAY_MAC,
+                bridge: None, // the fast path has tests of its own
             };
             self.tables.switch(self.devices[index], &entry).unwrap();
             let own = member.own.map(|(address, handle)| Address { address, handle });
-            self.tables.set_addresses(self.devices[index], &entry, &own).unwrap();
+            let port = PortAddresses { ifindex: self.devices[index], entry, addresses: &own };
+            self.tables.set_addresses(&[port]).unwrap();
         }
         let old = run.compiled.replace(next);
         for (index, member) in members.iter().enumerate() {
@@ -372,7 +372,7 @@ impl Programs {
         let told = flows.filter_map(|flow| {
             let echo = flow.protocol == 1 || flow.protocol == 58;
             let ports = match (flow.protocol, flow.local_port, flow.remote_port) {
-                (6 | 17, local, remote) => Ports::Pair { local, remote },
+                (6 | 17 | 132, local, remote) => Ports::Pair { local, remote },
                 (_, id, 0) if echo => Ports::AskedHere(id),
                 (_, 0, id) if echo => Ports::AskedThere(id),
                 _ => Ports::None,

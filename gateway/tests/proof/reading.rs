@@ -1,4 +1,4 @@
-//! A frame, read plainly from the RFCs: Ethernet, ARP (826), IPv4 (791), IPv6 (8200), TCP (9293), UDP (768), ICMP (792),
+//! A frame, read plainly from the RFCs: Ethernet, ARP (826), IPv4 (791), IPv6 (8200), TCP (9293), UDP (768), SCTP (9260), ICMP (792),
 //! ICMPv6 (4443). What breaks them, and what the header comment of `tidegate.bpf.c` says is not spoken, is an error.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,6 +8,7 @@ use policy::reason::Reason;
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+pub(crate) const SCTP: u8 = 132;
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
 
@@ -57,6 +58,10 @@ pub(crate) enum Transport<'a> {
         flags: u8,
     },
     Udp {
+        source: u16,
+        destination: u16,
+    },
+    Sctp {
         source: u16,
         destination: u16,
     },
@@ -238,8 +243,8 @@ fn read_transport(
     fragmented: bool,
 ) -> Result<Transport<'_>, Reason> {
     if let Piece::Later(_) = piece {
-        // RFC 1858: it would write over the first's TCP header
-        let overlaps = protocol == TCP && offset < 20;
+        // RFC 1858: it would write over the first's header
+        let overlaps = (protocol == TCP && offset < 20) || (protocol == SCTP && offset < 12);
         return if overlaps { Err(Reason::Malformed) } else { Ok(Transport::Headless) };
     }
     let needs = |size: usize| if payload.len() < size { Err(Reason::Malformed) } else { Ok(()) };
@@ -255,6 +260,10 @@ fn read_transport(
         UDP => {
             needs(8)?;
             Ok(Transport::Udp { source: number(payload, 0), destination: number(payload, 2) })
+        }
+        SCTP => {
+            needs(12)?;
+            Ok(Transport::Sctp { source: number(payload, 0), destination: number(payload, 2) })
         }
         ICMP | ICMPV6 => {
             needs(8)?;

@@ -12,7 +12,7 @@ use policy::{Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Resolved
 
 use crate::flows::{Ends, Flows, Fragment, Grounds, Known, Passage, Ports, Unsure};
 use crate::reading::{
-    Content, Icmp, Meaning, Packet, Piece, Reading, TCP, Transport, UDP, echo_id, meaning, number, quoted, read,
+    Content, Icmp, Meaning, Packet, Piece, Reading, SCTP, TCP, Transport, UDP, echo_id, meaning, number, quoted, read,
 };
 use crate::scenario::{Entrance, Shot};
 use crate::segment;
@@ -68,6 +68,7 @@ impl Reference {
             Program::FromWorkload => self.workload_sends(shot, rules, &mut answered)?,
             Program::ToWorkload => self.workload_receives(shot, rules)?,
             Program::FromService => self.service_sends(&shot.frame, rules),
+            Program::FromUplink => unreachable!("its frames are in the fast path's own tests"),
         };
         let redirected =
             answered || shot.program == Program::FromService || matches!(reason, Reason::Dns | Reason::Edge);
@@ -145,7 +146,9 @@ impl Reference {
             return Ok(if whole { Reason::Edge } else { Reason::Unsupported });
         }
         let port = match packet.transport {
-            Transport::Tcp { destination, .. } | Transport::Udp { destination, .. } => destination,
+            Transport::Tcp { destination, .. }
+            | Transport::Udp { destination, .. }
+            | Transport::Sctp { destination, .. } => destination,
             Transport::Icmp(_) | Transport::Other | Transport::Headless => 0,
         };
         let to = Target { address: packet.destination, protocol: packet.protocol, port };
@@ -274,8 +277,8 @@ impl Reference {
         let (local, remote) = if out { (quote.destination, quote.source) } else { (quote.source, quote.destination) };
         let (first, second) = (number(&quote.head, 0), number(&quote.head, 2));
         let ports = match quote.protocol {
-            TCP | UDP if out => Ports::Pair { local: second, remote: first },
-            TCP | UDP => Ports::Pair { local: first, remote: second },
+            TCP | UDP | SCTP if out => Ports::Pair { local: second, remote: first },
+            TCP | UDP | SCTP => Ports::Pair { local: first, remote: second },
             same if same == packet.protocol => match (meaning(quote.head[0], six), out) {
                 (Meaning::Asks, false) | (Meaning::Answers, true) => Ports::AskedHere(echo_id(&quote.head)),
                 (Meaning::Asks, true) | (Meaning::Answers, false) => Ports::AskedThere(echo_id(&quote.head)),
@@ -295,18 +298,18 @@ impl Reference {
     /// Whether an open flow speaks for the packet. After a change of policy it is decided again: one by name lives as
     /// long as the policy allows the name, whatever became of the address.
     fn known(&mut self, ends: &Ends, passage: Passage, rules: &Rules<'_>) -> Result<Option<Reason>, Unsure> {
-        let epoch = rules.members[ends.workload].epoch;
-        let (opener, name) = match self.flows.find(ends, epoch, passage, rules.now)? {
+        let own = &rules.members[ends.workload];
+        let (opener, name) = match self.flows.find(ends, own.epoch, own.quota, passage, rules.now)? {
             Known::No => return Ok(None),
             Known::Current => return Ok(Some(Reason::KnownFlow)),
             Known::Old(opener, name) => (opener, name),
         };
         let decision = match opener {
             Opener::Egress => {
-                let to = target(ends);
                 let own = name.map(|name| Resolved { name, expires: u64::MAX });
-                let resolved = own.into_iter().chain(rules.ledger.resolved(rules.ids[ends.workload], to.address));
-                rules.sends_by(ends.workload, to, &resolved.collect::<Vec<_>>())
+                let known = rules.ledger.resolved(rules.ids[ends.workload], ends.remote);
+                let resolved: Vec<_> = own.into_iter().chain(known).collect();
+                rules.sends_by(ends.workload, target(ends), &resolved)
             }
             Opener::Ingress | Opener::SameNetwork | Opener::Probe => rules.receives(ends, opener),
         };
@@ -314,7 +317,7 @@ impl Reference {
             self.flows.end(ends);
             return Ok(Some(Reason::Revoked));
         }
-        self.flows.renew(ends, epoch, grounds(decision), passage, rules.now);
+        self.flows.renew(ends, own.epoch, grounds(decision), passage, rules.now);
         Ok(Some(Reason::KnownFlow))
     }
 
@@ -347,7 +350,9 @@ impl Reference {
             Transport::Tcp { source, destination, .. } | Transport::Udp { source, destination } => {
                 (source, destination)
             }
-            Transport::Icmp(_) | Transport::Other | Transport::Headless => return Reason::Unsupported,
+            Transport::Sctp { .. } | Transport::Icmp(_) | Transport::Other | Transport::Headless => {
+                return Reason::Unsupported;
+            }
         };
         if packet.piece != Piece::Whole {
             return Reason::Unsupported;
@@ -361,7 +366,13 @@ impl Reference {
         if from == 53 {
             return Reason::Dns;
         }
-        let asked = Inbound { to: &member.subject, from: Origin::Edge, protocol: packet.protocol, port: to };
+        let asked = Inbound {
+            to: &member.subject,
+            from: Origin::Edge,
+            remote: packet.source,
+            protocol: packet.protocol,
+            port: to,
+        };
         let decision = decide(rules.model, &Query::To(asked));
         if decision.allowed {
             let ports = Ports::Pair { local: to, remote: from };
@@ -397,7 +408,10 @@ impl Rules<'_> {
             Ports::Pair { local, .. } => local,
             Ports::None | Ports::AskedHere(_) | Ports::AskedThere(_) => 0,
         };
-        decide(self.model, &Query::To(Inbound { to: &own.subject, from, protocol: ends.protocol, port }))
+        decide(
+            self.model,
+            &Query::To(Inbound { to: &own.subject, from, remote: ends.remote, protocol: ends.protocol, port }),
+        )
     }
 }
 
@@ -427,12 +441,16 @@ fn target(ends: &Ends) -> Target {
 fn ends_of(packet: &Packet<'_>, workload: usize, out: bool) -> Ends {
     let (local, remote) = if out { (packet.source, packet.destination) } else { (packet.destination, packet.source) };
     let ports = match packet.transport {
-        Transport::Tcp { source, destination, .. } | Transport::Udp { source, destination } if out => {
+        Transport::Tcp { source, destination, .. }
+        | Transport::Udp { source, destination }
+        | Transport::Sctp { source, destination }
+            if out =>
+        {
             Ports::Pair { local: source, remote: destination }
         }
-        Transport::Tcp { source, destination, .. } | Transport::Udp { source, destination } => {
-            Ports::Pair { local: destination, remote: source }
-        }
+        Transport::Tcp { source, destination, .. }
+        | Transport::Udp { source, destination }
+        | Transport::Sctp { source, destination } => Ports::Pair { local: destination, remote: source },
         Transport::Icmp(icmp) if (icmp.meaning == Meaning::Asks) == out => Ports::AskedHere(icmp.id),
         Transport::Icmp(icmp) => Ports::AskedThere(icmp.id),
         Transport::Other | Transport::Headless => Ports::None,
@@ -443,7 +461,11 @@ fn ends_of(packet: &Packet<'_>, workload: usize, out: bool) -> Ends {
 fn flags_of(packet: &Packet<'_>) -> Option<u8> {
     match packet.transport {
         Transport::Tcp { flags, .. } => Some(flags),
-        Transport::Udp { .. } | Transport::Icmp(_) | Transport::Other | Transport::Headless => None,
+        Transport::Udp { .. }
+        | Transport::Sctp { .. }
+        | Transport::Icmp(_)
+        | Transport::Other
+        | Transport::Headless => None,
     }
 }
 

@@ -135,7 +135,7 @@ impl Scenario {
 impl Phase {
     fn draw(draw: &mut Draw) -> Self {
         Self {
-            world: World::draw(draw),
+            world: World { network_policies: Vec::new(), ..World::draw(draw) },
             apart: draw.one_in(3),
             external: [draw.one_in(3), draw.one_in(3)],
             quota: if draw.one_in(3) { 1 + draw.below(4) as usize } else { 1000 },
@@ -143,11 +143,12 @@ impl Phase {
         }
     }
 
-    /// The resources of this phase's namespaces, `bank` in its network.
+    /// The resources of this phase's namespaces, `bank` in its network. Network policies have their own cases
+    /// (`tests/kernel/conformance.rs`).
     pub(crate) fn world(&self) -> World {
         let mut world = self.world.clone();
-        if let Some(bank) = world.namespaces.get_mut(1).filter(|_| self.apart) {
-            bank.network = network_name(1);
+        if let Some(bank) = world.namespaces.get_mut(1) {
+            bank.network = network_name(usize::from(self.apart));
         }
         world
     }
@@ -167,12 +168,6 @@ impl Phase {
             }
         };
         self.world.subjects.iter().enumerate().map(member).collect()
-    }
-
-    /// Whether workloads of a network meet freely.
-    pub(crate) fn is_open(world: &World, model: &Model<'_>, subject: &policy::Subject) -> bool {
-        let network = model.namespace(subject).and_then(|space| model.network(space));
-        network.is_some_and(|_| world.network.workload_traffic == config::resource::WorkloadTraffic::Open)
     }
 }
 

@@ -243,6 +243,7 @@ fn prepare(desired: &Desired, id: u32, network: &str, netns: &Path, cursor: &mut
         namespace: "shop".parse().unwrap(),
         name: format!("web-{id}").parse().unwrap(),
         labels: BTreeMap::new(),
+        ports: Default::default(),
         netns: netns.to_owned(),
         guest_interface: None,
     };

@@ -101,6 +101,7 @@ pub(crate) fn workload(id: u32) -> Workload {
         namespace: "shop".parse().unwrap(),
         name: format!("web-{id}").parse().unwrap(),
         labels: [("app".to_owned(), "web".to_owned())].into(),
+        ports: Default::default(),
         network: "tenant-a".parse().unwrap(),
         netns: "/run/netns/web".into(),
         host_interface: format!("tg{id}").parse().unwrap(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use config::api::{AttachRequest, Workload};
 use config::names::{InterfaceName, Name};
+use config::resource::NamedPort;
 
 use super::Done;
 use crate::client::Client;
@@ -25,6 +26,9 @@ pub(crate) struct Attach {
     /// A label for selectors; may be given several times.
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// A port's name for policies that name ports, as http=8080/TCP; may be given several times.
+    #[arg(long = "port", value_name = "NAME=NUMBER/PROTOCOL")]
+    ports: Vec<NamedPort>,
     /// The interface to make inside; eth0 when left out.
     #[arg(long, value_name = "NAME")]
     interface: Option<InterfaceName>,
@@ -45,6 +49,7 @@ impl Attach {
             name: self.name,
             netns,
             labels: self.labels.into_iter().collect(),
+            ports: self.ports,
             interface: self.interface,
             beside_others: self.beside_others,
         };

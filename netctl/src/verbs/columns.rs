@@ -20,6 +20,7 @@ pub(super) fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
         Kind::EgressPolicy => {
             (&["NAME", "SELECTOR", "MODE", "ALLOW", "DENY", "WORKLOADS", "READY", "AGE"], &["CIDRS", "DNS NAMES"])
         }
+        Kind::NetworkPolicy => (&["NAME", "SELECTOR", "TYPES", "WORKLOADS", "READY", "AGE"], &["INGRESS", "EGRESS"]),
         Kind::ExposedApp => (&["NAME", "HOSTS", "TLS", "BACKENDS", "READY", "AGE"], &["PATHS", "CERTIFICATE EXPIRES"]),
         Kind::Workload => (
             &["NAME", "ADDRESSES", "NETWORK", "READY", "AGE"],
@@ -74,6 +75,10 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
             let (allow, deny) = (count(item, "/spec/allow"), count(item, "/spec/deny"));
             vec![name, selector, mode(item), allow, deny, text(item, "/status/workloads"), ready, age]
         }
+        Kind::NetworkPolicy => {
+            let selector = or(selector(item, "/spec/podSelector"), "<all>");
+            vec![name, selector, join(item, "/spec/policyTypes", ""), text(item, "/status/workloads"), ready, age]
+        }
         Kind::ExposedApp => {
             let backends = format!("{}/{}", text(item, "/status/readyBackends"), text(item, "/status/backends"));
             let tls = or(text(item, "/spec/tls/mode"), "Edge");
@@ -111,6 +116,7 @@ fn more(kind: Kind, item: &Value) -> Vec<String> {
             };
             vec![of("/cidrs"), of("/dnsNames")]
         }
+        Kind::NetworkPolicy => vec![count(item, "/spec/ingress"), count(item, "/spec/egress")],
         Kind::ExposedApp => vec![join(item, "/spec/routes", "/path"), text(item, "/status/certificateExpires")],
         Kind::Workload => vec![
             text(item, "/status/mac"),
@@ -130,8 +136,8 @@ fn mode(item: &Value) -> String {
 
 /// The policies that select a workload, those of the admin tier first.
 fn policies(item: &Value) -> String {
-    let both = ["/status/clusterPolicies", "/status/policies"].map(|list| join(item, list, ""));
-    both.into_iter().filter(|names| !names.is_empty()).collect::<Vec<_>>().join(",")
+    let lists = ["/status/clusterPolicies", "/status/policies", "/status/networkPolicies"];
+    lists.map(|list| join(item, list, "")).into_iter().filter(|names| !names.is_empty()).collect::<Vec<_>>().join(",")
 }
 
 /// A scalar; empty when it is not there.

@@ -77,7 +77,7 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
                 .await
         }
         Kind::Namespace => {
-            for kind in [Kind::EgressPolicy, Kind::ExposedApp, Kind::Workload] {
+            for kind in [Kind::EgressPolicy, Kind::NetworkPolicy, Kind::ExposedApp, Kind::Workload] {
                 of_kind(client, output, kind, Some(wanted), |_| true).await?;
             }
             Ok(())
@@ -85,8 +85,9 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
         Kind::ClusterEgressPolicy => {
             of_kind(client, output, Kind::Workload, None, |item| lists(item, "/status/clusterPolicies", wanted)).await
         }
-        Kind::EgressPolicy => {
-            let selected = |item: &Value| lists(item, "/status/policies", wanted);
+        Kind::EgressPolicy | Kind::NetworkPolicy => {
+            let list = if wanted.kind == Kind::NetworkPolicy { "/status/networkPolicies" } else { "/status/policies" };
+            let selected = |item: &Value| lists(item, list, wanted);
             of_kind(client, output, Kind::Workload, Some(wanted), selected).await
         }
         Kind::ExposedApp => Ok(()),

@@ -29,21 +29,31 @@ pub(super) enum Kind {
     Left,
 }
 
-/// The classes of all addresses.
-pub(super) struct Classes {
-    /// Sorted, each prefix once; a prefix whose class is that of its covering prefix is left out.
-    pub(super) prefixes: Vec<(IpNetwork, ClassId)>,
+/// The classes made so far: views share them.
+pub(super) struct Classes(States);
+
+impl Classes {
+    pub(super) fn new() -> Self {
+        Self(States::new())
+    }
+
     /// The rules of each class, ascending; that of class 0 is empty.
-    pub(super) sets: Vec<Vec<u32>>,
+    pub(super) fn sets(&self) -> &[Vec<u32>] {
+        &self.0.sets
+    }
+
+    /// The prefixes of one view: sorted, each once; one whose class is that of its covering prefix is left out.
+    pub(super) fn classify(&mut self, claims: Vec<Claim>) -> Vec<(IpNetwork, ClassId)> {
+        prefixes(&mut self.0, claims)
+    }
 }
 
-pub(super) fn classify(claims: Vec<Claim>) -> Classes {
+fn prefixes(states: &mut States, claims: Vec<Claim>) -> Vec<(IpNetwork, ClassId)> {
     let mut claims: Vec<(Block, u32, Kind)> =
         claims.into_iter().map(|claim| (Block::new(claim.network), claim.rule, claim.kind)).collect();
     claims.sort_unstable();
     claims.dedup();
 
-    let mut states = States::new();
     let mut prefixes = Vec::new();
     let mut covering: Vec<(Block, StateId)> = Vec::new();
     for own in claims.chunk_by(|left, right| left.0 == right.0) {
@@ -58,7 +68,7 @@ pub(super) fn classify(claims: Vec<Claim>) -> Classes {
             prefixes.push((block.network(), states.class(state)));
         }
     }
-    Classes { prefixes, sets: states.sets }
+    prefixes
 }
 
 /// A prefix whose bits stand left-aligned, so that both families compare alike. A covering prefix sorts before all it

@@ -1,9 +1,8 @@
 //! The rules of one (policy, class) to lines of the port trie.
 //!
 //! The port space of each protocol is cut where a rule begins or ends. In each piece the admin tier wins over the
-//! namespace's, a deny over every allow of its tier, and
-//! the first-listed rule of the winning kind is named. Equal pieces are joined, and cut again into prefixes; what the
-//! line without protocol already answers is left out.
+//! namespace's, a deny over every allow of its tier, and the first-listed rule of the winning kind is named. Equal pieces
+//! are joined, and cut again into prefixes; what the line without protocol already answers is left out.
 
 use std::collections::BTreeMap;
 

@@ -8,9 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::names::{DnsName, DomainPattern};
 use config::resource::Ports;
 
+use super::NameClass;
 use super::lines::{self, Line, Standing};
-use super::{NameClass, Plan, RuleTable};
-use crate::tables::{Action, ClassId, PolicyId, RuleEntry, RuleId};
+use super::plan::{Plan, PolicyPlan, Source};
+use super::rules::{RuleTable, What};
+use crate::model;
+use crate::peers;
+use crate::tables::{Action, ClassId, PolicyId, RuleEntry, RuleId, RuleList};
 use crate::tiers::{Rule, Tier};
 
 /// The name rules of all policies, and the classes made so far.
@@ -30,6 +34,8 @@ pub(super) struct Names {
 struct PolicyNames {
     sources: Vec<u32>,
     isolated: bool,
+    /// The rule of a network policy that lets every name be looked up.
+    dns: Option<RuleId>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,24 +50,42 @@ impl Names {
     pub(super) fn new(first: ClassId, table: &RuleTable<'_>, plan: &Plan<'_>) -> Self {
         let mut sources = vec![PatternIndex::default(); plan.sources.len()];
         let mut rules = BTreeMap::new();
-        for ((order, (id, name, rule)), source) in (0u32..).zip(&table.rules).zip(&table.source_of) {
-            let (patterns, ports) = match rule {
-                Rule::Names(rule) => (rule.names.as_slice(), Some(rule.ports.clone())),
-                Rule::Resolve(patterns) => (*patterns, None),
-                Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation => continue,
+        for (order, part) in (0u32..).zip(&table.parts) {
+            let (patterns, ports) = match &part.what {
+                What::Own(Rule::Names(rule)) => (rule.names.as_slice(), Some(rule.ports.clone())),
+                What::Own(Rule::Resolve(patterns)) => (*patterns, None),
+                What::Own(Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation) | What::Peers(_) => {
+                    continue;
+                }
             };
             for pattern in patterns {
-                sources[*source as usize].insert(pattern, order);
+                sources[part.source as usize].insert(pattern, order);
             }
-            rules.insert(order, NamedRule { id: *id, tier: name.tier(), ports });
+            rules.insert(order, NamedRule { id: part.id, tier: part.tier, ports });
         }
-        let policy = |sources: &[u32], isolated| PolicyNames { sources: sources.to_vec(), isolated };
-        let policies = plan.egress.iter().map(|own| (own.id, policy(&own.sources, own.isolated))).collect();
+        let dns = |source: &u32| match &plan.sources[*source as usize] {
+            Source::To(policy, _) => {
+                let index = peers::dns_rule(policy)?;
+                table.id(&model::peer_rules(policy, RuleList::Egress).nth(index)?.0)
+            }
+            Source::Egress(_) | Source::From(..) => None,
+        };
+        let policy = |own: &PolicyPlan| PolicyNames {
+            sources: own.sources.clone(),
+            isolated: own.otherwise != Action::Allow,
+            dns: own.sources.iter().find_map(dns),
+        };
+        let policies = plan.egress.iter().map(|own| (own.id, policy(own))).collect();
         Self { sources, rules, policies, classes: BTreeMap::new(), handed_out: BTreeSet::new(), next: first }
     }
 
     pub(super) fn isolated(&self, policy: PolicyId) -> Option<bool> {
         self.policies.get(&policy).map(|policy| policy.isolated)
+    }
+
+    /// The rule of a network policy that lets every name be looked up.
+    pub(super) fn dns_rule(&self, policy: PolicyId) -> Option<RuleId> {
+        self.policies.get(&policy)?.dns
     }
 
     /// The first rule that lets the name be looked up.

@@ -10,6 +10,15 @@ impl fmt::Display for Generation {
         for (prefix, class) in &self.prefixes {
             writeln!(f, "  {prefix} class {}", class.0)?;
         }
+        for view in &self.views {
+            writeln!(f, "view {}", view.number)?;
+            for (prefix, class) in &view.prefixes {
+                writeln!(f, "  {prefix} class {}", class.0)?;
+            }
+        }
+        if !self.views.is_empty() {
+            writeln!(f, "rules")?;
+        }
         for entry in &self.rules {
             writeln!(f, "  {entry}{}", Named(self, entry.rule))?;
         }

@@ -52,6 +52,8 @@ pub struct Inbound<'a> {
     pub to: &'a Subject,
     /// Who sends.
     pub from: Origin<'a>,
+    /// From which address.
+    pub remote: IpAddr,
     /// IP protocol number.
     pub protocol: u8,
     /// The workload's port; 0 for a protocol without ports.

@@ -8,8 +8,9 @@ use super::Decision;
 use super::outbound::{isolation, matches};
 use super::sentence::{self, Isolating, Named, Service};
 use crate::model::{self, Model, Subject};
+use crate::peers;
 use crate::reason::Reason;
-use crate::tables::RuleName;
+use crate::tables::{RuleList, RuleName};
 use crate::tiers::{Policy, Reading, Rule};
 
 /// Whether a workload may look a name up.
@@ -29,7 +30,8 @@ pub enum Resolve {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Grounds {
-    /// The first `dnsNames` or `resolve` rule that means it, of either tier.
+    /// The first `dnsNames` or `resolve` rule that means it, of either tier, or a network policy's `egress` rule for port
+    /// 53.
     Rule(RuleName),
     /// A workload that is not isolated resolves every name.
     NotIsolated,
@@ -40,7 +42,9 @@ pub enum Grounds {
 /// 0. A workload without a namespace is sealed.
 /// 1. The first `dnsNames` or `resolve` rule that means the name allows it.
 /// 2. A workload that is not isolated, or by audited policies only, resolves every name.
-/// 3. Anything else is refused.
+/// 3. The first `egress` rule of a network policy that opens port 53 allows every name: to that policy a lookup is a
+///    connection, and whatever server is asked, it is answered here.
+/// 4. Anything else is refused.
 pub fn may_resolve(model: &Model<'_>, subject: &Subject, asked: &DnsName) -> Resolve {
     let Some(namespace) = model.namespace(subject) else {
         return Resolve::Refused; // 0
@@ -52,12 +56,19 @@ pub fn may_resolve(model: &Model<'_>, subject: &Subject, asked: &DnsName) -> Res
         Rule::Resolve(patterns) => patterns.iter().any(|pattern| pattern.matches(asked)).then_some(name),
         Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation => None,
     });
+    let network_policies = model.network_policies(subject);
     match meant {
         Some(rule) => Resolve::Allowed { by: Grounds::Rule(rule) }, // 1
-        None if !model::isolated(namespace, &selected, Reading::Applied) => {
-            Resolve::Allowed { by: Grounds::NotIsolated }
-        } // 2
-        None => Resolve::Refused,                                   // 3
+        None if !model::isolated(namespace, &selected, &network_policies, Reading::Applied) => {
+            Resolve::Allowed { by: Grounds::NotIsolated } // 2
+        }
+        None => match network_policies.iter().find_map(|policy| {
+            let index = peers::dns_rule(policy)?;
+            model::peer_rules(policy, RuleList::Egress).nth(index)
+        }) {
+            Some((rule, _)) => Resolve::Allowed { by: Grounds::Rule(rule) }, // 3
+            None => Resolve::Refused,                                        // 4
+        },
     }
 }
 
@@ -76,23 +87,25 @@ pub fn decide(model: &Model<'_>, subject: &Subject, asked: &DnsName, protocol: u
             format!("{} allows {service} of {asked} at the addresses that the workload resolves it to", Named(&rule));
         return Decision::allow(Reason::AllowedByName, text).by(rule).named(asked);
     }
+    let network_policies = model.network_policies(subject);
     let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
     let open = Decision::allow(Reason::AllowedByDefault, text);
-    let isolated = |reading| model::isolated(namespace, &selected, reading);
+    let isolated = |reading| model::isolated(namespace, &selected, &network_policies, reading);
+    let denied = |reading| {
+        let isolating = Isolating::of(&selected, &network_policies, reading);
+        denied(namespace, &selected, isolating, asked, service)
+    };
     match (isolated(Reading::Applied), isolated(Reading::Strict)) {
         (false, false) => open,
-        (false, true) => {
-            let strict = denied(namespace, &selected, Reading::Strict, asked, service);
-            sentence::audited(open, strict, isolation(&selected))
-        }
-        (true, _) => denied(namespace, &selected, Reading::Applied, asked, service),
+        (false, true) => sentence::audited(open, denied(Reading::Strict), isolation(&selected)),
+        (true, _) => denied(Reading::Applied),
     }
 }
 
 fn denied(
     namespace: &Namespace,
     selected: &[Policy<'_>],
-    reading: Reading,
+    isolating: Isolating,
     asked: &DnsName,
     service: Service,
 ) -> Decision {
@@ -100,7 +113,7 @@ fn denied(
         Some(_) => format!("{} allows {asked}, but not {service}", Named(&rule)),
         None => format!("{} lets the name be looked up, which opens nothing", Named(&rule)),
     });
-    sentence::name_default(namespace, Isolating::of(selected, reading), asked, service, nearest)
+    sentence::name_default(namespace, isolating, asked, service, nearest)
 }
 
 /// The rules that mean the name, with the ports they open; `None` opens nothing.

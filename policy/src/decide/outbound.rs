@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use config::names::DnsName;
-use config::resource::{CidrRule, NameRule, Namespace};
+use config::resource::{CidrRule, NameRule, Namespace, NetworkPolicy};
 
-use super::sentence::{self, Isolating, Service};
+use super::sentence::{self, Isolating, Named, Service};
 use super::{Decision, Outbound, Target};
 use crate::model::{self, Model};
+use crate::peers;
 use crate::reason::Reason;
-use crate::tables::RuleName;
+use crate::tables::{RuleList, RuleName};
 use crate::tiers::{Policy, Reading, Rule, Tier};
 
 const DNS_PORT: u16 = 53;
@@ -27,7 +28,7 @@ pub(super) const SCTP: u8 = 132;
 ///    Then the node's own addresses: closed but for edge listeners, which are ordinary destinations.
 /// 6. The admin tier: its deny rules by address, then its allow rules, by address first, then by learned name.
 /// 7. The namespace's deny rules, by address.
-/// 8. Its allow rules: by address first, then by learned name.
+/// 8. Its allow rules: by address first, `egress` rules of network policies among them, then by learned name.
 /// 9. The default.
 ///
 /// From 6 on the verdict is read twice: as applied, where a policy with `mode: Audit` denies and isolates nothing, and
@@ -52,8 +53,8 @@ pub(super) fn decide(model: &Model<'_>, flow: &Outbound<'_>) -> Decision {
     }
 
     let selected = model.selected(flow.from);
-    let applied = by_policies(namespace, &selected, Reading::Applied, flow);
-    let strict = by_policies(namespace, &selected, Reading::Strict, flow);
+    let applied = by_policies(model, namespace, &selected, Reading::Applied, flow);
+    let strict = by_policies(model, namespace, &selected, Reading::Strict, flow);
     match (applied.allowed, strict.allowed) {
         (true, false) => sentence::audited(applied, strict, isolation(&selected)),
         (true, true) => strict,
@@ -68,19 +69,26 @@ pub(super) fn isolation(selected: &[Policy<'_>]) -> Option<RuleName> {
 }
 
 /// 6 to 9.
-fn by_policies(namespace: &Namespace, selected: &[Policy<'_>], reading: Reading, flow: &Outbound<'_>) -> Decision {
+fn by_policies(
+    model: &Model<'_>,
+    namespace: &Namespace,
+    selected: &[Policy<'_>],
+    reading: Reading,
+    flow: &Outbound<'_>,
+) -> Decision {
     let rules = Rules::of(selected, reading);
     if let Some(decision) = by_tier(&rules, Tier::Admin, flow).or_else(|| by_live_name(&rules, Tier::Admin, flow)) {
         return decision; // 6
     }
-    let decision = by_namespace(namespace, selected, reading, &rules, flow);
+    let decision = by_namespace(model, namespace, selected, reading, &rules, flow);
     match rules.by_address(Tier::Admin, flow.to, |rule| matches!(rule, Rule::Pass(_))) {
-        Some((passing, _)) => decision.and(&format!("{} leaves it to the namespace", sentence::Named(passing))),
+        Some((passing, _)) => decision.and(&format!("{} leaves it to the namespace", Named(passing))),
         None => decision,
     }
 }
 
 fn by_namespace(
+    model: &Model<'_>,
     namespace: &Namespace,
     selected: &[Policy<'_>],
     reading: Reading,
@@ -90,7 +98,13 @@ fn by_namespace(
     if let Some(decision) = by_tier(rules, Tier::Namespace, flow) {
         return decision; // 7, 8
     }
-    if !model::isolated(namespace, selected, reading) {
+    let Target { address, protocol, port } = flow.to;
+    let network_policies = model.network_policies(flow.from);
+    if let Some(name) = first_peer_rule(model, &network_policies, flow) {
+        let text = format!("{} allows {} of {address}", Named(&name), Service { protocol, port });
+        return Decision::allow(Reason::AllowedByCidr, text).by(name); // 8
+    }
+    if !model::isolated(namespace, selected, &network_policies, reading) {
         let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
         return Decision::allow(Reason::AllowedByDefault, text); // 9
     }
@@ -105,7 +119,9 @@ fn by_namespace(
     if let Some((asked, rule)) = expired {
         return sentence::name_expired(asked, rule, flow.to.address); // 9
     }
-    by_default(namespace, Isolating::of(selected, reading), rules, flow) // 9
+    let isolating = Isolating::of(selected, &network_policies, reading);
+    let peer = nearest_peer_rule(model, &network_policies, flow);
+    by_default(namespace, isolating, rules, peer, flow) // 9
 }
 
 /// What a tier's rules by address say: its denies, then its allows.
@@ -116,7 +132,7 @@ fn by_tier(rules: &Rules<'_>, tier: Tier, flow: &Outbound<'_>) -> Option<Decisio
     let (name, rule) = rules.by_address(tier, flow.to, |rule| matches!(rule, Rule::Allow(_)))?;
     let Target { address, protocol, port } = flow.to;
     let (rule, service) = (covering(rule, address), Service { protocol, port });
-    let text = format!("{} allows {service} of {rule}", sentence::Named(name));
+    let text = format!("{} allows {service} of {rule}", Named(name));
     Some(Decision::allow(Reason::AllowedByCidr, text).by(name.clone()))
 }
 
@@ -126,7 +142,7 @@ fn by_live_name(rules: &Rules<'_>, tier: Tier, flow: &Outbound<'_>) -> Option<De
         let rule = rules.by_name(tier, &resolved.name, flow.to)?;
         Some((&resolved.name, rule))
     })?;
-    let named = sentence::Named(rule);
+    let named = Named(rule);
     let text = format!("{named} allows {asked}, which this workload resolved to {}", flow.to.address);
     Some(Decision::allow(Reason::AllowedByName, text).by(rule.clone()).named(asked))
 }
@@ -176,14 +192,44 @@ impl<'a> Rules<'a> {
     }
 }
 
+/// The first `egress` rule that allows the target.
+fn first_peer_rule(model: &Model<'_>, policies: &[&NetworkPolicy], flow: &Outbound<'_>) -> Option<RuleName> {
+    let Target { address, protocol, port } = flow.to;
+    let view = model.view(flow.from);
+    policies.iter().find_map(|policy| {
+        let meant = |rule| {
+            model.means(policy, rule, view, address)
+                && peers::opens(rule, model.resident(view, address), protocol, port)
+        };
+        model::peer_rules(policy, RuleList::Egress).find(|(_, rule)| meant(rule)).map(|(name, _)| name)
+    })
+}
+
+/// The first `egress` rule that means the address, and not the port.
+fn nearest_peer_rule(model: &Model<'_>, policies: &[&NetworkPolicy], flow: &Outbound<'_>) -> Option<String> {
+    let Target { address, protocol, port } = flow.to;
+    let view = model.view(flow.from);
+    let name = policies.iter().find_map(|policy| {
+        let mut rules = model::peer_rules(policy, RuleList::Egress);
+        rules.find(|(_, rule)| model.means(policy, rule, view, address)).map(|(name, _)| name)
+    })?;
+    Some(format!("{} means {address}, but not {}", Named(&name), Service { protocol, port }))
+}
+
 /// Nothing spoke for it: say what came nearest.
-fn by_default(namespace: &Namespace, isolating: Isolating, rules: &Rules<'_>, flow: &Outbound<'_>) -> Decision {
+fn by_default(
+    namespace: &Namespace,
+    isolating: Isolating,
+    rules: &Rules<'_>,
+    peer: Option<String>,
+    flow: &Outbound<'_>,
+) -> Decision {
     let Target { address, protocol, port } = flow.to;
     let service = Service { protocol, port };
     let live: Vec<&DnsName> =
         flow.resolved.iter().filter(|resolved| flow.now < resolved.expires).map(|resolved| &resolved.name).collect();
     let nearest = rules.0.iter().find_map(|(_, name, rule)| {
-        let named = sentence::Named(name);
+        let named = Named(name);
         match rule {
             Rule::Allow(rule) if covers(rule, address) => Some(format!("{named} lists {address}, but not {service}")),
             Rule::Allow(rule) if rule.cidrs.iter().any(|cidr| cidr.contains(address)) => {
@@ -196,7 +242,7 @@ fn by_default(namespace: &Namespace, isolating: Isolating, rules: &Rules<'_>, fl
             Rule::Allow(_) | Rule::Deny(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => None,
         }
     });
-    sentence::egress_default(namespace, isolating, flow.to, nearest, live.first().copied())
+    sentence::egress_default(namespace, isolating, flow.to, nearest.or(peer), live.first().copied())
 }
 
 /// Whether the rule means the address. `except` narrows this rule only.

@@ -5,11 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 
 use config::names::DnsName;
-use config::resource::{CidrRule, Kind, Namespace, Network};
+use config::resource::{CidrRule, Kind, NAMESPACE_NAME_LABEL, Namespace, Network, NetworkPolicy};
 
 use super::outbound::{SCTP, TCP, UDP, covering};
 use super::{Decision, Target};
-use crate::model::Subject;
+use crate::model::{Probes, Subject};
 use crate::reason::Reason;
 use crate::tables::{RuleList, RuleName};
 use crate::tiers::{Policy, Reading, Tier};
@@ -36,10 +36,11 @@ pub(super) struct Isolating {
 }
 
 impl Isolating {
-    pub(super) fn of(selected: &[Policy<'_>], reading: Reading) -> Self {
+    pub(super) fn of(selected: &[Policy<'_>], network_policies: &[&NetworkPolicy], reading: Reading) -> Self {
         let own = || selected.iter().filter(|policy| policy.tier() == Tier::Namespace);
-        let enforced = own().filter(|policy| policy.counts(reading)).count();
-        Self { enforced, audited: own().count() - enforced }
+        let counting = own().filter(|policy| policy.counts(reading)).count();
+        let isolating = network_policies.iter().filter(|policy| policy.types.egress).count();
+        Self { enforced: counting + isolating, audited: own().count() - counting }
     }
 }
 
@@ -155,12 +156,57 @@ pub(super) fn edge_only(namespace: &Namespace, service: Service) -> Decision {
     )
 }
 
-pub(super) fn no_probes() -> Decision {
+pub(super) fn no_probes(probes: Probes) -> Decision {
+    let why = match probes {
+        Probes::Never | Probes::All => "to its workloads (`[node] probes = false`)",
+        Probes::Selected => "to a workload that no NetworkPolicy selects (`[node] probes` is not set)",
+    };
     Decision::deny(
         Reason::DeniedByDefault,
-        "the node itself may not open connections to its workloads (`[node] probes = false`)",
+        format!("the node itself may not open connections {why}"),
         "set `probes = true` under `[node]` in the node's settings",
     )
+}
+
+pub(super) fn ingress_isolated(
+    namespace: &Namespace,
+    policies: &[String],
+    remote: IpAddr,
+    resident: Option<&Subject>,
+    service: Service,
+    nearest: Option<String>,
+) -> Decision {
+    let isolated = match policies {
+        [only] => format!("NetworkPolicy `{only}`, which selects the workload, isolates it"),
+        several => format!("the NetworkPolicies {} isolate the workload", all_of(several)),
+    };
+    let mut text = format!("no rule allows {service} from {remote}, and {isolated}");
+    if let Some(nearest) = nearest {
+        text = format!("{text}; {nearest}");
+    }
+    let peer = match resident {
+        Some(subject) if !subject.labels.is_empty() => workload_peer(namespace, subject),
+        // A selector without labels would open it to the whole namespace.
+        Some(_) | None => format!("{{ ipBlock: {{ cidr: {} }} }}", cidr(remote)),
+    };
+    let place = format!("under `ingress` of a NetworkPolicy of `{}` that selects the workload", namespace.name);
+    let mend = format!("add `from: [{peer}]`{} {place}", ports(service));
+    Decision::deny(Reason::DeniedByDefault, text, mend)
+}
+
+/// A peer that means workloads like this one, as it is written in a policy of the namespace.
+fn workload_peer(namespace: &Namespace, subject: &Subject) -> String {
+    let pairs = subject.labels.iter().map(|(key, value)| format!("{key}: \"{value}\"")).collect::<Vec<_>>();
+    let own = format!("podSelector: {{ matchLabels: {{ {} }} }}", pairs.join(", "));
+    if subject.namespace == namespace.name {
+        return format!("{{ {own} }}");
+    }
+    let space = format!("{NAMESPACE_NAME_LABEL}: {}", subject.namespace);
+    format!("{{ namespaceSelector: {{ matchLabels: {{ {space} }} }}, {own} }}")
+}
+
+fn all_of(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn ingress_default(namespace: &Namespace, shared: Option<&Network>, service: Service) -> Decision {
@@ -197,14 +243,17 @@ fn add_names(namespace: &Namespace, asked: &DnsName, service: Service) -> String
 }
 
 fn add_rule(namespace: &Namespace, what: &str, service: Service) -> String {
-    let ports = match service.protocol {
+    let place = format!("under `allow` of an EgressPolicy of `{}` that selects the workload", namespace.name);
+    format!("add {what}{} {place}", ports(service))
+}
+
+fn ports(service: Service) -> String {
+    match service.protocol {
         TCP => format!(" with `ports: [{{ protocol: TCP, port: {} }}]`", service.port),
         UDP => format!(" with `ports: [{{ protocol: UDP, port: {} }}]`", service.port),
         SCTP => format!(" with `ports: [{{ protocol: SCTP, port: {} }}]`", service.port),
         _ => " without `ports`".to_owned(),
-    };
-    let place = format!("under `allow` of an EgressPolicy of `{}` that selects the workload", namespace.name);
-    format!("add {what}{ports} {place}")
+    }
 }
 
 fn cidr(address: IpAddr) -> String {
@@ -226,7 +275,9 @@ impl fmt::Display for Named<'_> {
         match self.0.kind {
             _ if self.0.list == RuleList::Isolation => write!(f, "`{}`", self.0),
             Kind::ClusterEgressPolicy => write!(f, "admin rule `{}`", self.0),
-            Kind::EgressPolicy | Kind::Network | Kind::Namespace | Kind::ExposedApp => write!(f, "rule `{}`", self.0),
+            Kind::EgressPolicy | Kind::NetworkPolicy | Kind::Network | Kind::Namespace | Kind::ExposedApp => {
+                write!(f, "rule `{}`", self.0)
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use config::resource::Kind;
 use policy::ledger::Limits;
 use policy::reason::Reason;
-use policy::tables::PolicyId;
+use policy::tables::{PolicyId, RuleList};
 use policy::{Compiled, Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Target, compile, decide};
 
 use crate::draw::Draw;
@@ -23,17 +23,21 @@ enum Case {
     Ingress { subject: usize, same: bool, node: bool, from: Target },
 }
 
+/// The reason, and the deciding rule's kind of policy and list.
+type Way = (Reason, Option<(Kind, RuleList)>);
+
 #[test]
 fn tables_say_what_decide_says() {
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut views) = (BTreeSet::new(), 0);
     for seed in 0..WORLDS {
         let mut draw = Draw(seed);
         let world = World::draw(&mut draw);
         let model = world.model();
         let mut node = Simulation::new(&world);
+        views += node.compiled.generation.views.len();
         for _ in 0..FLOWS_EACH {
             let subject = draw.below(world.subjects.len() as u64) as usize;
-            let case = if draw.one_in(6) {
+            let case = if draw.one_in(3) {
                 Case::Ingress { subject, same: draw.one_in(2), node: draw.one_in(4), from: world.target(&mut draw) }
             } else {
                 Case::Egress { subject, to: world.target(&mut draw), now: (190 + draw.below(200)) * SECOND }
@@ -64,9 +68,14 @@ fn tables_say_what_decide_says() {
     }
     for reason in [Reason::DeniedByCidr, Reason::AllowedByCidr, Reason::AllowedByName, Reason::Audited] {
         for kind in [Kind::ClusterEgressPolicy, Kind::EgressPolicy] {
-            assert!(seen.contains(&(reason, Some(kind))), "no case came to {reason:?} by {kind}");
+            let found = seen.iter().any(|(own, rule)| *own == reason && rule.is_some_and(|(by, _)| by == kind));
+            assert!(found, "no case came to {reason:?} by {kind}");
         }
     }
+    let lists: BTreeSet<_> = seen.iter().filter_map(|(_, rule)| *rule).collect();
+    let of_peers = [RuleList::Ingress, RuleList::Egress].map(|list| (Kind::NetworkPolicy, list));
+    assert!(of_peers.iter().all(|list| lists.contains(list)), "rules of every list decided: {lists:?}");
+    assert!(views > 100, "{views} views of their own");
 }
 
 /// Takes things away as long as the two still differ.
@@ -91,6 +100,7 @@ impl Simulation {
         let model = world.model();
         let subjects = &world.subjects;
         let compiled = compile(&model, &subjects.iter().cloned().collect(), 7, PolicyId(100));
+        assert_eq!(compiled.next_generation as usize, 8 + compiled.generation.views.len());
         let mut kernel = Kernel::load(&compiled.generation);
         for (id, port) in world.exposed() {
             kernel.expose(id, port);
@@ -126,8 +136,8 @@ impl Simulation {
         node
     }
 
-    /// The reason on which both agree with the kind of the deciding policy, or how they differ.
-    fn compare(&mut self, world: &World, model: &Model<'_>, case: &Case) -> Result<(Reason, Option<Kind>), String> {
+    /// The reason on which both agree with the rule that decided, as its policy's kind and its list, or how they differ.
+    fn compare(&mut self, world: &World, model: &Model<'_>, case: &Case) -> Result<Way, String> {
         let subjects = &world.subjects;
         let (wanted, got) = match case {
             Case::Egress { subject, to, now } => {
@@ -138,10 +148,17 @@ impl Simulation {
                 (wanted, self.workload(world, *subject).map(|own| self.kernel.egress(own, *to, &world.node, *now)))
             }
             Case::Ingress { subject, same, node, from } => {
-                let tenant = name(if *same { "tenant-a" } else { "tenant-b" });
-                let origin = if *node { Origin::Node } else { Origin::Segment { network: &tenant } };
+                let elsewhere = name("tenant-x");
+                let tenant = if *same { world.network_of(*subject) } else { &elsewhere };
+                let origin = if *node { Origin::Node } else { Origin::Segment { network: tenant } };
                 let to = &subjects[*subject];
-                let flow = Inbound { to, from: origin.clone(), protocol: from.protocol, port: from.port };
+                let flow = Inbound {
+                    to,
+                    from: origin.clone(),
+                    remote: from.address,
+                    protocol: from.protocol,
+                    port: from.port,
+                };
                 let wanted = decide(model, &Query::To(flow));
                 let own = self.workload(world, *subject);
                 let ask = |own| self.kernel.ingress(own, &origin, from.address, from.protocol, from.port, *same);
@@ -151,7 +168,9 @@ impl Simulation {
         match got {
             None if wanted.reason == Reason::Sealed => Ok((wanted.reason, None)),
             None => Err(format!("decide says {wanted:?}, and there is no policy")),
-            Some(got) if self.agree(&wanted, got) => Ok((wanted.reason, wanted.rule.map(|rule| rule.kind))),
+            Some(got) if self.agree(&wanted, got) => {
+                Ok((wanted.reason, wanted.rule.map(|rule| (rule.kind, rule.list))))
+            }
             Some(got) => Err(format!("decide says {wanted:?}\nthe tables say {got:?}")),
         }
     }
@@ -168,7 +187,6 @@ impl Simulation {
 
     fn workload(&self, world: &World, subject: usize) -> Option<Workload> {
         let policy = *self.compiled.policies.get(&world.subjects[subject])?;
-        let open = world.network.workload_traffic == config::resource::WorkloadTraffic::Open;
-        Some(Workload { id: subject as u32, policy, open, probes: world.node.probes })
+        Some(Workload { id: subject as u32, policy })
     }
 }

@@ -14,7 +14,8 @@ use policy::{Origin, Target};
 /// What the kernel has in its maps.
 #[derive(Default)]
 pub(crate) struct Kernel {
-    prefixes: Vec<(IpNetwork, ClassId)>,
+    /// By generation.
+    prefixes: BTreeMap<u32, Vec<(IpNetwork, ClassId)>>,
     rules: BTreeMap<(PolicyId, ClassId), Vec<RuleEntry>>,
     name_classes: BTreeMap<(PolicyId, NameId), ClassId>,
     learned: BTreeMap<(u32, IpAddr), Slots>,
@@ -27,8 +28,6 @@ pub(crate) struct Kernel {
 pub(crate) struct Workload {
     pub(crate) id: u32,
     pub(crate) policy: PolicyRef,
-    pub(crate) open: bool,
-    pub(crate) probes: bool,
 }
 
 /// Which of the names are asked.
@@ -51,9 +50,10 @@ impl Kernel {
     /// Takes a generation, and holds it against what the tables promise.
     pub(crate) fn load(generation: &Generation) -> Self {
         let mut kernel = Self::default();
-        for (prefix, class) in &generation.prefixes {
-            assert!(kernel.prefixes.iter().all(|(known, _)| known != prefix), "{prefix} is there twice");
-            kernel.prefixes.push((*prefix, *class));
+        for (number, prefixes) in generation.tries() {
+            let mut known = BTreeSet::new();
+            assert!(prefixes.iter().all(|(prefix, _)| known.insert(*prefix)), "a prefix is there twice");
+            assert!(kernel.prefixes.insert(number, prefixes.to_vec()).is_none(), "{number} is there twice");
         }
         kernel.add_rules(&generation.rules);
         for ((policy, class), lines) in &kernel.rules {
@@ -103,7 +103,7 @@ impl Kernel {
             return no_rule(Reason::NodeAddress);
         }
         let policy = workload.policy.egress;
-        let answer = self.by_address(policy, self.class(to.address), to.protocol, to.port);
+        let answer = self.by_address(policy, self.class(workload, to.address), to.protocol, to.port);
         let asked = answer.map_or(Asked::All, |line| match (line.action, line.names) {
             (Action::Undecided, _) => Asked::All,
             (_, NamesFirst::Admin) => Asked::Admin,
@@ -140,18 +140,18 @@ impl Kernel {
     ) -> Verdict {
         let no_rule = |reason| Verdict { reason, rule: RuleId::DEFAULT, name: None };
         if *from == Origin::Node {
-            return no_rule(if workload.probes { Reason::Probe } else { Reason::DeniedByDefault });
+            return no_rule(if workload.policy.probes { Reason::Probe } else { Reason::DeniedByDefault });
         }
         if protocol == 6 && self.exposed.contains(&(workload.id, port)) {
             return no_rule(Reason::EdgeOnly);
         }
-        let answer = self.by_address(workload.policy.ingress, self.class(remote), protocol, port);
+        let answer = self.by_address(workload.policy.ingress, self.class(workload, remote), protocol, port);
         match answer.map(|line| (line.action, line.rule)) {
             Some((Action::Deny, rule)) => Verdict { reason: Reason::DeniedByCidr, rule, name: None },
             Some((Action::Allow, rule)) if rule != RuleId::DEFAULT => {
                 Verdict { reason: Reason::AllowedByCidr, rule, name: None }
             }
-            _ if same && workload.open => no_rule(Reason::SameNetwork),
+            _ if same && workload.policy.open => no_rule(Reason::SameNetwork),
             Some((Action::Allow, _)) => no_rule(Reason::AllowedByDefault),
             Some((Action::Undecided, _)) | None => no_rule(Reason::DeniedByDefault),
         }
@@ -200,8 +200,9 @@ impl Kernel {
         if own.is_none() && class != ClassId::ANY { self.line(policy, ClassId::ANY, protocol, port) } else { own }
     }
 
-    fn class(&self, address: IpAddr) -> ClassId {
-        let matching = self.prefixes.iter().filter(|(prefix, _)| prefix.contains(address));
+    fn class(&self, workload: Workload, address: IpAddr) -> ClassId {
+        let prefixes = self.prefixes.get(&workload.policy.generation).into_iter().flatten();
+        let matching = prefixes.filter(|(prefix, _)| prefix.contains(address));
         matching.max_by_key(|(prefix, _)| prefix.prefix()).map_or(ClassId::ANY, |(_, class)| *class)
     }
 }

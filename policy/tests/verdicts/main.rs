@@ -4,11 +4,14 @@
 
 mod admin;
 mod audit;
+mod conformance;
 mod draw;
 mod equivalence;
 mod golden;
 mod kernel;
 mod ledger;
+mod network_policies;
+mod peers;
 mod resolving;
 mod scale;
 mod semantics;

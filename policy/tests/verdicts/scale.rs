@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
-use config::resource::{AllowRule, CidrRule, Default as Fallback, Ports};
+use config::resource::{
+    AllowRule, CidrRule, Default as Fallback, NetworkPolicy, Peer, PeerRule, PolicyTypes, Ports, Selector,
+};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use policy::tables::PolicyId;
-use policy::{Model, Node, compile};
+use policy::{Model, Node, Resident, compile};
 
 use crate::draw::Draw;
 use crate::text::{namespace, policy, subject};
@@ -62,4 +64,45 @@ fn many_ports_and_a_chain() {
     let compiled = compile(&model, &[subject("shop", "")].into(), 1, PolicyId(1));
     assert_eq!(compiled.generation.prefixes.len(), 34);
     assert!(compiled.generation.rules.len() < 3_000, "{} lines", compiled.generation.rules.len());
+}
+
+/// A thousand workloads in twenty namespaces, and two hundred policies whose peers are all of them.
+#[test]
+fn many_peers() {
+    let (spaces, each) = (20, 50);
+    let namespaces: Vec<_> =
+        (0..spaces).map(|own| namespace(&format!("n{own}"), Fallback::Allow, Fallback::Allow)).collect();
+    let resident = |number: usize| {
+        let own = subject(&format!("n{}", number % spaces), &format!("app=a{} own=w{number}", number % 10));
+        let v4 = std::net::IpAddr::from([10, 0, (number / 250) as u8, (number % 250) as u8 + 1]);
+        let v6 = std::net::IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, number as u16 + 1]);
+        Resident { subject: own, addresses: vec![v4, v6] }
+    };
+    let residents: Vec<Resident> = (0..spaces * each).map(resident).collect();
+    let policies: Vec<NetworkPolicy> = (0..200)
+        .map(|number| {
+            let peer = |app: usize| Peer::Workloads {
+                namespaces: Some(Selector::default()),
+                workloads: Some(crate::text::labels(&format!("app=a{}", app % 10)).into()),
+            };
+            let rule = PeerRule { peers: vec![peer(number), peer(number + 1)], ports: Vec::new() };
+            NetworkPolicy {
+                namespace: crate::text::name(&format!("n{}", number % spaces)),
+                name: crate::text::name(&format!("p{number}")),
+                selector: crate::text::labels(&format!("app=a{}", number / spaces)).into(),
+                types: PolicyTypes { ingress: true, egress: true },
+                ingress: vec![rule.clone()],
+                egress: vec![rule],
+            }
+        })
+        .collect();
+    let node = Node::default();
+    let subjects = residents.iter().map(|own| own.subject.clone()).collect();
+    let start = Instant::now();
+    let model = Model::new(&namespaces, [], [], [], &node).with_network_policies(&policies).with_residents(residents);
+    let compiled = compile(&model, &subjects, 1, PolicyId(1));
+    let generation = &compiled.generation;
+    println!("{} prefixes, {} lines in {:?}", generation.prefixes.len(), generation.rules.len(), start.elapsed());
+    assert_eq!(generation.prefixes.len(), 2 * spaces * each, "each address once");
+    assert!(generation.rules.len() < 2_000, "{} lines", generation.rules.len());
 }

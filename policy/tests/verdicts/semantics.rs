@@ -6,7 +6,9 @@ use config::resource::{
     ClusterEgressPolicy, Default as Fallback, EgressPolicy, Gateway, Network, Protocol, Snat, WorkloadTraffic,
 };
 use policy::reason::Reason;
-use policy::{Decision, Grounds, Inbound, Listener, Model, Node, Origin, Outbound, Query, Resolve, Resolved, Target};
+use policy::{
+    Decision, Grounds, Inbound, Listener, Model, Node, Origin, Outbound, Probes, Query, Resolve, Resolved, Target,
+};
 
 use crate::text::{app, dns, name, namespace, policy, subject};
 
@@ -43,7 +45,7 @@ pub(crate) fn node() -> Node {
             Listener { address: None, protocol: Protocol::Tcp, port: 8443 },
         ]
         .into(),
-        probes: false,
+        probes: Probes::Never,
     }
 }
 
@@ -225,7 +227,7 @@ fn to_a_workload() {
     let apps = ["shop", "lax"].map(|space| app(space, "app=web", 8080));
     let tenant = name("tenant-a");
     let foreign = name("tenant-b");
-    for (traffic, probes) in [(WorkloadTraffic::Open, true), (WorkloadTraffic::Isolated, false)] {
+    for (traffic, probes) in [(WorkloadTraffic::Open, Probes::All), (WorkloadTraffic::Isolated, Probes::Selected)] {
         let network = Network {
             name: tenant.clone(),
             vlan: None,
@@ -253,10 +255,11 @@ fn to_a_workload() {
         for ((space, own, port), [edge, near, far]) in cases {
             let to = subject(space, own);
             let ask = |from: &Origin<'_>, protocol| {
-                let flow = Inbound { to: &to, from: from.clone(), protocol, port };
+                let remote = "10.9.0.9".parse().unwrap();
+                let flow = Inbound { to: &to, from: from.clone(), remote, protocol, port };
                 policy::decide(&model, &Query::To(flow)).reason
             };
-            let probe = if probes { Reason::Probe } else { Reason::DeniedByDefault };
+            let probe = if probes == Probes::All { Reason::Probe } else { Reason::DeniedByDefault };
             assert_eq!(ask(&Origin::Edge, 6), edge, "{space} {own} {port} {open}");
             assert!(!ask(&Origin::Edge, 17).passes(), "{space} {own} {port} {open}");
             assert_eq!(ask(&same, 6), near, "{space} {own} {port} {open}");

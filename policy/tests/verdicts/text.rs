@@ -1,5 +1,7 @@
 //! Resources in a shorthand, so that a table of cases fits on a page.
 
+use std::collections::BTreeSet;
+
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
     AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels, Mode,
@@ -21,7 +23,7 @@ pub(crate) fn labels(text: &str) -> Labels {
 }
 
 pub(crate) fn subject(namespace: &str, own: &str) -> Subject {
-    Subject { namespace: name(namespace), labels: labels(own) }
+    Subject { namespace: name(namespace), labels: labels(own), ports: BTreeSet::new() }
 }
 
 pub(crate) fn namespace(text: &str, egress_default: Fallback, ingress_default: Fallback) -> Namespace {

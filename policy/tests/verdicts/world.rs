@@ -2,26 +2,30 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use config::names::{DnsName, DomainPattern};
+use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
     AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression, Gateway, Mode,
-    NameRule, Namespace, Network, PortRange, Ports, Protocol, Requirement, Selector, Snat, WorkloadTraffic, selects,
+    NameRule, NamedPort, Namespace, Network, NetworkPolicy, PortName, PortRange, Ports, Protocol, Requirement,
+    Selector, Snat, WorkloadTraffic, selects,
 };
 use ipnetwork::IpNetwork;
 use policy::model::Node;
-use policy::{Listener, Model, Subject, Target};
+use policy::{Listener, Model, Probes, Resident, Subject, Target};
 
 use crate::draw::Draw;
+use crate::peers;
 use crate::text::{dns, name, namespace, subject};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
 #[derive(Clone, Debug)]
 pub(crate) struct World {
-    pub(crate) network: Network,
+    /// That of `shop` and that of `bank`: with a router of its own, it has the addresses of the other.
+    pub(crate) networks: [Network; 2],
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) cluster_policies: Vec<ClusterEgressPolicy>,
     pub(crate) policies: Vec<EgressPolicy>,
+    pub(crate) network_policies: Vec<NetworkPolicy>,
     pub(crate) apps: Vec<ExposedApp>,
     pub(crate) node: Node,
     pub(crate) lookups: Vec<Lookup>,
@@ -38,17 +42,23 @@ pub(crate) struct Lookup {
     pub(crate) ttl: u32,
 }
 
-fn subjects() -> Vec<Subject> {
+fn subjects(draw: &mut Draw) -> Vec<Subject> {
     let of = |space: &'static str| ["", "app=web", "app=web tier=front"].map(|own| subject(space, own));
-    ["shop", "bank"].into_iter().flat_map(of).chain([subject("nowhere", "")]).collect()
+    let all = ["shop", "bank"].into_iter().flat_map(of).chain([subject("nowhere", "")]);
+    let named =
+        |draw: &mut Draw| NamedPort { name: port_name(draw), protocol: protocol(draw), port: port(draw).max(1) };
+    all.map(|own| Subject { ports: draw.some(3, named).into_iter().collect(), ..own }).collect()
 }
 
 impl World {
     pub(crate) fn draw(draw: &mut Draw) -> Self {
-        let spaces = ["shop", "bank"].map(|space| {
+        let mut spaces = ["shop", "bank"].map(|space| {
             let side = [Fallback::Allow, Fallback::Deny, Fallback::Deny];
-            namespace(space, draw.of(&side), draw.of(&side))
+            let mut made = namespace(space, draw.of(&side), draw.of(&side));
+            made.labels = crate::text::labels(if space == "shop" { "app=web" } else { "tier=front" });
+            made
         });
+        spaces[1].network = name("tenant-b");
         let mut policies = Vec::new();
         for own in ["b", "a", "c", "a-0"] {
             if !draw.one_in(3) {
@@ -76,7 +86,7 @@ impl World {
         let node = Node {
             addresses: draw.some(2, address).into_iter().collect(),
             listeners: draw.some(2, listener).into_iter().collect(),
-            probes: draw.one_in(2),
+            probes: draw.of(&[Probes::Selected, Probes::All, Probes::Never]),
         };
         let traffic = draw.of(&[WorkloadTraffic::Open, WorkloadTraffic::Isolated]);
         let lookups = draw.some(20, |draw| Lookup {
@@ -86,13 +96,42 @@ impl World {
             address: address(draw),
             ttl: draw.below(100) as u32,
         });
-        let (network, namespaces) = (network(traffic), spaces.to_vec());
-        Self { network, namespaces, cluster_policies, policies, apps, node, lookups, subjects: subjects() }
+        let mut networks = ["tenant-a", "tenant-b"].map(|own| network(own, traffic));
+        if draw.one_in(2) {
+            networks[1].gateway = Gateway::External;
+        }
+        let mut network_policies = Vec::new();
+        for own in ["n", "m", "a"] {
+            if draw.one_in(2) {
+                network_policies.push(peers::any_policy(draw, own));
+            }
+        }
+        let (namespaces, subjects) = (spaces.to_vec(), subjects(draw));
+        Self { networks, namespaces, cluster_policies, policies, network_policies, apps, node, lookups, subjects }
     }
 
     pub(crate) fn model(&self) -> Model<'_> {
-        let model = Model::new(&self.namespaces, [&self.network], &self.policies, &self.apps, &self.node);
-        model.with_cluster_policies(&self.cluster_policies)
+        Model::new(&self.namespaces, &self.networks, &self.policies, &self.apps, &self.node)
+            .with_cluster_policies(&self.cluster_policies)
+            .with_network_policies(&self.network_policies)
+            .with_residents(self.residents())
+    }
+
+    pub(crate) fn network_of(&self, subject: usize) -> &Name {
+        let of_bank = self.subjects[subject].namespace.as_str() == "bank";
+        &self.networks[usize::from(of_bank)].name
+    }
+
+    /// Two addresses for each subject. What a router of its own routes has the addresses of others.
+    fn residents(&self) -> Vec<Resident> {
+        let overlap = self.networks[1].gateway == Gateway::External;
+        let own = |(number, subject): (u8, &Subject)| {
+            let low = if overlap { number % 3 } else { number } + 1;
+            let addresses =
+                vec![IpAddr::from([10, 0, 0, low]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(low)])];
+            Resident { subject: subject.clone(), addresses }
+        };
+        (0..).zip(&self.subjects).map(own).collect()
     }
 
     /// Every exposed port, by the number of the workload's subject.
@@ -140,6 +179,12 @@ impl World {
         for index in 0..self.cluster_policies.len() {
             keep(&|world| drop(world.cluster_policies.remove(index)));
         }
+        for index in 0..self.network_policies.len() {
+            keep(&|world| drop(world.network_policies.remove(index)));
+            for smaller in peers::smaller(&self.network_policies[index]) {
+                keep(&|world| world.network_policies[index] = smaller.clone());
+            }
+        }
         keep(&|world| world.node = Node { probes: world.node.probes, ..Node::default() });
         for (at, policy) in self.cluster_policies.iter().enumerate() {
             for index in 0..policy.deny.len() {
@@ -184,11 +229,19 @@ pub(crate) fn address(draw: &mut Draw) -> IpAddr {
     }
 }
 
-fn port(draw: &mut Draw) -> u16 {
+pub(crate) fn port_name(draw: &mut Draw) -> PortName {
+    draw.of(&["http", "dns", "nobody"]).parse().unwrap()
+}
+
+pub(crate) fn protocol(draw: &mut Draw) -> Protocol {
+    draw.of(&[Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Sctp])
+}
+
+pub(crate) fn port(draw: &mut Draw) -> u16 {
     draw.of(&[0, 1, 2, 53, 79, 80, 81, 443, 8000, 8005, 8010, 8011, 65534, 65535])
 }
 
-fn prefix(draw: &mut Draw) -> IpNetwork {
+pub(crate) fn prefix(draw: &mut Draw) -> IpNetwork {
     let address = address(draw);
     let length = match address {
         IpAddr::V4(_) => draw.of(&[0, 1, 8, 16, 24, 27, 28, 29, 30, 31, 32]),
@@ -205,11 +258,7 @@ fn ports(draw: &mut Draw) -> Ports {
     let range = |draw: &mut Draw| {
         let (one, other) = (port(draw).max(1), port(draw).max(1));
         let last = if draw.one_in(2) { one } else { one.max(other) };
-        PortRange {
-            protocol: draw.of(&[Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
-            first: one.min(last),
-            last,
-        }
+        PortRange { protocol: protocol(draw), first: one.min(last), last }
     };
     let mut ranges = draw.some(3, range);
     ranges.push(range(draw));
@@ -291,9 +340,9 @@ pub(crate) fn selector(draw: &mut Draw) -> Selector {
     Selector { labels, expressions }
 }
 
-fn network(workload_traffic: WorkloadTraffic) -> Network {
+fn network(own: &str, workload_traffic: WorkloadTraffic) -> Network {
     Network {
-        name: name("tenant-a"),
+        name: name(own),
         vlan: None,
         subnets: Vec::new(),
         gateway: Gateway::Node,

@@ -99,26 +99,21 @@ fn keys<K: Copy, V>(entries: &[(K, V)]) -> Vec<K> {
 
 fn lines(generation: &Generation) -> Lines {
     let mut lines = Lines { classes4: Vec::new(), classes6: Vec::new(), rules: Vec::new() };
-    for (network, ClassId(class)) in &generation.prefixes {
+    let prefixes = generation.tries().flat_map(|(number, prefixes)| prefixes.iter().map(move |own| (number, own)));
+    for (number, (network, ClassId(class))) in prefixes {
         let prefix_length = NUMBER_BITS + u32::from(network.prefix());
         match network.network() {
             IpAddr::V4(ip) => {
-                lines.classes4.push((
-                    l::Class4Key { prefix_length, generation: generation.number, address: ip.octets() },
-                    *class,
-                ));
+                lines.classes4.push((l::Class4Key { prefix_length, generation: number, address: ip.octets() }, *class));
             }
             IpAddr::V6(ip) => {
-                lines.classes6.push((
-                    l::Class6Key { prefix_length, generation: generation.number, address: ip.octets() },
-                    *class,
-                ));
+                lines.classes6.push((l::Class6Key { prefix_length, generation: number, address: ip.octets() }, *class));
             }
         }
     }
     lines.rules.extend(generation.rules.iter().map(rule_line));
-    lines.classes4.sort_unstable_by_key(|(key, _)| (key.address, key.prefix_length));
-    lines.classes6.sort_unstable_by_key(|(key, _)| (key.address, key.prefix_length));
+    lines.classes4.sort_unstable_by_key(|(key, _)| (key.generation, key.address, key.prefix_length));
+    lines.classes6.sort_unstable_by_key(|(key, _)| (key.generation, key.address, key.prefix_length));
     lines.rules.sort_unstable();
     lines
 }

@@ -52,6 +52,7 @@ fn workload(id: u32, network: &Network) -> Workload {
         namespace: "shop".parse().unwrap(),
         name: format!("web-{id}").parse().unwrap(),
         labels: BTreeMap::new(),
+        ports: Default::default(),
         network: network.name.clone(),
         netns: format!("/run/netns/web-{id}").into(),
         host_interface: names::host(WorkloadId(id)),

@@ -7,6 +7,7 @@
 //!   helper has opened in a workload's namespace, and works there from here.
 //! - Failures are [`NetlinkError`]: what was being done, the kernel's words, and the mend.
 //! - [`watch`] tells that something changed.
+//! - [`ipsec_policies`] asks another family of sockets for one number.
 //! - `raw` is for the service namespace's pair, whose messages are built where they are asked for.
 //!
 //! Queues: the connection's channels hold the messages of the one request under way; the channel for messages that
@@ -14,6 +15,7 @@
 
 mod address;
 mod error;
+mod ipsec;
 mod link;
 mod neighbour;
 mod port;
@@ -34,6 +36,7 @@ use tokio::task::JoinHandle;
 
 pub use address::LinkAddress;
 pub use error::NetlinkError;
+pub use ipsec::ipsec_policies;
 pub use link::{Guest, Kind, Link, LinkSettings, VlanTag};
 pub use neighbour::{ForwardingEntry, Neighbour};
 pub use port::PortFlags;
