@@ -26,6 +26,8 @@ mod frames;
 #[expect(dead_code, reason = "the programs' own tests use the rest")]
 mod node;
 mod packets;
+#[path = "../../../policy/tests/verdicts/peers.rs"]
+mod peers;
 mod programs;
 mod reading;
 mod reference;
@@ -36,6 +38,7 @@ mod segment;
 mod text;
 mod trial;
 #[path = "../../../policy/tests/verdicts/world.rs"]
+#[expect(dead_code, reason = "the other tests use more of it")]
 mod world;
 
 const FRAMES_EACH: usize = 250;

@@ -6,7 +6,6 @@ use config::names::Name;
 use gateway::egress::attach::Program;
 use gateway::workload::Mac;
 use ipnetwork::IpNetwork;
-use policy::Model;
 
 use crate::draw::Draw;
 use crate::frames::{Conversation, draw_shot};
