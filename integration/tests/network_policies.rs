@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use integration::capture::Capture;
+use integration::frame::{Mac, ethernet, udp};
 use integration::manifests::{network, network_policy, open_namespace};
 use integration::peers::query::{Carrier, Kind};
 use integration::site::{DNS, ECHO};
@@ -141,4 +143,38 @@ fn egress_is_what_rules_say_and_dns_is_a_port() {
     let rule = "networkpolicy/shop/foo-deny-egress egress[1]";
     let flows = site.netctl().flows(&["-n", "shop"]);
     assert!(flows.iter().any(|flow| flow["rule"] == rule), "{flows:?}");
+}
+
+#[test]
+fn a_peers_address_from_elsewhere_is_no_peer() {
+    let site = open_site();
+    let web = site.attach("shop", "web-1", &["app=web"]);
+    let jobs = site.attach("shop", "jobs-1", &["app=jobs"]);
+    site.netctl().apply(&network_policy(
+        "shop",
+        "web-from-jobs",
+        "  podSelector: { matchLabels: { app: web } }
+  ingress:
+    - from:
+        - podSelector: { matchLabels: { app: jobs } }
+        - ipBlock: { cidr: 203.0.113.0/24 }
+        - ipBlock: { cidr: \"2001:db8:113::/64\" }
+",
+    ));
+    let internet = &site.internet.namespace;
+    let uplink = site.node.ip_json("link show dev eth0")[0]["address"].as_str().and_then(|text| text.parse().ok());
+    let uplink: Mac = uplink.expect("the uplink's MAC");
+    let seen = Capture::start(&web, Pod::INTERFACE);
+    let honest: [IpAddr; 2] = [ECHO.v4().into(), ECHO.v6().into()];
+    for ((to, peer), host) in both(&web).into_iter().zip(both(&jobs)).zip(honest) {
+        let kind = if to.is_ipv4() { 0x0800 } else { 0x86dd };
+        let send = |from: IpAddr, marker: &str| {
+            let packet = udp((from, 4000), (to, 9000), marker.as_bytes());
+            internet.send_frame("eth0", &ethernet(uplink, Mac([2, 0, 0, 0, 9, 9]), kind, &packet));
+        };
+        send(host, &format!("from-a-block-{kind:x}"));
+        seen.must_see(format!("from-a-block-{kind:x}").as_bytes());
+        send(peer, &format!("as-a-peer-{kind:x}"));
+        seen.must_not_see(format!("as-a-peer-{kind:x}").as_bytes(), Duration::from_millis(400));
+    }
 }

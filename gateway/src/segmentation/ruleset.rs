@@ -3,7 +3,8 @@
 //! - `postrouting`: networks with `snat: Masquerade` take this node's address wherever they leave by another link than
 //!   a network's bridge.
 //! - `forwarding`: what comes from a bridge must come from a subnet of that network; nothing is routed from or to a
-//!   network with an External router. A bridge that no rule names is closed, so the table is put before a new network's
+//!   network with an External router, and nothing from elsewhere with an address of a routed network: policies know
+//!   workloads by their addresses. A bridge that no rule names is closed, so the table is put before a new network's
 //!   bridge and long before an old one's is gone. Bridged frames, which br_netfilter may show here with the bridge as
 //!   both links, pass. Between two networks only workloads meet: their policies decide at both ends, while other hosts
 //!   of a VLAN have none, and would see another tenant's through this node.
@@ -98,6 +99,11 @@ impl Rules {
             rules.line("drop");
         });
         self.chain("to_networks", "", |rules| {
+            for network in desired.networks.values().filter(|network| network.gateway == Gateway::Node) {
+                for (ipv4, subnets) in by_family(network) {
+                    rules.line(format!("{} saddr {{ {subnets} }} drop", family(ipv4)));
+                }
+            }
             for network in desired.networks.values().filter(|network| network.gateway == Gateway::Node) {
                 rules.line(format!("oifname \"{}\" accept", names::bridge(&network.name)));
             }
