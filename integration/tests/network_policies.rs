@@ -165,7 +165,7 @@ fn a_peers_address_from_elsewhere_is_no_peer() {
     let uplink = site.node.ip_json("link show dev eth0")[0]["address"].as_str().and_then(|text| text.parse().ok());
     let uplink: Mac = uplink.expect("the uplink's MAC");
     let seen = Capture::start(&web, Pod::INTERFACE);
-    let honest: [IpAddr; 2] = [ECHO.v4().into(), ECHO.v6().into()];
+    let honest = [ECHO.v4(), ECHO.v6()];
     for ((to, peer), host) in both(&web).into_iter().zip(both(&jobs)).zip(honest) {
         let kind = if to.is_ipv4() { 0x0800 } else { 0x86dd };
         let send = |from: IpAddr, marker: &str| {
