@@ -25,6 +25,7 @@ pub mod workloads;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -33,7 +34,7 @@ use aya::EbpfLoader;
 use self::layout as l;
 use super::attach::{AttachError, Programs, chain};
 use crate::settings::Limits;
-use crate::sys::bpf::{Map, PerCpuArray, is_bpffs};
+use crate::sys::bpf::{Map, PerCpuArray, boot_time, is_bpffs};
 use crate::sys::bpf_test_run::test_run;
 
 /// The built programs.
@@ -307,4 +308,13 @@ fn refuse_other_layouts(bpffs: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// Another with each write, also after a restart: a workload's reader knows by it that it saw one write as a whole, and a
+/// next hop that it was found before.
+fn next_stamp() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = boot_time().as_micros() as u32;
+    let _first_time_only = NEXT.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

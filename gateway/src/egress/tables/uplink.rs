@@ -2,11 +2,9 @@
 //! packets that may take that way.
 
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::layout as l;
-use super::{InTable, TableError, Tables};
-use crate::sys::bpf::boot_time;
+use super::{InTable, TableError, Tables, next_stamp};
 
 /// What became of a packet that may skip the stack; `enum way` of `bpf/tables.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,15 +107,7 @@ impl Tables {
         let none = l::Uplink { ifindex: 0, generation: 0 };
         let mut uplink = self.uplink.get(&0).in_table("uplink")?.unwrap_or(none);
         change(&mut uplink);
-        uplink.generation = next_generation();
+        uplink.generation = next_stamp();
         self.uplink.set(&0, &uplink).in_table("uplink")
     }
-}
-
-/// Another with each change, also after a restart.
-fn next_generation() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let first = boot_time().as_micros() as u32;
-    let _first_time_only = NEXT.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use policy::tables::PolicyId;
 
 use super::layout as l;
-use super::{InTable, TableError, Tables};
-use crate::sys::bpf::boot_time;
+use super::{InTable, TableError, Tables, next_stamp};
 use crate::workload::{Address, Mac, WorkloadId, is_link_local};
 
 /// All that the programs know of a workload. Written whole, in one step.
@@ -178,14 +176,6 @@ fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
         bridge: entry.bridge.unwrap_or(0),
         stamp_again: stamp,
     }
-}
-
-/// Another with each write, also after a restart: a reader in the kernel knows by it that it saw one write as a whole.
-fn next_stamp() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let first = boot_time().as_micros() as u32;
-    let _first_time_only = NEXT.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn from_kernel(entry: l::Workload) -> WorkloadEntry {
