@@ -11,7 +11,6 @@
 //! - `entering`: from a bridge, the node itself answers only at the edge's listeners, and with ND and ICMP errors. This
 //!   is a backstop: workloads are already held by their own programs, other hosts of a VLAN only by this.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 
 use config::resource::{Gateway, Network, Snat};
@@ -89,7 +88,7 @@ impl Rules {
             }
             for network in desired.networks.values().filter(|network| network.gateway == Gateway::Node) {
                 let bridge = names::bridge(&network.name);
-                for (ipv4, subnets) in by_family(network) {
+                for (ipv4, subnets) in by_family([network]) {
                     let jump = format!("oifname \"{}*\" goto {other_bridge}", names::BRIDGE_PREFIX);
                     let from = format!("iifname \"{bridge}\" {} saddr {{ {subnets} }}", family(ipv4));
                     rules.line(format!("{from} {jump}"));
@@ -99,10 +98,8 @@ impl Rules {
             rules.line("drop");
         });
         self.chain("to_networks", "", |rules| {
-            for network in desired.networks.values().filter(|network| network.gateway == Gateway::Node) {
-                for (ipv4, subnets) in by_family(network) {
-                    rules.line(format!("{} saddr {{ {subnets} }} drop", family(ipv4)));
-                }
+            for (ipv4, subnets) in by_family(desired.networks.values().filter(|it| it.gateway == Gateway::Node)) {
+                rules.line(format!("{} saddr {{ {subnets} }} drop", family(ipv4)));
             }
             for network in desired.networks.values().filter(|network| network.gateway == Gateway::Node) {
                 rules.line(format!("oifname \"{}\" accept", names::bridge(&network.name)));
@@ -162,13 +159,12 @@ fn workloads(desired: &Desired, ipv4: bool) -> String {
     wanted.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-fn by_family(network: &Network) -> impl Iterator<Item = (bool, String)> {
+/// The subnets of these networks, one list for each family that there is.
+fn by_family<'a>(networks: impl IntoIterator<Item = &'a Network>) -> impl Iterator<Item = (bool, String)> {
+    let subnets: Vec<_> = networks.into_iter().flat_map(|network| &network.subnets).map(|subnet| subnet.cidr).collect();
     [true, false].into_iter().filter_map(move |ipv4| {
-        let mut subnets = String::new();
-        for subnet in network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == ipv4) {
-            let comma = if subnets.is_empty() { "" } else { ", " };
-            let _ = write!(subnets, "{comma}{}", subnet.cidr);
-        }
-        (!subnets.is_empty()).then_some((ipv4, subnets))
+        let own = subnets.iter().filter(|cidr| cidr.is_ipv4() == ipv4).map(ToString::to_string);
+        let own = own.collect::<Vec<_>>().join(", ");
+        (!own.is_empty()).then_some((ipv4, own))
     })
 }
