@@ -127,7 +127,10 @@ fn same(there: &Workload, request: &AttachRequest) -> Result<Workload, ControlEr
 
 /// Another interface would be a way around every policy.
 async fn alone(gate: &Gate, workload: &Workload) -> Result<(), ControlError> {
-    let others = gate.segmentation.interfaces_inside(workload).await;
+    let others = gate.segmentation.interfaces_inside(workload).await.map_err(|error| {
+        let what = format!("the interfaces of {} are unknown: {error}", workload.netns.display());
+        ControlError::failed(what, "try again, or attach with `--beside-others`")
+    })?;
     if others.is_empty() {
         return Ok(());
     }

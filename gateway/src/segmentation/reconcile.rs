@@ -145,14 +145,14 @@ impl Segmentation {
         Ok(())
     }
 
-    /// Interfaces in a workload's namespace that are up, apart from loopback. None where the namespace cannot be looked
-    /// into: attaching says why.
-    pub async fn interfaces_inside(&self, workload: &Workload) -> Vec<InterfaceName> {
+    /// Interfaces in a workload's namespace that are up, apart from loopback. None where the namespace cannot be opened:
+    /// attaching says why.
+    pub async fn interfaces_inside(&self, workload: &Workload) -> Result<Vec<InterfaceName>, NetlinkError> {
         let helper = &self.keeper.helper;
-        let Ok(netns) = helper.open_namespace(&workload.netns).await else { return Vec::new() };
-        let Ok(netlink) = helper.netlink_inside(&netns).await else { return Vec::new() };
-        let links = netlink.links().await.unwrap_or_default();
-        links.into_iter().filter(|link| link.up && link.name.as_str() != "lo").map(|link| link.name).collect()
+        let Ok(netns) = helper.open_namespace(&workload.netns).await else { return Ok(Vec::new()) };
+        let Ok(netlink) = helper.netlink_inside(&netns).await else { return Ok(Vec::new()) };
+        let links = netlink.links().await?.into_iter();
+        Ok(links.filter(|link| link.up && link.name.as_str() != "lo").map(|link| link.name).collect())
     }
 
     /// Connects a workload: its pair, addresses, routes, seal and port. Undone as a whole if anything fails.
