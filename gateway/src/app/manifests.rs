@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::api::{self, Action, Difference, File, ResourceName};
-use config::resource::{Kind, Network, Resource, ResourceKey};
+use config::resource::{AddressSet, Kind, Network, Resource, ResourceKey, SetSource};
 use config::{Parsed, Problem};
 
-use super::desired::Desired;
+use super::desired::{Desired, set_key};
 use super::enforcement::network_number;
 use crate::store;
 
@@ -61,9 +61,16 @@ pub(crate) fn without(now: &Desired, names: &[ResourceName], files: &[File]) -> 
 
 /// What was deleted and others build on.
 fn still_used(next: &Desired, deleted: &ResourceKey) -> Option<Problem> {
+    let naming: BTreeSet<ResourceKey> = match deleted.kind {
+        Kind::AddressSet => {
+            config::set_uses(&next.resources).filter(|own| own.set == *deleted).map(|own| own.policy).collect()
+        }
+        _ => BTreeSet::new(),
+    };
     let builds_on_it = |resource: &&Resource| match (deleted.kind, resource) {
         (Kind::Network, Resource::Namespace(namespace)) => namespace.network == deleted.name,
         (Kind::Namespace, resource) => resource.key().namespace.as_ref() == Some(&deleted.name),
+        (Kind::AddressSet, resource) => naming.contains(&resource.key()),
         _ => false,
     };
     let users: Vec<String> =
@@ -123,6 +130,7 @@ impl Merged {
         let mut problems = config::check(&self.next.resources);
         problems.extend(attached(&self.next));
         problems.extend(numbers(&self.next));
+        problems.extend(files(&self.next));
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -163,6 +171,19 @@ fn attached(next: &Desired) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Sets whose prefixes are in a file.
+fn files(next: &Desired) -> Vec<Problem> {
+    let of_file = |set: &&AddressSet| matches!(set.source, SetSource::File(_));
+    let problem = |set: &AddressSet| Problem {
+        file: ResourceName::from(set_key(set)).to_string(),
+        line: None,
+        key: "spec.file".to_owned(),
+        what: "files of AddressSets are not read yet".to_owned(),
+        mend: "list the prefixes under `cidrs`".to_owned(),
+    };
+    next.resources.address_sets().filter(of_file).map(problem).collect()
 }
 
 /// Networks that the kernel's tables could not tell apart: see [`network_number`].

@@ -1,13 +1,13 @@
 //! Desired state as `netctl get` shows it: Kubernetes-shaped JSON, each resource with its `status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use config::api::{self, Kind, ResourceName, ResourceQuery, Timestamp};
-use config::resource::{self, ExposedApp, Network, Resource, selects};
+use config::resource::{self, AddressSet, ExposedApp, Network, Resource, selects};
 use serde_json::{Value, json};
 
-use super::desired::Desired;
+use super::desired::{Desired, set_key};
 use crate::edge::AppStatus;
 use crate::store::Contents;
 use crate::workload::{Workload, WorkloadId};
@@ -48,6 +48,7 @@ impl View<'_> {
                 let workloads = self.desired.workloads.values().filter(|w| w.namespace == namespace.name).count();
                 json!({ "workloads": workloads, "ready": true })
             }
+            Resource::AddressSet(set) => self.address_set(set),
             Resource::ClusterEgressPolicy(policy) => {
                 let selected = self.desired.workloads.values().filter(|w| {
                     let namespace = self.desired.resources.namespace(&w.namespace);
@@ -81,6 +82,13 @@ impl View<'_> {
             }),
             broken,
         )
+    }
+
+    fn address_set(&self, set: &AddressSet) -> Value {
+        let key = set_key(set);
+        let users = config::set_uses(&self.desired.resources).filter(|own| own.set == key);
+        let users: BTreeSet<String> = users.map(|own| ResourceName::from(own.policy).to_string()).collect();
+        json!({ "prefixes": self.desired.prefixes(set).len(), "policies": users, "ready": true })
     }
 
     fn app(&self, app: &ExposedApp) -> Value {

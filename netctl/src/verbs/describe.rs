@@ -77,7 +77,7 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
                 .await
         }
         Kind::Namespace => {
-            for kind in [Kind::EgressPolicy, Kind::NetworkPolicy, Kind::ExposedApp, Kind::Workload] {
+            for kind in [Kind::AddressSet, Kind::EgressPolicy, Kind::NetworkPolicy, Kind::ExposedApp, Kind::Workload] {
                 of_kind(client, output, kind, Some(wanted), |_| true).await?;
             }
             Ok(())
@@ -90,7 +90,7 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
             let selected = |item: &Value| lists(item, list, wanted);
             of_kind(client, output, Kind::Workload, Some(wanted), selected).await
         }
-        Kind::ExposedApp => Ok(()),
+        Kind::AddressSet | Kind::ExposedApp => Ok(()),
         Kind::Workload => {
             let namespace =
                 wanted.namespace.as_ref().map(|namespace| format!("?namespace={namespace}")).unwrap_or_default();

@@ -18,7 +18,7 @@ use crate::output::{Output, time};
 /// Its arguments.
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// The kind (network, namespace, clusteregresspolicy, egresspolicy, networkpolicy, exposedapp, workload), all, or KIND/NAME.
+    /// The kind (network, namespace, addressset, clusteregresspolicy, egresspolicy, networkpolicy, exposedapp, workload), all, or KIND/NAME.
     kind: String,
     /// The name.
     name: Option<String>,
