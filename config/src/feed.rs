@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 
 use crate::decode::prefix_or_address;
 use crate::document::report::Report;
+use crate::names::NameError;
 use crate::prefixes::Prefixes;
 use crate::problem::Problem;
 
@@ -45,6 +46,14 @@ pub fn too_many(prefixes: usize, most: usize) -> Option<(String, String)> {
         let mend = "take prefixes out, or raise `set_prefixes` under `[limits]` of the node's settings";
         (format!("there are {prefixes} prefixes, and a set may have {most}"), mend.to_owned())
     })
+}
+
+/// A prefix, or an address alone, as a line of such a file has it.
+///
+/// # Errors
+/// What is wrong with the text, and the mend.
+pub fn prefix(text: &str) -> Result<IpNetwork, NameError> {
+    prefix_or_address(text)
 }
 
 /// The prefix of a line, if it has one.

@@ -26,7 +26,7 @@ use super::time::Timestamp;
 use crate::names::{InterfaceName, Name};
 use crate::resource::NamedPort;
 
-/// What to list: `GET /v1/resources/<kind>?namespace=…&name=…`
+/// What to list: `GET /v1/resources/<kind>?namespace=…&name=…&brief=true`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceQuery {
     /// The kind.
@@ -35,6 +35,8 @@ pub struct ResourceQuery {
     pub namespace: Option<Name>,
     /// Only this one.
     pub name: Option<Name>,
+    /// Without the prefixes that address sets list, of which there may be a million.
+    pub brief: bool,
 }
 
 /// Answer to a list, ordered by namespace and name.

@@ -10,6 +10,7 @@ use config::resource::{AddressSet, Gateway, Kind, Network, ResourceKey, SetSourc
 use config::{Prefixes, Resources};
 use policy::{Model, Node, Resident};
 
+use super::sets::Loaded;
 use crate::service::{EDGE_V4, EDGE_V6};
 use crate::workload::{Address, Workload};
 
@@ -18,6 +19,8 @@ use crate::workload::{Address, Workload};
 pub(crate) struct Desired {
     /// What was applied.
     pub(crate) resources: Resources,
+    /// The prefixes of the address sets that come from files.
+    pub(crate) files: BTreeMap<ResourceKey, Loaded>,
     /// What was attached.
     pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
 }
@@ -42,7 +45,7 @@ impl Desired {
         static NONE: LazyLock<Prefixes> = LazyLock::new(Prefixes::new);
         match &set.source {
             SetSource::Cidrs(prefixes) => prefixes,
-            SetSource::File(_) => &NONE,
+            SetSource::File(_) => self.files.get(&set_key(set)).map_or(&NONE, |loaded| &loaded.prefixes),
         }
     }
 

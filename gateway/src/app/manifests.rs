@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::api::{self, Action, Difference, File, ResourceName};
 use config::resource::{AddressSet, Kind, Network, Resource, ResourceKey, SetSource};
-use config::{Parsed, Problem};
+use config::{Parsed, Prefixes, Problem};
 
-use super::desired::{Desired, set_key};
+use super::desired::Desired;
 use super::enforcement::network_number;
 use crate::store;
 
@@ -107,7 +107,10 @@ impl Merged {
         };
         self.note(&name, action);
         if action != Action::Unchanged {
-            self.commit.push(store::Change::Put(name.clone(), json.clone()));
+            match &resource {
+                Resource::AddressSet(set) => self.commit.extend(kept_set(&name, set)),
+                _ => self.commit.push(store::Change::Put(name.clone(), json.clone())),
+            }
             let current = before.map(|before| before.to_json());
             self.differences.push(Difference { resource: name, current, new: Some(json) });
         }
@@ -130,12 +133,23 @@ impl Merged {
         let mut problems = config::check(&self.next.resources);
         problems.extend(attached(&self.next));
         problems.extend(numbers(&self.next));
-        problems.extend(files(&self.next));
         if !problems.is_empty() {
             return Err(problems);
         }
         self.next.resources.forget_origins();
         Ok(self)
+    }
+}
+
+/// A set as the store keeps it: its prefixes are not in its JSON. Those of a file come when it is read.
+fn kept_set(name: &ResourceName, set: &AddressSet) -> Vec<store::Change> {
+    let put = |source| store::Change::Put(name.clone(), Resource::from(AddressSet { source, ..set.clone() }).to_json());
+    match &set.source {
+        SetSource::Cidrs(prefixes) => {
+            let without = put(SetSource::Cidrs(Prefixes::new()));
+            vec![without, store::Change::Prefixes(name.clone(), prefixes.clone())]
+        }
+        SetSource::File(file) => vec![put(SetSource::File(file.clone()))],
     }
 }
 
@@ -171,19 +185,6 @@ fn attached(next: &Desired) -> Vec<Problem> {
         }
     }
     problems
-}
-
-/// Sets whose prefixes are in a file.
-fn files(next: &Desired) -> Vec<Problem> {
-    let of_file = |set: &&AddressSet| matches!(set.source, SetSource::File(_));
-    let problem = |set: &AddressSet| Problem {
-        file: ResourceName::from(set_key(set)).to_string(),
-        line: None,
-        key: "spec.file".to_owned(),
-        what: "files of AddressSets are not read yet".to_owned(),
-        mend: "list the prefixes under `cidrs`".to_owned(),
-    };
-    next.resources.address_sets().filter(of_file).map(problem).collect()
 }
 
 /// Networks that the kernel's tables could not tell apart: see [`network_number`].
