@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Name, NameError};
-use crate::resource::{self, ResourceKey, Scope};
+use crate::resource::{self, ResourceKey, Scope, SetName};
 use crate::wording::{closest, one_of, quoted, wrong};
 
 /// What the admin API can list. Written as in manifests (`EgressPolicy`).
@@ -197,12 +197,16 @@ impl fmt::Display for ResourceName {
 impl FromStr for ResourceName {
     type Err = NameError;
 
-    /// `KIND/NAME`, or `KIND/NAMESPACE/NAME` for a kind that stands in a namespace.
+    /// `KIND/NAME`, or `KIND/NAMESPACE/NAME` for a kind that stands in a namespace; `_admin` as the namespace of an
+    /// address set is none.
     fn from_str(text: &str) -> Result<Self, NameError> {
         let mut parts = text.splitn(3, '/');
         let kind: Kind = parts.next().unwrap_or_default().parse()?;
         match (parts.next(), parts.next()) {
             (Some(name), None) => Ok(Self { kind, namespace: None, name: name.parse()? }),
+            (Some(SetName::ADMIN), Some(name)) if kind.scope() == Scope::Either => {
+                Ok(Self { kind, namespace: None, name: name.parse()? })
+            }
             (Some(namespace), Some(name)) if kind.is_namespaced() => {
                 Ok(Self { kind, namespace: Some(namespace.parse()?), name: name.parse()? })
             }
