@@ -27,7 +27,7 @@ use crate::store::Change;
 /// Between two looks at the files.
 const LOOK: Duration = Duration::from_millis(250);
 /// As long as this nothing was written to a file that is read.
-const STILL: Duration = Duration::from_millis(250);
+const STILL: Duration = Duration::from_secs(1);
 /// What the kernel did not take is tried again after this.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Bytes that a file may have for each prefix, comments included.
@@ -113,8 +113,8 @@ pub(crate) async fn watch(gate: Arc<Gate>) {
 /// What is known of a file beside what was loaded of it.
 #[derive(Default)]
 struct Watched {
-    /// At the last look.
-    seen: Option<Stamp>,
+    /// At the last look, and at the first that found it so; `None` is no file.
+    seen: Option<(Option<Stamp>, Instant)>,
     /// The state that could not be taken, and when it is worth another try.
     refused: Option<(Option<Stamp>, Option<Instant>)>,
 }
@@ -142,7 +142,9 @@ async fn look(gate: &Gate, watched: &mut BTreeMap<ResourceKey, Watched>) {
         let known = desired.files.get(&key).and_then(|loaded| loaded.stamp);
         let own = watched.entry(key).or_default();
         let now = in_place(|| FilesDir(gate.settings.node.files_dir.clone()).stamp(folder(set), file));
-        let seen = std::mem::replace(&mut own.seen, now);
+        if own.seen.is_none_or(|(stamp, _)| stamp != now) {
+            own.seen = Some((now, Instant::now()));
+        }
         if now.is_some() && now == known {
             if own.refused.take().is_some() {
                 gate.clear(&name_of(set).to_string());
@@ -151,7 +153,8 @@ async fn look(gate: &Gate, watched: &mut BTreeMap<ResourceKey, Watched>) {
         }
         let tried =
             own.refused.is_some_and(|(stamp, again)| stamp == now && again.is_none_or(|at| Instant::now() < at));
-        let still = now.is_none_or(|stamp| seen == now || stamp.is_still_for(STILL));
+        let still = own.seen.is_some_and(|(_, since)| since.elapsed() >= STILL)
+            || now.is_some_and(|stamp| stamp.is_still_for(STILL));
         if tried || !still {
             continue;
         }
@@ -178,6 +181,10 @@ struct Refusal {
 
 async fn reload(gate: &Gate, set: &AddressSet, file: &str) -> Result<(), Refusal> {
     let loaded = in_place(|| read(gate, set, file)).map_err(|text| Refusal { text, again: false })?;
+    // Written to while it was read: the next looks will find it still.
+    if in_place(|| FilesDir(gate.settings.node.files_dir.clone()).stamp(folder(set), file)) != loaded.stamp {
+        return Ok(());
+    }
     let _turn = gate.changing.lock().await;
     let before = gate.now();
     // Meanwhile it may have been deleted, or name another file.
