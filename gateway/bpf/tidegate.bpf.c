@@ -128,6 +128,8 @@ static __always_inline __u8 judge_from_workload(struct __sk_buff *skb, struct wo
 	reason = known_flow(w, k, p, v, 1);
 	if (reason)
 		return reason; /* 3 */
+	if (p->icmp_kind == ICMP_ANSWERS)
+		return REASON_UNSUPPORTED; /* 1: nobody asked, and an answer opens no flow */
 	if (bpf_map_lookup_elem(&service_flows, k))
 		return p->fragment ? REASON_UNSUPPORTED : REASON_EDGE; /* 3 */
 	if (is_dns(p))
@@ -192,6 +194,8 @@ static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct work
 	reason = known_flow(w, k, p, v, 1);
 	if (reason)
 		return reason; /* 2 */
+	if (p->icmp_kind == ICMP_ANSWERS)
+		return REASON_UNSUPPORTED; /* 1 */
 	int origin = by_uplink ? ORIGIN_INGRESS : origin_of(skb, w, p);
 	reason = v->reason = decide_ingress(w, k, v, origin); /* 3, 6, 7, 8 */
 	return passes(reason) ? open_flow(w, k, p, v, origin) : reason;

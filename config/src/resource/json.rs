@@ -242,7 +242,14 @@ fn peer_port(port: &PeerPort) -> Value {
 }
 
 fn port_range(range: &PortRange) -> Value {
-    let mut spec = object([("protocol", json!(range.protocol)), ("port", json!(range.first))]);
+    let mut spec = object([("protocol", json!(range.protocol))]);
+    if range.protocol.echo().is_some() {
+        let [kind, code] = range.first.to_be_bytes();
+        spec.insert("type".to_owned(), json!(kind));
+        spec.insert("code".to_owned(), json!(code));
+        return Value::Object(spec);
+    }
+    spec.insert("port".to_owned(), json!(range.first));
     if range.last != range.first {
         spec.insert("endPort".to_owned(), json!(range.last));
     }

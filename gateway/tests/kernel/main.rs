@@ -7,6 +7,7 @@ mod admin;
 mod attaching;
 mod audit;
 mod conformance;
+mod echo;
 mod errors;
 mod fast;
 mod flows;

@@ -43,7 +43,7 @@ pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
     }
 }
 
-/// `deny 10.0.0.0/8 !10.1.0.0/16 tcp/443 udp/8000-8010`, `allow *.example.com tcp/443`, `resolve a.example`; a line each.
+/// `deny 10.0.0.0/8 !10.1.0.0/16 tcp/443 udp/8000-8010 icmp/echo`, `allow *.example.com tcp/443`, `resolve a.example`; a line each.
 pub(crate) fn policy(namespace: &str, own: &str, selector: &str, rules: &str) -> EgressPolicy {
     let Lists { deny, allow, pass } = lists(rules);
     assert!(pass.is_empty(), "only the admin tier passes on");
@@ -128,8 +128,14 @@ fn port_range(word: &str) -> Option<PortRange> {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
         "sctp" => Protocol::Sctp,
+        "icmp" => Protocol::Icmp,
+        "icmpv6" => Protocol::Icmpv6,
         _ => return None,
     };
+    if let Some(echo) = protocol.echo() {
+        assert_eq!(ports, "echo", "nothing else opens a flow");
+        return Some(PortRange { protocol, first: echo, last: echo });
+    }
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     Some(PortRange { protocol, first: first.parse().unwrap(), last: last.parse().unwrap() })
 }
