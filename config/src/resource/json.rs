@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp, Expression, Gateway,
-    Mode, Namespace, Network, NetworkPolicy, Peer, PeerPort, PeerRule, PortRange, Ports, Requirement, Resource,
+    Mode, Namespace, Network, NetworkPolicy, OnDeny, Peer, PeerPort, PeerRule, PortRange, Ports, Requirement, Resource,
     Selector, Snat, Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
 };
 
@@ -97,10 +97,15 @@ fn namespace(namespace: &Namespace) -> Map<String, Value> {
         Default::Allow => "Allow",
         Default::Deny => "Deny",
     };
+    let on_deny = match namespace.on_deny {
+        OnDeny::Reject => "Reject",
+        OnDeny::Drop => "Drop",
+    };
     object([
         ("network", json!(namespace.network)),
         ("egressDefault", json!(word(namespace.egress_default))),
         ("ingressDefault", json!(word(namespace.ingress_default))),
+        ("onDeny", json!(on_deny)),
     ])
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
     AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels, Mode,
-    NAMESPACE_NAME_LABEL, NameRule, Namespace, PortRange, Ports, Protocol, Route, Tls,
+    NAMESPACE_NAME_LABEL, NameRule, Namespace, OnDeny, PortRange, Ports, Protocol, Route, Tls,
 };
 use ipnetwork::IpNetwork;
 use policy::Subject;
@@ -28,7 +28,14 @@ pub(crate) fn subject(namespace: &str, own: &str) -> Subject {
 
 pub(crate) fn namespace(text: &str, egress_default: Fallback, ingress_default: Fallback) -> Namespace {
     let labels = labels(&format!("{NAMESPACE_NAME_LABEL}={text} kind={text}"));
-    Namespace { name: name(text), labels, network: name("tenant-a"), egress_default, ingress_default }
+    Namespace {
+        name: name(text),
+        labels,
+        network: name("tenant-a"),
+        egress_default,
+        ingress_default,
+        on_deny: OnDeny::Reject,
+    }
 }
 
 /// An app that exposes one port of what the labels select.
