@@ -237,7 +237,7 @@ pub fn peer_rules(policy: &NetworkPolicy, list: RuleList) -> impl Iterator<Item 
     rules.unwrap_or_default().iter().enumerate().map(named)
 }
 
-/// Whether the ports hold this one. A protocol without ports, and port 0, are in [`Ports::All`] only.
+/// Whether the ports hold this one, or type and code of ICMP. A protocol without either is in [`Ports::All`] only.
 pub fn holds(ports: &Ports, protocol: u8, port: u16) -> bool {
     match ports {
         Ports::All => true,

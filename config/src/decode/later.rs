@@ -45,9 +45,9 @@ later! {
     DnsThroughExternal:
         "`via: Network` under `gateway: External` comes in a later release",
         "write `via: Node`, or `gateway: Node`";
-    /// `protocol: ICMP` and so on
+    /// `protocol: GRE` and so on
     OtherProtocol:
-        "rules for protocols other than TCP, UDP and SCTP come in a later release",
+        "rules for protocols other than TCP, UDP, SCTP, ICMP and ICMPv6 come in a later release",
         "use one of these, or leave `ports` out to mean every protocol";
     /// `snat: 192.0.2.1`
     OwnAddress:

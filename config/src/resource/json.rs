@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AddressSet, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp,
-    Expression, Gateway, Mode, Namespace, Network, NetworkPolicy, Peer, PeerPort, PeerRule, PortRange, Ports,
+    Expression, Gateway, Mode, Namespace, Network, NetworkPolicy, OnDeny, Peer, PeerPort, PeerRule, PortRange, Ports,
     Requirement, Resource, Selector, SetSource, Snat, Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
 };
 
@@ -98,10 +98,15 @@ fn namespace(namespace: &Namespace) -> Map<String, Value> {
         Default::Allow => "Allow",
         Default::Deny => "Deny",
     };
+    let on_deny = match namespace.on_deny {
+        OnDeny::Reject => "Reject",
+        OnDeny::Drop => "Drop",
+    };
     object([
         ("network", json!(namespace.network)),
         ("egressDefault", json!(word(namespace.egress_default))),
         ("ingressDefault", json!(word(namespace.ingress_default))),
+        ("onDeny", json!(on_deny)),
     ])
 }
 
@@ -258,7 +263,14 @@ fn peer_port(port: &PeerPort) -> Value {
 }
 
 fn port_range(range: &PortRange) -> Value {
-    let mut spec = object([("protocol", json!(range.protocol)), ("port", json!(range.first))]);
+    let mut spec = object([("protocol", json!(range.protocol))]);
+    if range.protocol.echo().is_some() {
+        let [kind, code] = range.first.to_be_bytes();
+        spec.insert("type".to_owned(), json!(kind));
+        spec.insert("code".to_owned(), json!(code));
+        return Value::Object(spec);
+    }
+    spec.insert("port".to_owned(), json!(range.first));
     if range.last != range.first {
         spec.insert("endPort".to_owned(), json!(range.last));
     }

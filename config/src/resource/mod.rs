@@ -21,7 +21,7 @@ pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, Mode, NameRule, PortR
 pub use exposed_app::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
 pub use key::{Kind, ResourceKey, Scope};
 pub use labels::{Expression, Labels, NAMESPACE_NAME_LABEL, Requirement, Selector, check_label, selects};
-pub use namespace::{Default, Namespace};
+pub use namespace::{Default, Namespace, OnDeny};
 pub use network::{DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
 pub use network_policy::{NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PolicyTypes, PortName};
 

@@ -143,6 +143,9 @@ fn measure(gate: &Gate) -> Result<(), String> {
     for (way, packets) in gate.enforcement.tables.ways().map_err(|error| error.to_string())? {
         metrics::fast_path(way, packets);
     }
+    for (outcome, packets) in gate.enforcement.tables.rejections().map_err(|error| error.to_string())? {
+        metrics::rejections(outcome, packets);
+    }
     metrics::flow_events_lost(gate.enforcement.lost_events());
     metrics::dns_learned(gate.enforcement.learned() as u64);
     metrics::workloads(gate.now().workloads.len() as u64);

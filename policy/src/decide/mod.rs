@@ -58,7 +58,7 @@ pub struct Inbound<'a> {
     pub remote: IpAddr,
     /// IP protocol number.
     pub protocol: u8,
-    /// The workload's port; 0 for a protocol without ports.
+    /// The workload's port; of ICMP type and code, the type in the upper byte; 0 for a protocol without either.
     pub port: u16,
 }
 
@@ -85,7 +85,7 @@ pub struct Target {
     pub address: IpAddr,
     /// IP protocol number.
     pub protocol: u8,
-    /// Port; 0 for a protocol without ports.
+    /// Port; of ICMP type and code, the type in the upper byte; 0 for a protocol without either.
     pub port: u16,
 }
 

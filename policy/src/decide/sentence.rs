@@ -16,6 +16,8 @@ use crate::tables::{RuleList, RuleName};
 use crate::tiers::{Policy, Reading, Tier};
 
 const TLS_PORT: u16 = 443;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 /// Protocol and port as people say them.
 #[derive(Clone, Copy)]
@@ -239,16 +241,22 @@ fn isolation(namespace: &Namespace, isolating: Isolating) -> String {
 
 /// Where TLS could prove the name, the manifest must say that it is not asked for.
 fn add_names(namespace: &Namespace, asked: &DnsName, service: Service) -> String {
-    let tls = service.port == TLS_PORT || ![TCP, UDP, SCTP].contains(&service.protocol);
+    let tls = service.port == TLS_PORT || ![TCP, UDP, SCTP, ICMP, ICMPV6].contains(&service.protocol);
     let verify = if tls { " and `verify: None`" } else { "" };
     add_rule(namespace, &format!("`dnsNames: [{asked}]`{verify}"), service)
 }
 
 fn add_rule(namespace: &Namespace, what: &str, service: Service) -> String {
     let place = format!("under `allow` of an EgressPolicy of `{}` that selects the workload", namespace.name);
-    format!("add {what}{} {place}", ports(service))
+    let ports = match service.protocol {
+        ICMP => " with `ports: [{ protocol: ICMP }]`".to_owned(),
+        ICMPV6 => " with `ports: [{ protocol: ICMPv6 }]`".to_owned(),
+        _ => ports(service),
+    };
+    format!("add {what}{ports} {place}")
 }
 
+/// As a NetworkPolicy has them too, which knows no ICMP.
 fn ports(service: Service) -> String {
     match service.protocol {
         TCP => format!(" with `ports: [{{ protocol: TCP, port: {} }}]`", service.port),
@@ -295,8 +303,8 @@ impl fmt::Display for Service {
             TCP => write!(f, "TCP {}", self.port),
             UDP => write!(f, "UDP {}", self.port),
             SCTP => write!(f, "SCTP {}", self.port),
-            1 => f.write_str("ICMP"),
-            58 => f.write_str("ICMPv6"),
+            ICMP => f.write_str("ICMP echo"),
+            ICMPV6 => f.write_str("ICMPv6 echo"),
             other => write!(f, "IP protocol {other}"),
         }
     }

@@ -160,7 +160,13 @@ impl World {
             _ => address(draw),
         };
         let protocol = draw.of(&[6, 6, 17, 17, 132, 1, 58, 47]);
-        Target { address, protocol, port: if [6, 17, 132].contains(&protocol) { port(draw) } else { 0 } }
+        let port = match protocol {
+            6 | 17 | 132 => port(draw),
+            1 => Protocol::Icmp.echo().unwrap(),
+            58 => Protocol::Icmpv6.echo().unwrap(),
+            _ => 0,
+        };
+        Target { address, protocol, port }
     }
 
     /// Every world that lacks one thing of this one.
@@ -269,6 +275,11 @@ fn ports(draw: &mut Draw) -> Ports {
         return Ports::All;
     }
     let range = |draw: &mut Draw| {
+        if draw.one_in(5) {
+            let protocol = draw.of(&[Protocol::Icmp, Protocol::Icmpv6]);
+            let echo = protocol.echo().unwrap();
+            return PortRange { protocol, first: echo, last: echo };
+        }
         let (one, other) = (port(draw).max(1), port(draw).max(1));
         let last = if draw.one_in(2) { one } else { one.max(other) };
         PortRange { protocol: protocol(draw), first: one.min(last), last }
