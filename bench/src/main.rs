@@ -4,17 +4,21 @@
 //! 2. [`packets`] sends 64-byte packets and answers, [`bulk`] TCP of one and of eight connections, [`connects`] opens and closes
 //!    connections; each a slice of time at a time.
 //! 3. [`attach`] times workloads that come to a node with few and with many others.
-//! 4. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 5. [`report`] prints the table and writes JSON.
+//! 4. [`prefixes`] loads a [`feed`] of a million prefixes, and changes them one by one through the [`api`].
+//! 5. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 6. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
 
+mod api;
 mod attach;
 mod bulk;
 mod connects;
+mod feed;
 mod lane;
 mod packets;
+mod prefixes;
 mod report;
 mod statistics;
 
@@ -38,6 +42,12 @@ struct Arguments {
     /// Workloads on the node when the last ones are attached.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(30..=1000).map(usize::from))]
     workloads: usize,
+    /// Prefixes of the address set.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000).map(|n| n as usize))]
+    prefixes: usize,
+    /// Changes of single prefixes.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=10_000).map(usize::from))]
+    changes: usize,
     /// Slices for each lane and measurement.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=10_000))]
     slices: u32,
@@ -62,15 +72,22 @@ enum Only {
     Connects,
     /// Attaching with few and with many workloads on the node.
     Attach,
+    /// An address set of a million prefixes.
+    Prefixes,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (slices, slice) = (arguments.slices, Duration::from_millis(arguments.slice_ms));
     let wanted = |part| [Only::Egress, part].contains(&arguments.only);
-    let measurements = if arguments.only == Only::Attach { Vec::new() } else { beside_peers(slices, slice, wanted) };
+    let lanes = ![Only::Attach, Only::Prefixes].contains(&arguments.only);
+    let measurements = if lanes { beside_peers(slices, slice, wanted) } else { Vec::new() };
     let attaching = wanted(Only::Attach).then(|| attach::measure(arguments.workloads));
-    let report = Report::new(slices, slice, measurements, attaching);
+    let prefixes = wanted(Only::Prefixes).then(|| {
+        let Arguments { prefixes, workloads, changes, .. } = arguments;
+        prefixes::measure(prefixes::Sizes { prefixes, workloads, changes, slices, slice })
+    });
+    let report = Report::new(slices, slice, measurements, attaching, prefixes);
     print!("{report}");
     match report.write(&arguments.json) {
         Ok(()) => ExitCode::SUCCESS,

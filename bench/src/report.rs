@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::attach::Attaching;
+use crate::prefixes::Prefixes;
 use crate::statistics::{Median, median, paired};
 
 /// Everything that was measured.
@@ -16,6 +17,7 @@ pub(crate) struct Report {
     slice: Duration,
     measurements: Vec<Measurement>,
     attaching: Option<Attaching>,
+    prefixes: Option<Prefixes>,
 }
 
 /// Rates of all lanes, slice by slice.
@@ -48,8 +50,9 @@ impl Report {
         slice: Duration,
         measurements: Vec<Measurement>,
         attaching: Option<Attaching>,
+        prefixes: Option<Prefixes>,
     ) -> Self {
-        Self { slices, slice, measurements, attaching }
+        Self { slices, slice, measurements, attaching, prefixes }
     }
 
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
@@ -67,6 +70,7 @@ impl Report {
             "sliceMs": self.slice.as_millis() as u64,
             "measurements": measurements,
             "attaching": self.attaching.as_ref().map(Attaching::json),
+            "addressSet": self.prefixes.as_ref().map(Prefixes::json),
         });
         std::fs::write(path, format!("{value:#}\n"))
     }
@@ -77,7 +81,8 @@ impl fmt::Display for Report {
         if !self.measurements.is_empty() {
             self.write_ratios(f)?;
         }
-        self.attaching.as_ref().map_or(Ok(()), |attaching| attaching.fmt(f))
+        self.attaching.as_ref().map_or(Ok(()), |attaching| attaching.fmt(f))?;
+        self.prefixes.as_ref().map_or(Ok(()), |prefixes| prefixes.fmt(f))
     }
 }
 
@@ -90,15 +95,22 @@ impl Report {
             self.slices
         )?;
         for measurement in &self.measurements {
-            let Subject { title, unit, suffix, .. } = measurement.subject;
-            writeln!(f, "\n{title}")?;
-            for row in &measurement.lanes {
-                write!(f, "  {:<14} {:>9.1} {suffix:<5}", row.name, row.rate.value / unit)?;
-                for (to, ratio) in &row.ratios {
-                    write!(f, "  {:.2} of {to} ({:.2}–{:.2})", ratio.value, ratio.low, ratio.high)?;
-                }
-                writeln!(f)?;
+            write!(f, "{measurement}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Measurement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Subject { title, unit, suffix, .. } = self.subject;
+        writeln!(f, "\n{title}")?;
+        for row in &self.lanes {
+            write!(f, "  {:<14} {:>9.1} {suffix:<5}", row.name, row.rate.value / unit)?;
+            for (to, ratio) in &row.ratios {
+                write!(f, "  {:.2} of {to} ({:.2}–{:.2})", ratio.value, ratio.low, ratio.high)?;
             }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -110,7 +122,7 @@ impl Measurement {
         Self { subject, lanes: rows(names, rates) }
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let interval = |median: &Median| json!({ "median": median.value, "low": median.low, "high": median.high });
         let lane = |row: &Row| {
             let ratios: serde_json::Map<String, Value> =
