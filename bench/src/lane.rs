@@ -8,6 +8,7 @@
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use integration::daemon::{Daemon, Settings};
@@ -40,11 +41,12 @@ const LAST_UDP_PORT: u16 = 9063;
 pub(crate) struct Lane {
     pub(crate) name: &'static str,
     pub(crate) client: Namespace,
+    pub(crate) node: Namespace,
     pub(crate) sink: Namespace,
     pub(crate) address: Ipv4Addr,
     pub(crate) mac: Mac,
-    _daemon: Option<Daemon>,
-    _world: World,
+    daemon: Option<Daemon>,
+    world: World,
 }
 
 impl Lane {
@@ -63,7 +65,8 @@ impl Lane {
 
     /// A workload of a running gateway.
     pub(crate) fn tidegate() -> Self {
-        let Gateway { daemon, sink, world } = Gateway::start("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n");
+        let Gateway { daemon, node, sink, world } =
+            Gateway::start("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n");
         daemon.netctl().apply(&(namespace("bench", "tenant") + &tidegate_rules()));
         let client = world.namespace("client", None);
         let path = client.path().to_str().expect("a path of the world is text").to_owned();
@@ -72,11 +75,12 @@ impl Lane {
         Self {
             name: "Tidegate",
             client,
+            node,
             sink,
             address: workload.v4,
             mac: workload.mac,
-            _daemon: Some(daemon),
-            _world: world,
+            daemon: Some(daemon),
+            world,
         }
     }
 
@@ -95,7 +99,28 @@ impl Lane {
         rules(&node);
         let link = client.ip_json("link show dev eth0");
         let mac = link[0]["address"].as_str().and_then(|text| text.parse().ok()).expect("the client's MAC");
-        Self { name, client, sink, address: Ipv4Addr::new(10, 100, 0, 2), mac, _daemon: None, _world: world }
+        Self { name, client, node, sink, address: Ipv4Addr::new(10, 100, 0, 2), mac, daemon: None, world }
+    }
+
+    /// Where the daemon pinned its programs; `None` in a lane without.
+    pub(crate) fn programs(&self) -> Option<PathBuf> {
+        let versions = std::fs::read_dir(self.daemon.as_ref().map(|_| self.world.bpffs())?).ok()?;
+        versions.flatten().map(|entry| entry.path().join("programs")).find(|path| path.exists())
+    }
+
+    /// The node's end of the client's link.
+    pub(crate) fn host_side(&self) -> u32 {
+        let link = self.client.ip_json("link show dev eth0");
+        link[0]["link_index"].as_u64().and_then(|index| index.try_into().ok()).expect("the other end of a pair")
+    }
+
+    /// Another workload with the same rules.
+    pub(crate) fn another(&self, name: &str) -> Pod {
+        let daemon = self.daemon.as_ref().expect("a lane with a daemon");
+        let netns = self.world.namespace(name, None);
+        let path = netns.path().to_str().expect("a path of the world is text").to_owned();
+        daemon.netctl().ok(&["attach", name, "-n", "bench", "--netns", &path]);
+        pod("bench", name, netns)
     }
 
     /// The MAC that the client sends to, learned by asking for something that passes.
@@ -122,6 +147,7 @@ impl Lane {
 /// A running gateway with the network `tenant`, between its workloads and the sink.
 pub(crate) struct Gateway {
     pub(crate) daemon: Daemon,
+    pub(crate) node: Namespace,
     pub(crate) sink: Namespace,
     pub(crate) world: World,
 }
@@ -141,7 +167,7 @@ impl Gateway {
             "apiVersion: tidegate.dev/v1alpha1\nkind: Network\nmetadata: {{ name: tenant }}\nspec:\n  subnets:\n{subnets}  \
              gateway: Node\n  egress: {{ snat: None }}\n"
         ));
-        Self { daemon, sink, world }
+        Self { daemon, node, sink, world }
     }
 }
 

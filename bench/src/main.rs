@@ -3,9 +3,10 @@
 //! 1. [`lane`] builds three worlds of one shape: client, node, sink.
 //! 2. [`packets`] sends 64-byte packets and answers, [`bulk`] TCP of one and of eight connections, [`connects`] opens and closes
 //!    connections; each a slice of time at a time.
-//! 3. [`attach`] times workloads that come to a node with few and with many others.
-//! 4. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 5. [`report`] prints the table and writes JSON.
+//! 3. [`flood`] sends packets beside another workload's denied ones; [`costs`] runs single packets through the loaded programs.
+//! 4. [`attach`] times workloads that come to a node with few and with many others.
+//! 5. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 6. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
@@ -13,6 +14,8 @@
 mod attach;
 mod bulk;
 mod connects;
+mod costs;
+mod flood;
 mod lane;
 mod packets;
 mod report;
@@ -60,6 +63,10 @@ enum Only {
     Bulk,
     /// New TCP connections.
     Connects,
+    /// Allowed packets beside a flood of denied ones.
+    Flood,
+    /// One packet in the programs.
+    Costs,
     /// Attaching with few and with many workloads on the node.
     Attach,
 }
@@ -68,9 +75,17 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (slices, slice) = (arguments.slices, Duration::from_millis(arguments.slice_ms));
     let wanted = |part| [Only::Egress, part].contains(&arguments.only);
-    let measurements = if arguments.only == Only::Attach { Vec::new() } else { beside_peers(slices, slice, wanted) };
+    let alone = [Only::Flood, Only::Costs, Only::Attach].contains(&arguments.only);
+    let mut measurements = if alone { Vec::new() } else { beside_peers(slices, slice, wanted) };
+    let mut notes = Vec::new();
+    if wanted(Only::Flood) {
+        let (flood, rate) = beside_a_flood(slices, slice);
+        measurements.push(flood);
+        notes.push(format!("the flood: {:.0} k denied packets/s", rate / 1e3));
+    }
+    let costs = wanted(Only::Costs).then(|| costs::measure(&Lane::tidegate()));
     let attaching = wanted(Only::Attach).then(|| attach::measure(arguments.workloads));
-    let report = Report::new(slices, slice, measurements, attaching);
+    let report = Report { slices, slice, measurements, notes, costs, attaching };
     print!("{report}");
     match report.write(&arguments.json) {
         Ok(()) => ExitCode::SUCCESS,
@@ -108,6 +123,19 @@ fn beside_peers(slices: u32, slice: Duration, wanted: impl Fn(Only) -> bool) -> 
     }
 
     measurements
+}
+
+/// One lane alone and beside a flood, and how many denied packets a second that was.
+fn beside_a_flood(slices: u32, slice: Duration) -> (Measurement, f64) {
+    let lane = Lane::tidegate();
+    let other = lane.another("flooder");
+    let sender = packets::Sender::out(&lane);
+    let flood = flood::Flood::new(&lane, &other);
+    let rates = in_turns(slices, flood::LANES.len(), |turn| match turn {
+        0 => sender.slice(slice),
+        _ => flood.beside(&sender, slice),
+    });
+    (Measurement::new(flood::SUBJECT, &flood::LANES, &rates), flood.rate())
 }
 
 /// Rates by lane, each with one value a round. The first round warms up and is not counted.

@@ -8,14 +8,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::attach::Attaching;
+use crate::costs::Costs;
 use crate::statistics::{Median, median, paired};
 
 /// Everything that was measured.
 pub(crate) struct Report {
-    slices: u32,
-    slice: Duration,
-    measurements: Vec<Measurement>,
-    attaching: Option<Attaching>,
+    pub(crate) slices: u32,
+    pub(crate) slice: Duration,
+    pub(crate) measurements: Vec<Measurement>,
+    /// Further lines for people.
+    pub(crate) notes: Vec<String>,
+    pub(crate) costs: Option<Costs>,
+    pub(crate) attaching: Option<Attaching>,
 }
 
 /// Rates of all lanes, slice by slice.
@@ -43,15 +47,6 @@ struct Row {
 }
 
 impl Report {
-    pub(crate) fn new(
-        slices: u32,
-        slice: Duration,
-        measurements: Vec<Measurement>,
-        attaching: Option<Attaching>,
-    ) -> Self {
-        Self { slices, slice, measurements, attaching }
-    }
-
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
@@ -66,6 +61,7 @@ impl Report {
             "slices": self.slices,
             "sliceMs": self.slice.as_millis() as u64,
             "measurements": measurements,
+            "costs": self.costs.as_ref().map(Costs::json),
             "attaching": self.attaching.as_ref().map(Attaching::json),
         });
         std::fs::write(path, format!("{value:#}\n"))
@@ -77,6 +73,8 @@ impl fmt::Display for Report {
         if !self.measurements.is_empty() {
             self.write_ratios(f)?;
         }
+        self.notes.iter().try_for_each(|note| writeln!(f, "  {note}"))?;
+        self.costs.as_ref().map_or(Ok(()), |costs| costs.fmt(f))?;
         self.attaching.as_ref().map_or(Ok(()), |attaching| attaching.fmt(f))
     }
 }
