@@ -35,6 +35,9 @@ pub(crate) const SINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 30);
 /// The node on the sink's link.
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
+/// A client that is no workload.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 2);
+
 const LAST_UDP_PORT: u16 = 9063;
 
 /// One way from a client to a sink.
@@ -84,6 +87,18 @@ impl Lane {
         }
     }
 
+    /// No node at all: the client's link ends at the sink. What is left is the sender's and the receiver's own cost.
+    pub(crate) fn direct() -> Self {
+        let world = World::new();
+        let [node, sink, client] = ["node", "sink", "client"].map(|role| world.namespace(role, None));
+        world.link((&client, Pod::INTERFACE), (&sink, "eth0"));
+        let address = format!("addr add {SINK}/32 dev lo");
+        sink.ip_lines([&*address, "addr add 10.100.0.1/24 dev eth0"]);
+        client.ip_lines(["addr add 10.100.0.2/24 dev eth0", "route add default via 10.100.0.1"]);
+        let mac = mac_of(&client);
+        Self { name: "no node", client, node, sink, address: CLIENT, mac, daemon: None, world }
+    }
+
     fn routed(name: &'static str, rules: impl FnOnce(&Namespace)) -> Self {
         let (world, node, sink) = node_and_sink();
         let client = world.namespace("client", None);
@@ -97,9 +112,8 @@ impl Lane {
         client.ip_lines(["addr add 10.100.0.2/24 dev eth0", "route add default via 10.100.0.1"]);
         node.sysctl("ipv4/ip_forward", "1");
         rules(&node);
-        let link = client.ip_json("link show dev eth0");
-        let mac = link[0]["address"].as_str().and_then(|text| text.parse().ok()).expect("the client's MAC");
-        Self { name, client, node, sink, address: Ipv4Addr::new(10, 100, 0, 2), mac, daemon: None, world }
+        let mac = mac_of(&client);
+        Self { name, client, node, sink, address: CLIENT, mac, daemon: None, world }
     }
 
     /// Where the daemon pinned its programs; `None` in a lane without.
@@ -169,6 +183,11 @@ impl Gateway {
         ));
         Self { daemon, node, sink, world }
     }
+}
+
+fn mac_of(client: &Namespace) -> Mac {
+    let link = client.ip_json("link show dev eth0");
+    link[0]["address"].as_str().and_then(|text| text.parse().ok()).expect("the client's MAC")
 }
 
 fn node_and_sink() -> (World, Namespace, Namespace) {

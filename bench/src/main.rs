@@ -102,9 +102,12 @@ fn beside_peers(slices: u32, slice: Duration, wanted: impl Fn(Only) -> bool) -> 
     let names = lanes.each_ref().map(|lane| lane.name);
     let mut measurements = Vec::new();
     if wanted(Only::Packets) {
-        let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::out).collect();
-        let rates = in_turns(slices, names.len(), |lane| senders[lane].slice(slice));
-        measurements.push(Measurement::new(packets::OUT, &names, &rates));
+        let direct = Lane::direct();
+        let senders: Vec<packets::Sender> = lanes.iter().chain([&direct]).map(packets::Sender::out).collect();
+        let rates = in_turns(slices, senders.len(), |lane| senders[lane].slice(slice));
+        let with_direct: Vec<&str> = names.into_iter().chain([direct.name]).collect();
+        measurements.push(Measurement::new(packets::OUT, &with_direct, &rates));
+        measurements.push(Measurement::new(packets::ALONE, &names, &packets::alone(&rates)));
         let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::back).collect();
         let rates = in_turns(slices, names.len(), |lane| senders[lane].slice(slice));
         measurements.push(Measurement::new(packets::BACK, &names, &rates));
