@@ -18,6 +18,14 @@ pub(crate) const OUT: Subject =
 pub(crate) const BACK: Subject =
     Subject { title: "64-byte answers a second", key: "answersPerSecond", unit: 1e3, suffix: "k/s" };
 
+/// What the node adds to what [`OUT`] takes without one.
+pub(crate) const ALONE: Subject = Subject {
+    title: "forwarding alone: a 64-byte packet's time, without what sender and receiver take",
+    key: "forwardingNs",
+    unit: 1.0,
+    suffix: "ns",
+};
+
 /// Payload that makes 60 bytes with Ethernet, IPv4 and UDP headers.
 const PAYLOAD: [u8; 18] = [0; 18];
 
@@ -69,6 +77,13 @@ impl<'a> Sender<'a> {
         let took = begin.elapsed().as_secs_f64();
         (self.to.received_frames("eth0") - before) as f64 / took
     }
+}
+
+/// From rates of [`OUT`], the last of them without a node: nanoseconds that each of the others adds, slice by slice.
+pub(crate) fn alone(rates: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let Some((without, others)) = rates.split_last() else { return Vec::new() };
+    let added = |lane: &Vec<f64>| lane.iter().zip(without).map(|(rate, without)| 1e9 / rate - 1e9 / without).collect();
+    others.iter().map(added).collect()
 }
 
 /// The client's.

@@ -8,16 +8,20 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::attach::Attaching;
+use crate::costs::Costs;
 use crate::prefixes::Prefixes;
 use crate::statistics::{Median, median, paired};
 
 /// Everything that was measured.
 pub(crate) struct Report {
-    slices: u32,
-    slice: Duration,
-    measurements: Vec<Measurement>,
-    attaching: Option<Attaching>,
-    prefixes: Option<Prefixes>,
+    pub(crate) slices: u32,
+    pub(crate) slice: Duration,
+    pub(crate) measurements: Vec<Measurement>,
+    /// Further lines for people.
+    pub(crate) notes: Vec<String>,
+    pub(crate) costs: Option<Costs>,
+    pub(crate) attaching: Option<Attaching>,
+    pub(crate) prefixes: Option<Prefixes>,
 }
 
 /// Rates of all lanes, slice by slice.
@@ -45,16 +49,6 @@ struct Row {
 }
 
 impl Report {
-    pub(crate) fn new(
-        slices: u32,
-        slice: Duration,
-        measurements: Vec<Measurement>,
-        attaching: Option<Attaching>,
-        prefixes: Option<Prefixes>,
-    ) -> Self {
-        Self { slices, slice, measurements, attaching, prefixes }
-    }
-
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
@@ -69,6 +63,7 @@ impl Report {
             "slices": self.slices,
             "sliceMs": self.slice.as_millis() as u64,
             "measurements": measurements,
+            "costs": self.costs.as_ref().map(Costs::json),
             "attaching": self.attaching.as_ref().map(Attaching::json),
             "addressSet": self.prefixes.as_ref().map(Prefixes::json),
         });
@@ -81,6 +76,8 @@ impl fmt::Display for Report {
         if !self.measurements.is_empty() {
             self.write_ratios(f)?;
         }
+        self.notes.iter().try_for_each(|note| writeln!(f, "  {note}"))?;
+        self.costs.as_ref().map_or(Ok(()), |costs| costs.fmt(f))?;
         self.attaching.as_ref().map_or(Ok(()), |attaching| attaching.fmt(f))?;
         self.prefixes.as_ref().map_or(Ok(()), |prefixes| prefixes.fmt(f))
     }

@@ -60,8 +60,8 @@ fn a_connection_that_a_change_ends_is_reset_in_the_midst_of_sending() {
         let sending = std::thread::spawn(move || {
             let end = Instant::now() + Duration::from_secs(60);
             loop {
-                match stream.write(&[7; 1 << 16]) {
-                    Ok(_) => assert!(Instant::now() < end, "nobody ended it"),
+                match stream.write_all(&[7; 1 << 16]) {
+                    Ok(()) => assert!(Instant::now() < end, "nobody ended it"),
                     Err(error) => return (error.kind(), Instant::now()),
                 }
             }
