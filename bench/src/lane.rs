@@ -118,8 +118,7 @@ impl Lane {
 
     /// Where the daemon pinned its programs; `None` in a lane without.
     pub(crate) fn programs(&self) -> Option<PathBuf> {
-        let versions = std::fs::read_dir(self.daemon.as_ref().map(|_| self.world.bpffs())?).ok()?;
-        versions.flatten().map(|entry| entry.path().join("programs")).find(|path| path.exists())
+        self.daemon.as_ref().and_then(|_| programs(&self.world))
     }
 
     /// The node's end of the client's link.
@@ -156,6 +155,12 @@ impl Lane {
             Some((mac(&next[0]["lladdr"])?, mac(&link[0]["address"])?))
         })
     }
+}
+
+/// Where a world's gateway has pinned its programs.
+pub(crate) fn programs(world: &World) -> Option<PathBuf> {
+    let versions = std::fs::read_dir(world.bpffs()).ok()?;
+    versions.flatten().map(|entry| entry.path().join("programs")).find(|path| path.exists())
 }
 
 /// A running gateway with the network `tenant`, between its workloads and the sink.
