@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::api::{ConditionState, ResourceName, Timestamp, WorkloadName};
+use config::Prefixes;
+use config::api::{ConditionState, WorkloadName};
 use config::resource::{AddressSet, Resource, SetSource};
 use policy::ledger::{self, Ledger};
 use tokio::net::TcpStream;
@@ -279,7 +280,7 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
     let mut desired = Desired::default();
     for (name, kept) in contents.resources.iter() {
         match config::from_json(&name.to_string(), &kept.value) {
-            Ok(Resource::AddressSet(set)) => with_prefixes(&mut desired, set, name, kept.created, contents),
+            Ok(Resource::AddressSet(set)) => with_prefixes(&mut desired, set, contents.sets.get(name)),
             Ok(resource) => drop(desired.resources.insert(resource)),
             Err(problems) => {
                 let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -301,12 +302,12 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
 }
 
 /// A set with the prefixes that were in force last; its file, if it has one, is looked at soon.
-fn with_prefixes(desired: &mut Desired, set: AddressSet, name: &ResourceName, created: Timestamp, contents: &Contents) {
-    let prefixes = contents.sets.get(name).cloned().unwrap_or_default();
+fn with_prefixes(desired: &mut Desired, set: AddressSet, prefixes: Option<&Prefixes>) {
+    let prefixes = prefixes.cloned().unwrap_or_default();
     let source = match &set.source {
         SetSource::Cidrs(_) => SetSource::Cidrs(prefixes),
         SetSource::File(file) => {
-            desired.files.insert(set_key(&set), Loaded { prefixes, stamp: None, at: created });
+            desired.files.insert(set_key(&set), Loaded { prefixes, stamp: None, at: None });
             SetSource::File(file.clone())
         }
     };

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use config::api::{
     ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
-    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse, ResourceList, ResourceQuery, Status,
-    WatchEvent, Workload,
+    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse,
+    ResourceList, ResourceQuery, Status, WatchEvent, Workload,
 };
 use gateway::admin::{AdminSocket, Control, ControlError, Reply};
 use serde_json::{Value, json};
