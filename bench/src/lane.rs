@@ -169,12 +169,17 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// `subnets` are lines of the network's spec.
     pub(crate) fn start(subnets: &str) -> Self {
+        Self::start_with(subnets, "")
+    }
+
+    /// The same with further lines of settings.
+    pub(crate) fn start_with(subnets: &str, more: &str) -> Self {
         let (world, node, sink) = node_and_sink();
         let settings = Settings {
             upstreams: vec![SINK.into()],
             listen: vec![([127, 0, 0, 1], 443).into()],
             probes: None,
-            more: String::new(),
+            more: more.to_owned(),
         };
         let daemon = Daemon::start(&world, &node, &settings);
         daemon.netctl().apply(&format!(

@@ -5,19 +5,23 @@
 //!    connections; each a slice of time at a time.
 //! 3. [`flood`] sends packets beside another workload's denied ones; [`costs`] runs single packets through the loaded programs.
 //! 4. [`attach`] times workloads that come to a node with few and with many others.
-//! 5. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 6. [`report`] prints the table and writes JSON.
+//! 5. [`prefixes`] loads a [`feed`] of a million prefixes, and changes them one by one through the [`api`].
+//! 6. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 7. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
 
+mod api;
 mod attach;
 mod bulk;
 mod connects;
 mod costs;
+mod feed;
 mod flood;
 mod lane;
 mod packets;
+mod prefixes;
 mod report;
 mod statistics;
 
@@ -41,6 +45,12 @@ struct Arguments {
     /// Workloads on the node when the last ones are attached.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(30..=1000).map(usize::from))]
     workloads: usize,
+    /// Prefixes of the address set.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000).map(|n| n as usize))]
+    prefixes: usize,
+    /// Changes of single prefixes.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=10_000).map(usize::from))]
+    changes: usize,
     /// Slices for each lane and measurement.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=10_000))]
     slices: u32,
@@ -69,13 +79,15 @@ enum Only {
     Costs,
     /// Attaching with few and with many workloads on the node.
     Attach,
+    /// An address set of a million prefixes.
+    Prefixes,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (slices, slice) = (arguments.slices, Duration::from_millis(arguments.slice_ms));
     let wanted = |part| [Only::Egress, part].contains(&arguments.only);
-    let alone = [Only::Flood, Only::Costs, Only::Attach].contains(&arguments.only);
+    let alone = [Only::Flood, Only::Costs, Only::Attach, Only::Prefixes].contains(&arguments.only);
     let mut measurements = if alone { Vec::new() } else { beside_peers(slices, slice, wanted) };
     let mut notes = Vec::new();
     if wanted(Only::Flood) {
@@ -85,7 +97,11 @@ fn main() -> ExitCode {
     }
     let costs = wanted(Only::Costs).then(|| costs::measure(&Lane::tidegate()));
     let attaching = wanted(Only::Attach).then(|| attach::measure(arguments.workloads));
-    let report = Report { slices, slice, measurements, notes, costs, attaching };
+    let prefixes = wanted(Only::Prefixes).then(|| {
+        let Arguments { prefixes, workloads, changes, .. } = arguments;
+        prefixes::measure(prefixes::Sizes { prefixes, workloads, changes, slices, slice })
+    });
+    let report = Report { slices, slice, measurements, notes, costs, attaching, prefixes };
     print!("{report}");
     match report.write(&arguments.json) {
         Ok(()) => ExitCode::SUCCESS,

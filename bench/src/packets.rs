@@ -92,7 +92,7 @@ fn port(number: u16) -> u16 {
 }
 
 /// Datagrams end at the receiver's device, before its stack spends time on them.
-fn drop_on_arrival(at: &Namespace, ports: &str) {
+pub(crate) fn drop_on_arrival(at: &Namespace, ports: &str) {
     let rules = format!(
         "table netdev arrival {{ chain ingress {{ type filter hook ingress device eth0 priority 0; \
          ip protocol udp udp {ports} {UDP_PORT}-{} drop; }}; }}",

@@ -31,6 +31,7 @@ mod ports;
 mod reload;
 mod report;
 mod seal;
+mod sets;
 mod start;
 mod uplink;
 mod views;
