@@ -15,6 +15,7 @@ mod frames;
 mod from_service;
 mod from_workload;
 mod live;
+mod pressure;
 mod reject;
 mod restart;
 mod service;
