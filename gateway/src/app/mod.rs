@@ -1,7 +1,7 @@
 //! Where the flows meet: the daemon from its start to its end.
 //!
 //! Files: [`desired`] is what the node should be; [`manifests`] make the next of it; [`reload`] carries one change through
-//! all flows; [`attachment`] does that for a workload that comes or goes; [`enforcement`] is policy in the kernel's
+//! all flows; [`attachment`] does that for a workload that comes or goes, [`sets`] for the prefixes of address sets; [`enforcement`] is policy in the kernel's
 //! tables, [`names`] is what DNS adds to it, [`seal`] and [`ports`] close a
 //! new workload's host side; [`numbers`] are never used twice; [`endpoints`] is the edge's side;
 //! [`uplink`] is the way past the node's stack; [`watching`] keeps it all as it should be; [`control`] answers the admin socket with [`views`], [`report`],
