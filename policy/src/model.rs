@@ -150,6 +150,11 @@ impl<'a> Model<'a> {
         own.filter(|policy| selects(&policy.selector, &subject.labels)).collect()
     }
 
+    /// A network policy by name.
+    pub(crate) fn network_policy(&self, namespace: &Name, name: &Name) -> Option<&'a NetworkPolicy> {
+        self.network_policies.get(namespace)?.get(name).copied()
+    }
+
     /// Whether the subject's whole network may reach it. A network policy that isolates it wins over the network.
     pub fn is_open(&self, subject: &Subject) -> bool {
         let network = self.namespace(subject).and_then(|namespace| self.network(namespace));

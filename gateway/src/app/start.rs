@@ -1,5 +1,6 @@
 //! The daemon's start and end; the steps are told in [`super`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::Resources;
 use config::api::{ConditionState, WorkloadName};
 use policy::ledger::{self, Ledger};
 use tokio::net::TcpStream;
@@ -212,7 +214,7 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
     let tables = Tables::open(&settings.limits, &settings.node.bpffs)?;
     let learned = tables.learned()?.into_iter().map(|entry| (entry.workload.0, entry.address, slots(&entry)));
     let ledger = Ledger::restore(ledger_limits(&settings), tables.names()?, learned);
-    let enforcement = Arc::new(Enforcement::new(tables, ledger, numbers, &settings));
+    let enforcement = Arc::new(Enforcement::new(tables, ledger, numbers, &settings)?);
     let service = Arc::new(prepared.service);
     let helper = prepared.helper.connect()?;
     let segmentation = Segmentation::open(helper, Arc::new(Sealer(Arc::clone(&enforcement))))?;
@@ -274,10 +276,11 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
 
 /// What the store keeps, read again. A resource that this version does not take is left out and said.
 fn stored(gate: &Gate, contents: &Contents) -> Desired {
-    let mut desired = Desired::default();
+    let mut resources = Resources::new();
+    let mut workloads = BTreeMap::new();
     for (name, kept) in &contents.resources {
         match config::from_json(&name.to_string(), &kept.value) {
-            Ok(resource) => drop(desired.resources.insert(resource)),
+            Ok(resource) => drop(resources.insert(resource)),
             Err(problems) => {
                 let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 gate.raise(
@@ -292,9 +295,9 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
     for kept in contents.workloads.values() {
         let workload = kept.value.clone();
         let name = WorkloadName { namespace: workload.namespace.clone(), name: workload.name.clone() };
-        desired.workloads.insert(name, workload);
+        workloads.insert(name, Arc::new(workload));
     }
-    desired
+    Desired { resources: Arc::new(resources), workloads }
 }
 
 /// The kernel's slots as the ledger has them.

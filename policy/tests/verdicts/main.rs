@@ -15,5 +15,6 @@ mod peers;
 mod resolving;
 mod scale;
 mod semantics;
+mod sequences;
 mod text;
 mod world;
