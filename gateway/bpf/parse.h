@@ -163,6 +163,8 @@ static __always_inline __u8 parse_icmp(struct __sk_buff *skb, struct packet *p)
 	p->icmp_type = h[0];
 	p->icmp_code = h[1];
 	p->icmp_kind = p->protocol == IPPROTO_ICMP ? icmp4_kind(h[0]) : icmp6_kind(h[0]);
+	if ((p->icmp_kind == ICMP_ASKS || p->icmp_kind == ICMP_ANSWERS) && p->icmp_code)
+		p->icmp_kind = ICMP_OTHER; /* echo has code 0 (RFC 792, RFC 4443), and rules speak of no other */
 	__builtin_memcpy(&p->echo_id, h + 4, 2);
 	p->echo_id = echo_key(p->echo_id);
 	/* what is judged by its inside must be whole (RFC 6980 for ND) */

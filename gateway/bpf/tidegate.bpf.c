@@ -37,7 +37,8 @@
  * comes neither from the same network nor from the node. All else is not looked at.
  *
  * What passes goes past the node's stack if it may (fast.h). Otherwise it returns TC_ACT_UNSPEC: the filters of others
- * after this one still run, and the packet goes on into the node's stack. A drop is final.
+ * after this one still run, and the packet goes on into the node's stack. A drop is final; its sender is told if it is
+ * inside, and policy denied it (reject.h).
  */
 #include <stddef.h>
 #include <linux/bpf.h>
@@ -61,6 +62,7 @@
 #include "service.h"
 #include "fast.h"
 #include "events.h"
+#include "reject.h"
 
 /* The flow that a packet belongs to, from the workload's view. */
 static __always_inline void key_of(struct flow_key *k, const struct workload *w, const struct packet *p)
@@ -128,6 +130,8 @@ static __always_inline __u8 judge_from_workload(struct __sk_buff *skb, struct wo
 	reason = known_flow(w, k, p, v, 1);
 	if (reason)
 		return reason; /* 3 */
+	if (p->icmp_kind == ICMP_ANSWERS)
+		return REASON_UNSUPPORTED; /* 1: nobody asked, and an answer opens no flow */
 	if (bpf_map_lookup_elem(&service_flows, k))
 		return p->fragment ? REASON_UNSUPPORTED : REASON_EDGE; /* 3 */
 	if (is_dns(p))
@@ -192,6 +196,8 @@ static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct work
 	reason = known_flow(w, k, p, v, 1);
 	if (reason)
 		return reason; /* 2 */
+	if (p->icmp_kind == ICMP_ANSWERS)
+		return REASON_UNSUPPORTED; /* 1 */
 	int origin = by_uplink ? ORIGIN_INGRESS : origin_of(skb, w, p);
 	reason = v->reason = decide_ingress(w, k, v, origin); /* 3, 6, 7, 8 */
 	return passes(reason) ? open_flow(w, k, p, v, origin) : reason;
@@ -256,8 +262,7 @@ int from_workload(struct __sk_buff *skb)
 		action = to_uplink(skb, &p, &w);
 	if (action == TC_ACT_SHOT)
 		v.reason = REASON_KERNEL_ERROR;
-	int verdict = conclude(&p, &k, &v);
-	return verdict == TC_ACT_UNSPEC ? action : verdict;
+	return conclude(&p, &k, &v) == TC_ACT_UNSPEC ? action : reject_sender(skb, &p, &w, v.reason);
 }
 
 SEC("classifier")
@@ -276,7 +281,7 @@ int to_workload(struct __sk_buff *skb)
 	v.reason = judge_to_workload(skb, &w, &p, &k, &v, parse(skb, &p), 0);
 	if (passes(v.reason) && p.fragment == FRAGMENT_FIRST)
 		v.reason = remember_fragment(&w, &p, v.reason);
-	return conclude(&p, &k, &v);
+	return conclude(&p, &k, &v) == TC_ACT_UNSPEC ? TC_ACT_UNSPEC : reject_neighbour(skb, &p, &w, v.reason);
 }
 
 SEC("classifier")

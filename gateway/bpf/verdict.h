@@ -41,6 +41,19 @@ static __always_inline struct rule *rule_by_address(__u32 policy, __u32 class, _
 	return r || !class ? r : rule_of(policy, 0, protocol, port);
 }
 
+/* What stands in a port's place in a rule: of ICMP type and code, and only an echo request opens a flow. */
+static __always_inline __be16 rule_port(__u8 protocol, __be16 port)
+{
+	switch (protocol) {
+	case IPPROTO_ICMP:
+		return bpf_htons(8 << 8);
+	case IPPROTO_ICMPV6:
+		return bpf_htons(128 << 8);
+	default:
+		return port;
+	}
+}
+
 /* 0: no rule of the policy speaks of the name. */
 static __always_inline __u32 class_of_name(__u32 policy, __u32 name)
 {
@@ -120,6 +133,7 @@ static __always_inline __u8 decide_by_name(struct workload *w, struct flow_key *
 					   __u32 own, enum names asked)
 {
 	struct learned_key key = { .workload = w->id, .address = k->remote };
+	__be16 port = rule_port(k->protocol, k->remote_port);
 	v->reason = REASON_DENIED_BY_DEFAULT;
 #pragma unroll
 	for (int i = 0; i <= LEARNED_SLOTS; i++) {
@@ -127,7 +141,7 @@ static __always_inline __u8 decide_by_name(struct workload *w, struct flow_key *
 		__u32 name = i ? load_slot(&key, i - 1, &expires_ns) : own;
 		if (!name && i)
 			break; /* slots fill from the first */
-		struct rule *r = name ? rule_by_name(w->egress_policy, name, k->protocol, k->remote_port) : 0;
+		struct rule *r = name ? rule_by_name(w->egress_policy, name, k->protocol, port) : 0;
 		if (!r)
 			continue;
 		int admin = r->flags & RULE_ADMIN, live = expires_ns > now;
@@ -159,7 +173,8 @@ CHECKED_ALONE __u8 decide_egress(struct workload *w, struct flow_key *k, struct 
 		return REASON_KERNEL_ERROR;
 	if (is_closed_by_node(k))
 		return v->reason = REASON_NODE_ADDRESS;
-	struct rule *r = rule_by_address(w->egress_policy, class_of(w->generation, &k->remote), k->protocol, k->remote_port);
+	__be16 port = rule_port(k->protocol, k->remote_port);
+	struct rule *r = rule_by_address(w->egress_policy, class_of(w->generation, &k->remote), k->protocol, port);
 	__u8 action = r ? r->action : ACTION_UNDECIDED;
 	__u8 flags = r ? r->flags : 0;
 	__u32 rule = r ? r->rule : 0, audit = r ? r->audit : 0;
@@ -190,7 +205,8 @@ CHECKED_ALONE __u8 decide_ingress(struct workload *w, struct flow_key *k, struct
 	struct port_key port = { .workload = w->id, .port = k->local_port, .protocol = k->protocol };
 	if (bpf_map_lookup_elem(&exposed, &port))
 		return v->reason = REASON_EDGE_ONLY; /* 3 */
-	struct rule *r = rule_by_address(w->ingress_policy, class_of(w->generation, &k->remote), k->protocol, k->local_port);
+	__be16 own = rule_port(k->protocol, k->local_port);
+	struct rule *r = rule_by_address(w->ingress_policy, class_of(w->generation, &k->remote), k->protocol, own);
 	if (r && r->action == ACTION_DENY) {
 		v->rule = r->rule;
 		return v->reason = REASON_DENIED_BY_CIDR; /* 6 */

@@ -90,6 +90,8 @@ pub struct Limits {
     pub flows_per_workload: u32,
     /// Learned (workload, address) pairs of the node.
     pub learned: u32,
+    /// Prefixes of one address set.
+    pub set_prefixes: u32,
     /// Seconds an established TCP flow may be idle.
     pub tcp_idle_s: u32,
     /// Seconds for other flows, half-open and closing TCP included.
@@ -142,7 +144,14 @@ impl Default for Metrics {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 262_144, flows_per_workload: 16_384, learned: 65_536, tcp_idle_s: 7_200, other_idle_s: 120 }
+        Self {
+            flows: 262_144,
+            flows_per_workload: 16_384,
+            learned: 65_536,
+            set_prefixes: 1_000_000,
+            tcp_idle_s: 7_200,
+            other_idle_s: 120,
+        }
     }
 }
 
@@ -212,6 +221,7 @@ impl Settings {
             ("[limits] flows", self.limits.flows),
             ("[limits] flows_per_workload", self.limits.flows_per_workload),
             ("[limits] learned", self.limits.learned),
+            ("[limits] set_prefixes", self.limits.set_prefixes),
             ("[limits] tcp_idle_s", self.limits.tcp_idle_s),
             ("[limits] other_idle_s", self.limits.other_idle_s),
         ];

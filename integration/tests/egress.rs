@@ -65,6 +65,27 @@ fn only_what_is_named_is_reached_in_both_families() {
 }
 
 #[test]
+fn echo_is_allowed_by_itself() {
+    let site = Site::start();
+    let ports = "[ { protocol: ICMP, type: 8, code: 0 }, { protocol: ICMPv6 } ]";
+    let rules = allow_cidrs(&refs(&cidrs(ECHO)), ports);
+    site.netctl().apply(&(two_tenants() + &policy("shop", "shop-egress", &rules)));
+    let web = site.attach("shop", "web-1", &[]);
+    for target in both("ping", ECHO, 0) {
+        web.must_reach(target);
+    }
+    for target in both("tcp", ECHO, ECHO_PORT).into_iter().chain(both("ping", OTHER, 0)) {
+        web.must_not_reach(target);
+    }
+    let explain = |to: IpAddr| {
+        let to = to.to_string();
+        site.netctl().run(&["explain", "--from", "shop/web-1", "--to", &to, "--proto", "icmp"]).status
+    };
+    assert_eq!(ECHO.both().map(explain), [0, 0]);
+    assert_eq!(OTHER.both().map(explain), [3, 3]);
+}
+
+#[test]
 fn nobody_reaches_a_workload_unasked() {
     let site = Site::start();
     let everything = allow_cidrs(&["0.0.0.0/0", "::/0"], "");

@@ -162,7 +162,7 @@ fn it_follows_routes_and_next_hops() {
     site.node.ip("route add unreachable 203.0.113.30/32");
     wait_until("unreachable is told", BOUND, || {
         let target = Target::new("tcp", ECHO.v4(), ECHO_PORT);
-        web.attempt(target, Duration::from_millis(300)) == integration::traffic::Outcome::Refused
+        web.attempt(target, Duration::from_millis(300)) == integration::traffic::Outcome::Prohibited
     });
 }
 
@@ -170,7 +170,7 @@ fn it_follows_routes_and_next_hops() {
 fn what_somebody_takes_from_the_uplink_is_put_back() {
     let (site, web) = stage();
     everything_runs(&site, &web);
-    let pins = site.world.bpffs().join("v2/links");
+    let pins = site.world.bpffs().join("v3/links");
     let pin = std::fs::read_dir(&pins).into_iter().flatten().flatten().map(|entry| entry.path());
     match pin.into_iter().find(|path| path.to_string_lossy().ends_with("from_uplink")) {
         Some(pin) => std::fs::remove_file(pin).expect("a pin can be removed"),

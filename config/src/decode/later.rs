@@ -29,10 +29,6 @@ later! {
     Acme:
         "certificates by ACME come in a later release",
         "name `certificate.certFile` and `keyFile`; they are read again when they change";
-    /// `kind: AddressSet`
-    AddressSet:
-        "AddressSet comes in a later release",
-        "list the prefixes under `cidrs` of the rules";
     /// `spec.adopt` of a Network
     Adopt:
         "`adopt` comes in a later release",
@@ -49,9 +45,9 @@ later! {
     DnsThroughExternal:
         "`via: Network` under `gateway: External` comes in a later release",
         "write `via: Node`, or `gateway: Node`";
-    /// `protocol: ICMP` and so on
+    /// `protocol: GRE` and so on
     OtherProtocol:
-        "rules for protocols other than TCP, UDP and SCTP come in a later release",
+        "rules for protocols other than TCP, UDP, SCTP, ICMP and ICMPv6 come in a later release",
         "use one of these, or leave `ports` out to mean every protocol";
     /// `snat: 192.0.2.1`
     OwnAddress:
@@ -79,7 +75,6 @@ impl Later {
     /// The later release's kind, by `kind:`.
     pub(crate) fn kind(kind: &str) -> Option<Self> {
         match kind {
-            "AddressSet" => Some(Self::AddressSet),
             "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy" => {
                 Some(Self::ClusterNetworkPolicy)
             }

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{DomainPattern, Name};
-use crate::resource::Selector;
+use crate::resource::{Selector, SetName};
 
 /// `kind: EgressPolicy`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Mode {
 pub enum AllowRule {
     /// `resolve`: may be looked up; opens nothing.
     Resolve(Vec<DomainPattern>),
-    /// `cidrs`
+    /// `cidrs`, `sets` or both
     Cidrs(CidrRule),
     /// `dnsNames` with `verify: None`
     Names(NameRule),
@@ -49,6 +49,8 @@ pub enum AllowRule {
 pub struct CidrRule {
     /// Prefixes, host bits zero.
     pub cidrs: Vec<IpNetwork>,
+    /// Sets whose prefixes it means too.
+    pub sets: Vec<SetName>,
     /// Prefixes that this rule leaves out; it denies nothing.
     pub except: Vec<IpNetwork>,
     /// Empty in the file means every port of every protocol, here `Ports::All`.
@@ -73,7 +75,8 @@ pub enum Ports {
     Some(Vec<PortRange>),
 }
 
-/// Ports `first..=last` of a protocol, host byte order, 1–65535; 0–65535 is the whole protocol.
+/// Ports `first..=last` of a protocol, host byte order, 1–65535; 0–65535 is the whole protocol. Of ICMP, type
+/// and code take a port's place, the type in the upper byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     /// Protocol.
@@ -84,7 +87,7 @@ pub struct PortRange {
     pub last: u16,
 }
 
-/// A transport protocol with ports.
+/// A protocol that a rule can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
@@ -94,11 +97,19 @@ pub enum Protocol {
     Udp,
     /// 132
     Sctp,
+    /// 1
+    Icmp,
+    /// 58
+    #[serde(rename = "ICMPv6")]
+    Icmpv6,
 }
 
 impl Protocol {
-    /// Every one.
+    /// Those with ports.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// Every one.
+    pub const WITH_ICMP: [Self; 5] = [Self::Tcp, Self::Udp, Self::Sctp, Self::Icmp, Self::Icmpv6];
 
     /// As in manifests.
     pub const fn as_str(self) -> &'static str {
@@ -106,6 +117,8 @@ impl Protocol {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
             Self::Sctp => "SCTP",
+            Self::Icmp => "ICMP",
+            Self::Icmpv6 => "ICMPv6",
         }
     }
 
@@ -115,6 +128,18 @@ impl Protocol {
             Self::Tcp => 6,
             Self::Udp => 17,
             Self::Sctp => 132,
+            Self::Icmp => 1,
+            Self::Icmpv6 => 58,
+        }
+    }
+
+    /// Type and code of the only message of ICMP that opens a flow, as [`PortRange`] has them: an echo request (RFC 792,
+    /// RFC 4443). `None` for a protocol with ports.
+    pub const fn echo(self) -> Option<u16> {
+        match self {
+            Self::Tcp | Self::Udp | Self::Sctp => None,
+            Self::Icmp => Some(8 << 8),
+            Self::Icmpv6 => Some(128 << 8),
         }
     }
 }

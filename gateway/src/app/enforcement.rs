@@ -3,8 +3,8 @@
 //! Owns one lock, around [`State`]: a change of policy and an answer of DNS ([`super::names`]) exclude each other, so that
 //! no answer is learned for rules that are on their way out. It is held for table writes, never across an await.
 //!
-//! A change ([`Enforcement::install`] of resources, [`Enforcement::join`] and [`Enforcement::leave`] of a workload) writes
-//! what it changes, and nothing else:
+//! A change ([`Enforcement::install`] of resources, [`Enforcement::join`] and [`Enforcement::leave`] of a workload,
+//! [`Enforcement::change_sets`] of address sets) writes what it changes, and nothing else:
 //! 1. the compiler ([`policy::compile`]) answers what the next policies need: lines of new policies and classes, then
 //!    prefixes one by one. It comes into the tables that are in use; the present policies answer as ever;
 //! 2. names that workloads resolved get their classes under the new policies, and slots that serve both ([`super::slots`]);
@@ -23,13 +23,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config::names::{InterfaceName, Name};
-use config::resource::{DnsVia, Network};
+use config::resource::{AddressSet, DnsVia, Network};
 use policy::compile::Compiled;
 use policy::ledger::Ledger;
 use policy::tables::{NameId, PolicyId, RuleEntry, Step};
 use policy::{Node, Resident};
 
-use super::desired::Desired;
+use super::desired::{Desired, set_key};
 use super::endpoints;
 use super::numbers::Numbers;
 use super::placing::{Anew, Placed};
@@ -180,6 +180,32 @@ impl Enforcement {
             self.tables.retire_all_but(&state.compiled.view_numbers(), &state.compiled.policy_numbers())?;
             state.dead = Default::default();
         }
+        state.unknown_past = false;
+        Ok(())
+    }
+
+    /// Puts address sets in force that have other prefixes in this state, in which nothing else has changed: it costs what
+    /// comes and goes of them.
+    pub(crate) fn change_sets(
+        &self,
+        desired: &Desired,
+        sets: &[&AddressSet],
+        store: &Store,
+    ) -> Result<(), InstallError> {
+        if self.state().unknown_past {
+            return self.install(desired, store);
+        }
+        let state = &mut *self.state();
+        state.unknown_past = true;
+        let keys: Vec<_> = sets.iter().map(|set| (set_key(set), desired.prefixes(set))).collect();
+        let step = state.compiled.change_sets(keys.iter().map(|(key, prefixes)| (key, *prefixes)));
+        if let Err(error) = self.tables.apply(&step) {
+            self.take_back(state, step)?;
+            state.unknown_past = false;
+            return Err(error.into());
+        }
+        self.switch(state, desired, [], &Anew::Under(&step.touched))?;
+        self.settle(state, desired, &[], step)?;
         state.unknown_past = false;
         Ok(())
     }

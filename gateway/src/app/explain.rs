@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use config::api::{Answer, Explanation, Host, Protocol};
 use config::names::DnsName;
+use config::resource;
 use policy::decide::name;
 use policy::{Decision, Inbound, Model, Origin, Outbound, Query, Resolve, Resolved, Subject, Target};
 
@@ -118,8 +119,8 @@ impl Question<'_> {
             (Protocol::Tcp, _) => 6,
             (Protocol::Udp, _) => 17,
             (Protocol::Sctp, _) => 132,
-            (Protocol::Icmp, IpAddr::V4(_)) => return (1, 0),
-            (Protocol::Icmp, IpAddr::V6(_)) => return (58, 0),
+            (Protocol::Icmp, IpAddr::V4(_)) => return echo(resource::Protocol::Icmp),
+            (Protocol::Icmp, IpAddr::V6(_)) => return echo(resource::Protocol::Icmpv6),
         };
         let port = self.port.unwrap_or_else(|| {
             steps.push(format!("no port was given: port {USUAL_PORT} is meant"));
@@ -127,6 +128,11 @@ impl Question<'_> {
         });
         (protocol, port)
     }
+}
+
+/// What a ping is to the rules: protocol number, and type and code in a port's place.
+fn echo(protocol: resource::Protocol) -> (u8, u16) {
+    (protocol.number(), protocol.echo().unwrap_or(0))
 }
 
 fn explanation(decision: Decision, steps: Vec<String>) -> Explanation {

@@ -32,6 +32,7 @@ mod ports;
 mod reload;
 mod report;
 mod seal;
+mod sets;
 mod slots;
 mod start;
 mod uplink;

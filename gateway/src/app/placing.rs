@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use config::resource::Gateway;
+use config::resource::{Gateway, OnDeny};
 use policy::tables::{PolicyId, PolicyRef};
 
 use super::desired::Desired;
@@ -190,6 +190,7 @@ impl Enforcement {
         policy: Option<PolicyRef>,
     ) -> WorkloadEntry {
         let network = desired.resources.network(&workload.network);
+        let namespace = desired.resources.namespace(&workload.namespace);
         WorkloadEntry {
             id: workload.id,
             network: network_number(&workload.network),
@@ -201,6 +202,7 @@ impl Enforcement {
             external: network.is_some_and(|network| network.gateway == Gateway::External),
             open: policy.is_some_and(|policy| policy.open),
             probes: policy.is_some_and(|policy| policy.probes),
+            rejects: namespace.is_some_and(|namespace| namespace.on_deny == OnDeny::Reject),
             flow_quota: self.flow_quota,
             mac: workload.mac,
             gateway_mac: port.bridge_mac,

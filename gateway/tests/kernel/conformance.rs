@@ -130,6 +130,7 @@ impl Bed {
             Protocol::Tcp => tcp(4000, port, SYN),
             Protocol::Udp => udp(4000, port),
             Protocol::Sctp => sctp(4000, port),
+            Protocol::Icmp | Protocol::Icmpv6 => panic!("the cases have ports"),
         };
         let kind = if ipv6 { 0x86dd } else { 0x0800 };
         let frame = ethernet(mac(one), mac(other), kind, &plain(&sender, &receiver, protocol.number(), &payload));

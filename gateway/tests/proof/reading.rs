@@ -268,6 +268,10 @@ fn read_transport(
         ICMP | ICMPV6 => {
             needs(8)?;
             let meaning = if protocol == ICMP { meaning4(payload[0]) } else { meaning6(payload[0]) };
+            let meaning = match meaning {
+                Meaning::Asks | Meaning::Answers if payload[1] != 0 => Meaning::Other, // echo has code 0
+                other => other,
+            };
             // what is judged by its inside must be whole (RFC 6980)
             if fragmented && !matches!(meaning, Meaning::Asks | Meaning::Answers) {
                 return Err(Reason::Malformed);

@@ -12,10 +12,11 @@ use policy::{Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Resolved
 
 use crate::flows::{Ends, Flows, Fragment, Grounds, Known, Passage, Ports, Unsure};
 use crate::reading::{
-    Content, Icmp, Meaning, Packet, Piece, Reading, SCTP, TCP, Transport, UDP, echo_id, meaning, number, quoted, read,
+    Content, ICMP, Icmp, Meaning, Packet, Piece, Reading, SCTP, TCP, Transport, UDP, echo_id, meaning, number, quoted,
+    read,
 };
 use crate::scenario::{Entrance, Shot};
-use crate::segment;
+use crate::{rejection, segment};
 
 /// One of the node's workloads.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) external: bool,
     pub(crate) epoch: u32,
     pub(crate) quota: usize,
+    /// `onDeny: Reject`
+    pub(crate) rejects: bool,
 }
 
 /// What is known besides frames.
@@ -42,13 +45,15 @@ pub(crate) struct Rules<'a> {
     pub(crate) now: u64,
 }
 
-/// What a program does with a frame that passes.
+/// What a program does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Drop,
     Pass,
     /// Redirected: into the service namespace, out of it, or back as an answer.
     Redirect,
+    /// Dropped, and its sender is told.
+    Reject,
 }
 
 /// All that outlives a frame.
@@ -73,6 +78,7 @@ impl Reference {
         let redirected =
             answered || shot.program == Program::FromService || matches!(reason, Reason::Dns | Reason::Edge);
         let action = match (reason.passes(), redirected) {
+            (false, _) if rejection::is_told(shot, reason, rules.members) => Action::Reject,
             (false, _) => Action::Drop,
             (true, true) => Action::Redirect,
             (true, false) => Action::Pass,
@@ -142,6 +148,9 @@ impl Reference {
             return Ok(reason);
         }
         let whole = packet.piece == Piece::Whole;
+        if is_answer(packet) {
+            return Ok(Reason::Unsupported); // nobody asked
+        }
         if self.served.contains(&ends) {
             return Ok(if whole { Reason::Edge } else { Reason::Unsupported });
         }
@@ -149,7 +158,8 @@ impl Reference {
             Transport::Tcp { destination, .. }
             | Transport::Udp { destination, .. }
             | Transport::Sctp { destination, .. } => destination,
-            Transport::Icmp(_) | Transport::Other | Transport::Headless => 0,
+            Transport::Icmp(_) => echo(packet.protocol),
+            Transport::Other | Transport::Headless => 0,
         };
         let to = Target { address: packet.destination, protocol: packet.protocol, port };
         let decision = rules.sends(index, to);
@@ -222,6 +232,9 @@ impl Reference {
         let passage = Passage { out: false, flags: flags_of(packet), bytes, counts: true };
         if let Some(reason) = self.known(&ends, passage, rules)? {
             return Ok(reason);
+        }
+        if is_answer(packet) {
+            return Ok(Reason::Unsupported);
         }
         let opener = match shot.entered_by {
             Entrance::Node => Opener::Probe,
@@ -406,7 +419,8 @@ impl Rules<'_> {
         };
         let port = match ends.ports {
             Ports::Pair { local, .. } => local,
-            Ports::None | Ports::AskedHere(_) | Ports::AskedThere(_) => 0,
+            Ports::AskedHere(_) | Ports::AskedThere(_) => echo(ends.protocol),
+            Ports::None => 0,
         };
         decide(
             self.model,
@@ -430,10 +444,20 @@ pub(crate) fn is_on_link(network: usize, address: IpAddr) -> bool {
     crate::scenario::subnets(network).iter().any(|subnet| subnet.contains(address))
 }
 
+fn is_answer(packet: &Packet<'_>) -> bool {
+    packet.icmp().is_some_and(|icmp| icmp.meaning == Meaning::Answers)
+}
+
+/// Type and code of an echo request, where a rule has a port.
+fn echo(protocol: u8) -> u16 {
+    if protocol == ICMP { 8 << 8 } else { 128 << 8 }
+}
+
 fn target(ends: &Ends) -> Target {
     let port = match ends.ports {
         Ports::Pair { remote, .. } => remote,
-        Ports::None | Ports::AskedHere(_) | Ports::AskedThere(_) => 0,
+        Ports::AskedHere(_) | Ports::AskedThere(_) => echo(ends.protocol),
+        Ports::None => 0,
     };
     Target { address: ends.remote, protocol: ends.protocol, port }
 }

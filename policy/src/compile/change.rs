@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use config::Prefixes;
+use config::resource::ResourceKey;
+
 use super::block::Block;
-use super::groups::GroupId;
+use super::groups::{ChangedSet, GroupId, Selected};
 use super::policies::Made;
 use super::residents::{Place, Residents, blocks};
 use super::sources::{Draft, SourceKey};
@@ -68,6 +71,19 @@ impl Compiled {
         Step { moved, ..self.step(Vec::new(), touched) }
     }
 
+    /// Address sets have these prefixes, and nothing else changes: it costs what comes, what goes, and what they cover. Sets
+    /// that no rule in use names are passed over. The workloads of [`Step::touched`] policies are to be switched.
+    pub fn change_sets<'p>(&mut self, sets: impl IntoIterator<Item = (&'p ResourceKey, &'p Prefixes)>) -> Step {
+        self.pending = Pending::default();
+        let mut touched = BTreeSet::new();
+        for (key, next) in sets {
+            let Some(changed) = self.groups.change_set(key, next) else { continue };
+            self.claim_set(&changed, &mut touched);
+            self.pending.sets.push((changed.group, changed.former));
+        }
+        self.step(Vec::new(), touched)
+    }
+
     /// Every workload is switched: what nobody refers to goes.
     pub fn settle(&mut self) -> Step {
         let Pending { leaving, former, .. } = std::mem::take(&mut self.pending);
@@ -76,17 +92,23 @@ impl Compiled {
 
     /// The first half of a change was not written: all is as it was before it, and what was written of it goes.
     pub fn take_back(&mut self) -> Step {
-        let Pending { acquired, moved, joined, former, .. } = std::mem::take(&mut self.pending);
+        let Pending { acquired, moved, sets, joined, former, .. } = std::mem::take(&mut self.pending);
         let mut touched = BTreeSet::new();
+        for (group, former) in sets.into_iter().rev() {
+            let key = self.groups.set_key(group);
+            if let Some(changed) = key.and_then(|key| self.groups.change_set(&key, &former)) {
+                self.claim_set(&changed, &mut touched);
+            }
+        }
         for (group, blocks, came) in moved.into_iter().rev() {
             let back = self.groups.members(group, &blocks, !came);
             self.claim(group, &back, !came, &mut touched);
         }
         let whole = former.is_some();
         if let Some(former) = former {
-            let Former { subjects, sources, selected, residents } = *former;
+            let Former { subjects, sources, standing, residents } = *former;
             (self.subjects, self.sources, self.residents) = (subjects, sources, residents);
-            self.groups.stand_for(selected);
+            self.groups.stand_for(standing);
         } else if let Some(resident) = joined {
             self.residents.leave(&resident);
             if let Some(held) = self.subjects.get_mut(&resident.subject) {
@@ -103,7 +125,7 @@ impl Compiled {
         Former {
             subjects: self.subjects.clone(),
             sources: self.sources.clone(),
-            selected: self.groups.standing(),
+            standing: self.groups.standing(),
             residents: self.residents.clone(),
         }
     }
@@ -123,7 +145,7 @@ impl Compiled {
         place: &Place,
         blocks: &[Block],
         touched: &mut BTreeSet<PolicyId>,
-        means: impl Fn(&super::groups::Selected) -> bool,
+        means: impl Fn(&Selected) -> bool,
     ) {
         let here = self.groups.all_selected().filter(|(key, _)| key.place == *place);
         let here: Vec<(GroupId, bool)> = here.map(|(key, group)| (group, means(key))).collect();
@@ -143,6 +165,14 @@ impl Compiled {
             self.claims.entry(*view).or_default().extend(claims.clone());
         }
         touched.extend(self.policies.of_group(group));
+    }
+
+    fn claim_set(&mut self, changed: &ChangedSet, touched: &mut BTreeSet<PolicyId>) {
+        for (blocks, comes) in [(&changed.removed, false), (&changed.added, true)] {
+            if !blocks.is_empty() {
+                self.claim(changed.group, blocks, comes, touched);
+            }
+        }
     }
 
     /// Sources whose named ports are those of workloads of this view.

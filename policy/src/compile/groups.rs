@@ -4,15 +4,17 @@
 //! |---|---|---|
 //! | `cidrs`, `except`, an `ipBlock` | what has the same prefixes is the same group, whoever names it | never |
 //! | workloads by selector | one for each view, namespace and list of selectors | with workloads that come and go |
+//! | an AddressSet | one for each | with its prefixes |
 //!
-//! Where a change of resources changes what a selector means, that is another group: the policies before the change must
-//! not see it.
+//! Where a change of resources changes what a selector or a set means, that is another group: the policies before the
+//! change must not see it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use config::Prefixes;
 use config::names::Name;
-use config::resource::Selector;
+use config::resource::{ResourceKey, Selector};
 use ipnetwork::IpNetwork;
 
 use super::block::Block;
@@ -38,7 +40,14 @@ pub(super) struct Groups {
     next: u32,
     groups: BTreeMap<GroupId, Group>,
     fixed: HashMap<Arc<[Block]>, GroupId>,
+    standing: Standing,
+}
+
+/// What groups with a changing content stand for at present.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
     selected: BTreeMap<Selected, GroupId>,
+    sets: BTreeMap<ResourceKey, GroupId>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,10 +57,19 @@ struct Group {
     holders: usize,
 }
 
+/// A change of an address set's group.
+pub(super) struct ChangedSet {
+    pub(super) group: GroupId,
+    pub(super) former: Prefixes,
+    pub(super) added: Vec<Block>,
+    pub(super) removed: Vec<Block>,
+}
+
 #[derive(Clone, Debug)]
 enum Content {
     Fixed(Arc<[Block]>),
     Selected(Selected, BTreeSet<Block>),
+    Set(ResourceKey, Prefixes),
 }
 
 impl Groups {
@@ -71,20 +89,52 @@ impl Groups {
 
     /// The group of these workloads, with these addresses at present.
     pub(super) fn selected(&mut self, key: Selected, members: BTreeSet<Block>) -> GroupId {
-        if let Some(known) = self.selected.get(&key)
+        if let Some(known) = self.standing.selected.get(&key)
             && let Some(Group { content: Content::Selected(_, present), .. }) = self.groups.get(known)
             && *present == members
         {
             return *known;
         }
         let id = self.allot(Content::Selected(key.clone(), members));
-        self.selected.insert(key, id);
+        self.standing.selected.insert(key, id);
         id
+    }
+
+    /// The group of an address set with these prefixes.
+    pub(super) fn set(&mut self, key: ResourceKey, prefixes: &Prefixes) -> GroupId {
+        if let Some(known) = self.standing.sets.get(&key)
+            && let Some(Group { content: Content::Set(_, present), .. }) = self.groups.get(known)
+            && present.difference(prefixes).is_empty()
+        {
+            return *known;
+        }
+        let id = self.allot(Content::Set(key.clone(), prefixes.clone()));
+        self.standing.sets.insert(key, id);
+        id
+    }
+
+    /// An address set that a rule names has these prefixes now. Answers its group, its former prefixes, and what comes and
+    /// what goes.
+    pub(super) fn change_set(&mut self, key: &ResourceKey, next: &Prefixes) -> Option<ChangedSet> {
+        let group = *self.standing.sets.get(key)?;
+        let Some(Group { content: Content::Set(_, present), .. }) = self.groups.get_mut(&group) else { return None };
+        let difference = present.difference(next);
+        let former = std::mem::replace(present, next.clone());
+        let blocks = |networks: Vec<IpNetwork>| networks.into_iter().map(Block::new).collect();
+        Some(ChangedSet { group, former, added: blocks(difference.added), removed: blocks(difference.removed) })
+    }
+
+    /// The key of an address set's group.
+    pub(super) fn set_key(&self, group: GroupId) -> Option<ResourceKey> {
+        match &self.groups.get(&group)?.content {
+            Content::Set(key, _) => Some(key.clone()),
+            Content::Fixed(_) | Content::Selected(..) => None,
+        }
     }
 
     /// Every group of workloads in its present state.
     pub(super) fn all_selected(&self) -> impl Iterator<Item = (&Selected, GroupId)> {
-        self.selected.iter().map(|(key, id)| (key, *id))
+        self.standing.selected.iter().map(|(key, id)| (key, *id))
     }
 
     /// The addresses of a workload that the selectors mean come or go; answers those that are news.
@@ -101,6 +151,7 @@ impl Groups {
         match self.groups.get(&id).map(|group| &group.content) {
             Some(Content::Fixed(blocks)) => blocks.to_vec(),
             Some(Content::Selected(_, blocks)) => blocks.iter().copied().collect(),
+            Some(Content::Set(_, prefixes)) => prefixes.iter().map(Block::new).collect(),
             None => Vec::new(),
         }
     }
@@ -121,19 +172,24 @@ impl Groups {
         }
         match self.groups.remove(&id).map(|group| group.content) {
             Some(Content::Fixed(blocks)) => drop(self.fixed.remove(&blocks)),
-            Some(Content::Selected(key, _)) if self.selected.get(&key) == Some(&id) => drop(self.selected.remove(&key)),
-            Some(Content::Selected(..)) | None => {}
+            Some(Content::Selected(key, _)) if self.standing.selected.get(&key) == Some(&id) => {
+                self.standing.selected.remove(&key);
+            }
+            Some(Content::Set(key, _)) if self.standing.sets.get(&key) == Some(&id) => {
+                self.standing.sets.remove(&key);
+            }
+            Some(Content::Selected(..) | Content::Set(..)) | None => {}
         }
     }
 
-    /// The groups that selectors stand for, so that [`Self::stand_for`] brings them back.
-    pub(super) fn standing(&self) -> BTreeMap<Selected, GroupId> {
-        self.selected.clone()
+    /// What selectors and sets stand for, so that [`Self::stand_for`] brings it back.
+    pub(super) fn standing(&self) -> Standing {
+        self.standing.clone()
     }
 
-    /// Brings back what selectors stood for.
-    pub(super) fn stand_for(&mut self, selected: BTreeMap<Selected, GroupId>) {
-        self.selected = selected;
+    /// Brings back what selectors and sets stood for.
+    pub(super) fn stand_for(&mut self, former: Standing) {
+        self.standing = former;
     }
 
     fn allot(&mut self, content: Content) -> GroupId {

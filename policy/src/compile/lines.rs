@@ -64,7 +64,7 @@ pub(super) fn lines(policy: PolicyId, class: ClassId, rules: &[Line<'_>], standi
         audit,
     };
     let mut entries = vec![entry(None, ALL_PORTS, any)];
-    for protocol in Protocol::ALL {
+    for protocol in Protocol::WITH_ICMP {
         let pieces = pieces(protocol, &by_rank, standing);
         let blocks = fewest(&pieces, any);
         entries.extend(blocks.into_iter().map(|(ports, answer)| entry(Some(protocol.number()), ports, answer)));

@@ -4,7 +4,7 @@
 //!    select a subject of this node are compiled.
 //! 2. `sources`: a policy's rules as parts, each with its number (`rule_ids`). What a part names is a *group* of prefixes
 //!    (`groups`): the same prefixes are the same group, whoever names them; workloads that selectors mean (`residents`)
-//!    are a group whose content changes as they come and go.
+//!    are a group whose content changes as they come and go, and so is an AddressSet.
 //! 3. `space`: one ordered map for each view, prefix to its own groups and to its *class*, which is the set of all groups
 //!    that it is in (`classes`). Once for all networks that this node routes, and once more for each other network whose
 //!    policies speak of workloads: its addresses may be another's.
@@ -13,8 +13,8 @@
 //! 5. `names`: names that the workloads look up become classes when they are first learned.
 //!
 //! Numbers of groups, classes and policies are never used for anything else, so that what is in the kernel means the same
-//! until it is gone. A change has two halves ([`Compiled::advance`], [`Compiled::join`], [`Compiled::leave`], then
-//! [`Compiled::settle`]), and each answers a [`Step`] for the kernel:
+//! until it is gone. A change has two halves ([`Compiled::advance`], [`Compiled::join`], [`Compiled::leave`],
+//! [`Compiled::change_sets`], then [`Compiled::settle`]), and each answers a [`Step`] for the kernel:
 //! - first what the next policies need is added: their groups come into the space, so that addresses get classes of old
 //!   and new groups; the lines of those classes, for old and new policies, come before. The old policies answer as ever;
 //! - then, with every workload switched, what nobody refers to goes: policies, and groups from the space.
@@ -34,10 +34,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use config::Prefixes;
 use config::names::DnsName;
 
 use self::classes::Classes;
-use self::groups::{GroupId, Groups, Selected};
+use self::groups::{GroupId, Groups, Standing};
 use self::policies::{Direction, Made, Policies, PolicyKey};
 use self::residents::{Place, Residents};
 use self::rule_ids::RuleIds;
@@ -103,6 +104,8 @@ struct Pending {
     leaving: Vec<PolicyRef>,
     /// What came into groups of workloads (`true`) or left them.
     moved: Vec<(GroupId, Vec<block::Block>, bool)>,
+    /// What address sets were.
+    sets: Vec<(GroupId, Prefixes)>,
     /// Who joined.
     joined: Option<Resident>,
     /// What was before, where more than that changed.
@@ -113,7 +116,7 @@ struct Pending {
 struct Former {
     subjects: BTreeMap<Subject, Held>,
     sources: BTreeMap<SourceKey, Arc<Made>>,
-    selected: BTreeMap<Selected, GroupId>,
+    standing: Standing,
     residents: Residents,
 }
 

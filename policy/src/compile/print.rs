@@ -33,6 +33,8 @@ impl fmt::Display for RuleEntry {
             None => write!(f, "any")?,
             Some(6) => write!(f, "TCP {}", self.ports)?,
             Some(17) => write!(f, "UDP {}", self.ports)?,
+            Some(1) => write!(f, "ICMP {}", self.ports)?,
+            Some(58) => write!(f, "ICMPv6 {}", self.ports)?,
             Some(132) => write!(f, "SCTP {}", self.ports)?,
             Some(other) => write!(f, "protocol {other}")?,
         }

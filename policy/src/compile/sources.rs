@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use config::Prefixes;
 use config::names::{DomainPattern, Name};
 use config::resource::{
-    CidrRule, NameRule, NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PortRange, Ports, selects,
+    AddressSet, CidrRule, NameRule, NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PortRange, Ports, selects,
 };
 use ipnetwork::IpNetwork;
 
@@ -119,9 +120,10 @@ impl Maker<'_, '_> {
             Source { parts: Vec::new(), dns: None, admin_names: false, called_at: None, rules: Vec::new() };
         match draft {
             Draft::Egress(policy) => {
+                let (_, namespace, _) = policy.key();
                 for (name, rule) in policy.rules() {
                     source.admin_names |= policy.tier() == Tier::Admin && matches!(rule, Rule::Names(_));
-                    let parts = self.own(rule).into_iter().collect();
+                    let parts = self.own(namespace, rule).into_iter().collect();
                     self.add(&mut source, &name, policy.is_audited(), parts);
                 }
             }
@@ -151,10 +153,10 @@ impl Maker<'_, '_> {
         source.parts.extend(parts.into_iter().map(|what| Part { id, tier, audited, what }));
     }
 
-    fn own(&mut self, rule: Rule<'_>) -> Option<What> {
+    fn own(&mut self, namespace: Option<&Name>, rule: Rule<'_>) -> Option<What> {
         Some(match rule {
-            Rule::Deny(own) => self.by_cidr(Action::Deny, own),
-            Rule::Allow(own) => self.by_cidr(Action::Allow, own),
+            Rule::Deny(own) => self.by_address(Action::Deny, namespace, own),
+            Rule::Allow(own) => self.by_address(Action::Allow, namespace, own),
             Rule::Names(NameRule { names, ports, .. }) => {
                 What::Names { patterns: names.clone(), ports: Some(ports.clone()) }
             }
@@ -164,8 +166,18 @@ impl Maker<'_, '_> {
         })
     }
 
-    fn by_cidr(&mut self, action: Action, rule: &CidrRule) -> What {
-        self.addresses(action, &rule.cidrs, &rule.except, rule.ports.clone())
+    /// The policy's namespace is `None` in the admin tier. A set that is not there has no prefixes.
+    fn by_address(&mut self, action: Action, namespace: Option<&Name>, rule: &CidrRule) -> What {
+        let mut what = self.addresses(action, &rule.cidrs, &rule.except, rule.ports.clone());
+        if let What::Addresses { any_of, .. } = &mut what {
+            any_of.extend(rule.sets.iter().map(|meant| {
+                let key = AddressSet::key(namespace, meant);
+                let none = Prefixes::new();
+                let prefixes = self.model.set(&key).unwrap_or(&none);
+                self.groups.set(key, prefixes)
+            }));
+        }
+        what
     }
 
     fn addresses(&mut self, action: Action, networks: &[IpNetwork], except: &[IpNetwork], ports: Ports) -> What {

@@ -5,9 +5,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use config::names::DnsName;
-use config::resource::{CidrRule, Kind, NAMESPACE_NAME_LABEL, Namespace, Network, NetworkPolicy};
+use config::resource::{Kind, NAMESPACE_NAME_LABEL, Namespace, Network, NetworkPolicy};
 
-use super::outbound::{SCTP, TCP, UDP, covering};
+use super::addresses::Covering;
+use super::outbound::{SCTP, TCP, UDP};
 use super::{Decision, Target};
 use crate::model::{Probes, Subject};
 use crate::reason::Reason;
@@ -15,6 +16,8 @@ use crate::tables::{RuleList, RuleName};
 use crate::tiers::{Policy, Reading, Tier};
 
 const TLS_PORT: u16 = 443;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 /// Protocol and port as people say them.
 #[derive(Clone, Copy)]
@@ -83,16 +86,17 @@ pub(super) fn node_address(to: Target) -> Decision {
     )
 }
 
-pub(super) fn denied_by(tier: Tier, name: &RuleName, rule: &CidrRule, to: Target) -> Decision {
+pub(super) fn denied_by(tier: Tier, name: &RuleName, prefix: Covering<'_>, to: Target) -> Decision {
     let service = Service { protocol: to.protocol, port: to.port };
     let wins = match tier {
         Tier::Admin => "no namespace can allow it",
         Tier::Namespace => "a deny wins over every allow",
     };
+    let narrowed = if prefix.set.is_some() { "sets" } else { "cidrs" };
     Decision::deny(
         Reason::DeniedByCidr,
-        format!("{} denies {service} of {}; {wins}", Named(name), covering(rule, to.address)),
-        format!("add {} to `except` of {}, or narrow its `cidrs` or `ports`", host(to.address), Named(name)),
+        format!("{} denies {service} of {prefix}; {wins}", Named(name)),
+        format!("add {} to `except` of {}, or narrow its `{narrowed}` or `ports`", host(to.address), Named(name)),
     )
     .by(name.clone())
 }
@@ -237,16 +241,22 @@ fn isolation(namespace: &Namespace, isolating: Isolating) -> String {
 
 /// Where TLS could prove the name, the manifest must say that it is not asked for.
 fn add_names(namespace: &Namespace, asked: &DnsName, service: Service) -> String {
-    let tls = service.port == TLS_PORT || ![TCP, UDP, SCTP].contains(&service.protocol);
+    let tls = service.port == TLS_PORT || ![TCP, UDP, SCTP, ICMP, ICMPV6].contains(&service.protocol);
     let verify = if tls { " and `verify: None`" } else { "" };
     add_rule(namespace, &format!("`dnsNames: [{asked}]`{verify}"), service)
 }
 
 fn add_rule(namespace: &Namespace, what: &str, service: Service) -> String {
     let place = format!("under `allow` of an EgressPolicy of `{}` that selects the workload", namespace.name);
-    format!("add {what}{} {place}", ports(service))
+    let ports = match service.protocol {
+        ICMP => " with `ports: [{ protocol: ICMP }]`".to_owned(),
+        ICMPV6 => " with `ports: [{ protocol: ICMPv6 }]`".to_owned(),
+        _ => ports(service),
+    };
+    format!("add {what}{ports} {place}")
 }
 
+/// As a NetworkPolicy has them too, which knows no ICMP.
 fn ports(service: Service) -> String {
     match service.protocol {
         TCP => format!(" with `ports: [{{ protocol: TCP, port: {} }}]`", service.port),
@@ -275,7 +285,12 @@ impl fmt::Display for Named<'_> {
         match self.0.kind {
             _ if self.0.list == RuleList::Isolation => write!(f, "`{}`", self.0),
             Kind::ClusterEgressPolicy => write!(f, "admin rule `{}`", self.0),
-            Kind::EgressPolicy | Kind::NetworkPolicy | Kind::Network | Kind::Namespace | Kind::ExposedApp => {
+            Kind::EgressPolicy
+            | Kind::NetworkPolicy
+            | Kind::Network
+            | Kind::Namespace
+            | Kind::AddressSet
+            | Kind::ExposedApp => {
                 write!(f, "rule `{}`", self.0)
             }
         }
@@ -288,8 +303,8 @@ impl fmt::Display for Service {
             TCP => write!(f, "TCP {}", self.port),
             UDP => write!(f, "UDP {}", self.port),
             SCTP => write!(f, "SCTP {}", self.port),
-            1 => f.write_str("ICMP"),
-            58 => f.write_str("ICMPv6"),
+            ICMP => f.write_str("ICMP echo"),
+            ICMPV6 => f.write_str("ICMPv6 echo"),
             other => write!(f, "IP protocol {other}"),
         }
     }

@@ -16,5 +16,6 @@ mod resolving;
 mod scale;
 mod semantics;
 mod sequences;
+mod sets;
 mod text;
 mod world;

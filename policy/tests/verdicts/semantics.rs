@@ -57,10 +57,17 @@ fn target(text: &str) -> Target {
         "udp" => 17,
         "sctp" => 132,
         "icmp" => 1,
+        "icmpv6" => 58,
         other => other.parse().unwrap(),
     };
     let address = words.next().unwrap().parse().unwrap();
-    Target { address, protocol, port: words.next().map_or(0, |port| port.parse().unwrap()) }
+    let echo = match protocol {
+        1 => Protocol::Icmp.echo(),
+        58 => Protocol::Icmpv6.echo(),
+        _ => None,
+    };
+    let port = words.next().map(|port| port.parse().unwrap());
+    Target { address, protocol, port: echo.or(port).unwrap_or(0) }
 }
 
 /// Checks lines of `target | names | reason | rule`.
@@ -118,6 +125,32 @@ fn addresses_and_ports() {
          tcp fd00:9::1 443       | | allowed-by-cidr   | shop/p allow[2]
          tcp fd00:8::1 443       | | denied-by-default |
          tcp 10.10.0.1 443       | | denied-by-default |",
+    );
+}
+
+#[test]
+fn echo() {
+    let rules = policy(
+        "shop",
+        "p",
+        "",
+        "deny 10.9.9.0/24 icmp/echo
+         allow 10.9.0.0/16 icmp/echo tcp/80
+         allow fd00:9::/32 icmpv6/echo
+         allow ping.example icmp/echo",
+    );
+    check(
+        Fallback::Deny,
+        &[rules],
+        "icmp 10.9.1.1      |                  | allowed-by-cidr   | shop/p allow[0]
+         icmp 10.9.9.1      |                  | denied-by-cidr    | shop/p deny[0]
+         tcp 10.9.9.1 80    |                  | allowed-by-cidr   | shop/p allow[0]
+         tcp 10.9.1.1 2048  |                  | denied-by-default |
+         icmpv6 fd00:9::1   |                  | allowed-by-cidr   | shop/p allow[1]
+         tcp fd00:9::1 80   |                  | denied-by-default |
+         icmp 203.0.113.1   | ping.example@101 | allowed-by-name   | shop/p allow[2]
+         icmp 203.0.113.1   |                  | denied-by-default |
+         47 10.9.1.1        |                  | denied-by-default |",
     );
 }
 

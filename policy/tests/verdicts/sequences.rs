@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use config::resource::Gateway;
+use config::Prefixes;
+use config::resource::{Gateway, Resource, ResourceKey, SetSource};
 use policy::compile::Compiled;
 use policy::reason::Reason;
 use policy::tables::{ClassId, PolicyId, PolicyRef, Step};
@@ -36,6 +37,7 @@ struct Story {
 #[derive(Debug, Default)]
 struct Counts {
     joined: usize,
+    sets: usize,
     left: usize,
     advanced: usize,
     taken_back: usize,
@@ -64,9 +66,10 @@ fn a_sequence_says_what_one_compilation_says() {
         counts = story.counts;
     }
     println!("{counts:?}");
-    let Counts { joined, left, advanced, taken_back, touched, moved, kept, writes } = counts;
+    let Counts { joined, sets, left, advanced, taken_back, touched, moved, kept, writes } = counts;
     for (what, count) in [
         ("workloads joined", joined),
+        ("changes of sets that mattered", sets),
         ("workloads left", left),
         ("resources changed", advanced),
         ("changes taken back", taken_back),
@@ -83,7 +86,21 @@ impl Story {
     fn change(&mut self, draw: &mut Draw, at: &str) {
         let number = draw.below(WORKLOADS as u64) as usize;
         let flows = self.flows(draw);
-        match draw.below(4) {
+        match draw.below(5) {
+            4 if !self.world.sets.is_empty() => {
+                let world = self.world.clone();
+                let changed = other_prefixes(&mut self.world, draw);
+                let all: Vec<(ResourceKey, &Prefixes)> = world::sets_of(&self.world).collect();
+                let sets = all.iter().filter(|(key, _)| changed.contains(key)).map(|(key, own)| (key, *own));
+                let step = self.compiled.change_sets(sets);
+                if draw.one_in(4) {
+                    self.world = world;
+                    self.taken_back(draw, &flows, &step, at);
+                    return;
+                }
+                self.first_half(&flows, &step, Some(&step.touched), at);
+                self.counts.sets += usize::from(!step.prefixes.is_empty());
+            }
             0 => {
                 let before = self.switched.clone();
                 let (world, present) = (self.world.clone(), self.present.clone());
@@ -301,6 +318,7 @@ fn model<'a>(world: &'a World, present: &BTreeSet<usize>) -> Model<'a> {
     Model::new(&world.namespaces, &world.networks, &world.policies, [], &world.node)
         .with_cluster_policies(&world.cluster_policies)
         .with_network_policies(&world.network_policies)
+        .with_sets(world::sets_of(world))
         .with_residents(present.iter().map(|own| resident(world, *own)))
 }
 
@@ -316,12 +334,13 @@ fn resident(world: &World, number: usize) -> Resident {
 /// Some of the resources become others.
 fn alter(world: &mut World, draw: &mut Draw) {
     let other = World::draw(draw);
-    match draw.below(8) {
+    match draw.below(9) {
         0 => world.policies = other.policies,
         1 => world.cluster_policies = other.cluster_policies,
         2 => world.network_policies = other.network_policies,
         3 => world.namespaces = other.namespaces,
         4 => world.networks = other.networks,
+        7 => world.sets = other.sets,
         5 => drop(world.policies.pop()),
         6 => {
             let unused = |own: &config::resource::EgressPolicy| world.policies.iter().all(|it| it.name != own.name);
@@ -335,6 +354,19 @@ fn alter(world: &mut World, draw: &mut Draw) {
         }
     }
     world.node.addresses.extend(draw.one_in(9).then(|| world::address(draw)));
+}
+
+/// Prefixes come into some sets and leave them.
+fn other_prefixes(world: &mut World, draw: &mut Draw) -> BTreeSet<ResourceKey> {
+    let mut changed = BTreeSet::new();
+    for set in &mut world.sets {
+        let SetSource::Cidrs(own) = &mut set.source else { continue };
+        let gone: Vec<_> = own.iter().filter(|_| draw.one_in(3)).collect();
+        let come = draw.some(3, world::prefix);
+        *own = own.changed(&come, &gone);
+        changed.insert(Resource::from(set.clone()).key());
+    }
+    changed
 }
 
 fn flip(present: &mut BTreeSet<usize>, number: usize) {

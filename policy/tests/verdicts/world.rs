@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use config::Prefixes;
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
-    AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression, Gateway, Mode,
-    NameRule, NamedPort, Namespace, Network, NetworkPolicy, PortName, PortRange, Ports, Protocol, Requirement,
-    Selector, Snat, WorkloadTraffic, selects,
+    AddressSet, AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression,
+    Gateway, Mode, NameRule, NamedPort, Namespace, Network, NetworkPolicy, PortName, PortRange, Ports, Protocol,
+    Requirement, Resource, ResourceKey, Selector, SetName, SetSource, Snat, WorkloadTraffic, selects,
 };
 use ipnetwork::IpNetwork;
 use policy::model::Node;
@@ -23,6 +24,7 @@ pub(crate) struct World {
     /// That of `shop` and that of `bank`: with a router of its own, it has the addresses of the other.
     pub(crate) networks: [Network; 2],
     pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) sets: Vec<AddressSet>,
     pub(crate) cluster_policies: Vec<ClusterEgressPolicy>,
     pub(crate) policies: Vec<EgressPolicy>,
     pub(crate) network_policies: Vec<NetworkPolicy>,
@@ -106,14 +108,16 @@ impl World {
                 network_policies.push(peers::any_policy(draw, own));
             }
         }
+        let sets = sets(draw);
         let (namespaces, subjects) = (spaces.to_vec(), subjects(draw));
-        Self { networks, namespaces, cluster_policies, policies, network_policies, apps, node, lookups, subjects }
+        Self { networks, namespaces, sets, cluster_policies, policies, network_policies, apps, node, lookups, subjects }
     }
 
     pub(crate) fn model(&self) -> Model<'_> {
         Model::new(&self.namespaces, &self.networks, &self.policies, &self.apps, &self.node)
             .with_cluster_policies(&self.cluster_policies)
             .with_network_policies(&self.network_policies)
+            .with_sets(sets_of(self))
             .with_residents(self.residents())
     }
 
@@ -156,7 +160,13 @@ impl World {
             _ => address(draw),
         };
         let protocol = draw.of(&[6, 6, 17, 17, 132, 1, 58, 47]);
-        Target { address, protocol, port: if [6, 17, 132].contains(&protocol) { port(draw) } else { 0 } }
+        let port = match protocol {
+            6 | 17 | 132 => port(draw),
+            1 => Protocol::Icmp.echo().unwrap(),
+            58 => Protocol::Icmpv6.echo().unwrap(),
+            _ => 0,
+        };
+        Target { address, protocol, port }
     }
 
     /// Every world that lacks one thing of this one.
@@ -183,6 +193,15 @@ impl World {
             keep(&|world| drop(world.network_policies.remove(index)));
             for smaller in peers::smaller(&self.network_policies[index]) {
                 keep(&|world| world.network_policies[index] = smaller.clone());
+            }
+        }
+        for index in 0..self.sets.len() {
+            keep(&|world| drop(world.sets.remove(index)));
+            for prefix in prefixes(&self.sets[index]).iter() {
+                keep(&|world| {
+                    let fewer = prefixes(&world.sets[index]).changed(&[], &[prefix]);
+                    world.sets[index].source = SetSource::Cidrs(fewer);
+                });
             }
         }
         keep(&|world| world.node = Node { probes: world.node.probes, ..Node::default() });
@@ -213,6 +232,11 @@ impl World {
         worlds.retain(|world| format!("{world:?}").len() < format!("{self:?}").len());
         worlds
     }
+}
+
+/// Every set of a world with its prefixes.
+pub(crate) fn sets_of(world: &World) -> impl Iterator<Item = (ResourceKey, &Prefixes)> {
+    world.sets.iter().map(|set| (Resource::from(set.clone()).key(), prefixes(set)))
 }
 
 pub(crate) fn any_name(draw: &mut Draw) -> DnsName {
@@ -256,6 +280,11 @@ fn ports(draw: &mut Draw) -> Ports {
         return Ports::All;
     }
     let range = |draw: &mut Draw| {
+        if draw.one_in(5) {
+            let protocol = draw.of(&[Protocol::Icmp, Protocol::Icmpv6]);
+            let echo = protocol.echo().unwrap();
+            return PortRange { protocol, first: echo, last: echo };
+        }
         let (one, other) = (port(draw).max(1), port(draw).max(1));
         let last = if draw.one_in(2) { one } else { one.max(other) };
         PortRange { protocol: protocol(draw), first: one.min(last), last }
@@ -268,7 +297,35 @@ fn ports(draw: &mut Draw) -> Ports {
 fn cidr_rule(draw: &mut Draw) -> CidrRule {
     let mut cidrs = draw.some(3, prefix);
     cidrs.push(prefix(draw));
-    CidrRule { cidrs, except: draw.some(2, prefix), ports: ports(draw) }
+    let sets = if draw.one_in(2) { Vec::new() } else { draw.some(2, set_name) };
+    if !sets.is_empty() && draw.one_in(2) {
+        cidrs.clear();
+    }
+    CidrRule { cidrs, sets, except: draw.some(2, prefix), ports: ports(draw) }
+}
+
+/// Two of the administrators and one of each namespace, under the same names; some are missing.
+fn sets(draw: &mut Draw) -> Vec<AddressSet> {
+    let all = [(None, "feed"), (None, "drop"), (Some("shop"), "feed"), (Some("bank"), "drop")];
+    all.into_iter()
+        .filter_map(|(space, own)| {
+            let listed: Prefixes = draw.some(6, prefix).into_iter().collect();
+            let source = SetSource::Cidrs(listed);
+            (!draw.one_in(4)).then(|| AddressSet { namespace: space.map(name), name: name(own), source })
+        })
+        .collect()
+}
+
+fn set_name(draw: &mut Draw) -> SetName {
+    let own = name(draw.of(&["feed", "drop"]));
+    if draw.one_in(3) { SetName::Admin(own) } else { SetName::Own(own) }
+}
+
+fn prefixes(set: &AddressSet) -> &Prefixes {
+    match &set.source {
+        SetSource::Cidrs(prefixes) => prefixes,
+        SetSource::File(file) => panic!("no world has files, and {file} is one"),
+    }
 }
 
 fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
@@ -358,6 +415,11 @@ fn smaller_cidrs(rule: &CidrRule) -> Vec<CidrRule> {
     for index in 0..rule.cidrs.len() {
         let mut one = rule.clone();
         one.cidrs.remove(index);
+        smaller.push(one);
+    }
+    for index in 0..rule.sets.len() {
+        let mut one = rule.clone();
+        one.sets.remove(index);
         smaller.push(one);
     }
     for index in 0..rule.except.len() {

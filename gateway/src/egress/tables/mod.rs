@@ -1,6 +1,6 @@
 //! The door to the kernel's tables (`bpf/tables.h`).
 //!
-//! Everything is pinned below `<bpffs>/v2/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
+//! Everything is pinned below `<bpffs>/v3/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
 //! there is another build's, and is refused, while its programs go on as they are. [`Tables::open`] reuses what is
 //! pinned, so that flows, learned names and policies outlive the daemon.
 //!
@@ -41,7 +41,7 @@ use crate::sys::bpf_test_run::test_run;
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.bpf.o"));
 
 /// The number of the maps' layout; a change of any struct or key in `bpf/tables.h` raises it.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// How long a closed TCP connection's entry waits for late segments.
 const CLOSED_IDLE: Duration = Duration::from_secs(10);
@@ -50,6 +50,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Events told a second and workload.
 const FLOW_EVENTS: u32 = 500;
 const DROP_EVENTS: u32 = 100;
+/// Denied packets a second and workload whose sender is told.
+const REJECTIONS: u32 = 1_000;
 
 /// The kernel's tables and programs, open.
 #[derive(Debug)]
@@ -77,6 +79,7 @@ pub struct Tables {
     budgets: Map<u32, l::Budget>,
     counters: PerCpuArray<l::Counter>,
     losses: PerCpuArray<u64>,
+    rejections: PerCpuArray<u64>,
     settings: Map<u32, l::Settings>,
     uplink: Map<u32, l::Uplink>,
     uplink_changes: Mutex<()>,
@@ -198,6 +201,7 @@ impl Tables {
             budgets: open(&maps, "budgets")?,
             counters: open_array(per_cpu("counters"))?,
             losses: open_array(per_cpu("losses"))?,
+            rejections: open_array(per_cpu("rejections"))?,
             settings: open(&maps, "settings")?,
             uplink: open(&maps, "uplink")?,
             uplink_changes: Mutex::new(()),
@@ -234,7 +238,7 @@ impl Tables {
         fs::remove_dir_all(&self.folder).map_err(|source| AttachError::Pin { path: self.folder.clone(), source })
     }
 
-    /// Where the pins lie: `<bpffs>/v2`.
+    /// Where the pins lie: `<bpffs>/v3`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -248,6 +252,7 @@ impl Tables {
         settings.sweep_ns = nanoseconds((other / 4).clamp(Duration::from_millis(100), SWEEP));
         settings.flow_events = FLOW_EVENTS;
         settings.drop_events = DROP_EVENTS;
+        settings.rejections = REJECTIONS;
         self.settings.set(&0, &settings).in_table("settings")
     }
 

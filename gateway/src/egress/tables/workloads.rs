@@ -32,6 +32,8 @@ pub struct WorkloadEntry {
     pub open: bool,
     /// The node may open connections to it.
     pub probes: bool,
+    /// `onDeny: Reject`
+    pub rejects: bool,
     /// Flows it may have open.
     pub flow_quota: u32,
     /// Its Ethernet address.
@@ -57,6 +59,7 @@ const SEALED: u32 = 1;
 const EXTERNAL: u32 = 2;
 const OPEN: u32 = 4;
 const PROBES: u32 = 8;
+const REJECTS: u32 = 16;
 
 impl Tables {
     /// Puts a workload's entry at a device, or another in its place. A device without entry passes nothing.
@@ -233,7 +236,8 @@ fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
         flags: flag(entry.sealed, SEALED)
             | flag(entry.external, EXTERNAL)
             | flag(entry.open, OPEN)
-            | flag(entry.probes, PROBES),
+            | flag(entry.probes, PROBES)
+            | flag(entry.rejects, REJECTS),
         flow_quota: entry.flow_quota,
         mac: entry.mac.0,
         gateway_mac: entry.gateway_mac.0,
@@ -254,6 +258,7 @@ fn from_kernel(entry: l::Workload) -> WorkloadEntry {
         external: entry.flags & EXTERNAL != 0,
         open: entry.flags & OPEN != 0,
         probes: entry.flags & PROBES != 0,
+        rejects: entry.flags & REJECTS != 0,
         flow_quota: entry.flow_quota,
         mac: Mac(entry.mac),
         gateway_mac: Mac(entry.gateway_mac),
