@@ -256,7 +256,8 @@ pub(crate) fn patch(gate: &Gate, request: PatchSetRequest) -> Result<PatchSetRes
         return Ok(response);
     }
     let mut next = Desired::clone(&before);
-    next.resources.insert(AddressSet { source: SetSource::Cidrs(next_prefixes.clone()), ..set.clone() });
+    Arc::make_mut(&mut next.resources)
+        .insert(AddressSet { source: SetSource::Cidrs(next_prefixes.clone()), ..set.clone() });
     let change = stored_as(set, next_prefixes, difference);
     put_in_force(gate, &before, next, set, change)?;
     Ok(response)
@@ -279,7 +280,11 @@ fn put_in_force(
     let used = config::set_uses(&next.resources).any(|own| own.set == key);
     in_place(|| {
         if used {
-            gate.enforcement.install(&next, &gate.store).map_err(|error| {
+            let changed = next.resources.get(&key).and_then(|resource| match resource {
+                Resource::AddressSet(set) => Some(set),
+                _ => None,
+            });
+            gate.enforcement.change_sets(&next, changed.as_slice(), &gate.store).map_err(|error| {
                 ControlError::failed(
                     format!("the kernel's tables were not written: {error}"),
                     "the earlier prefixes stay in force; `netctl status` shows how full the tables are",
@@ -288,7 +293,7 @@ fn put_in_force(
         }
         let stored = gate.store.commit(&[change]);
         if let (Err(_), true) = (&stored, used)
-            && let Err(error) = gate.enforcement.install(before, &gate.store)
+            && let Err(error) = gate.enforcement.change_sets(before, &[set], &gate.store)
         {
             tracing::error!(%error, "the earlier policies could not be written again; what is in the kernel is no more open than either state");
         }

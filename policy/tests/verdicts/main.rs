@@ -15,6 +15,7 @@ mod peers;
 mod resolving;
 mod scale;
 mod semantics;
+mod sequences;
 mod sets;
 mod text;
 mod world;

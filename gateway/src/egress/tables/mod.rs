@@ -9,16 +9,16 @@
 //! locks, around the loaded programs ([`super::attach`]) and around changes of the one entry of `uplink`; the kernel
 //! locks the maps.
 //!
-//! Files: [`workloads`] (who a device is), [`generations`] (policies), [`names`] (what DNS taught), [`flows`] (what is
+//! Files: [`workloads`] (who a device is), [`steps`] (policies), [`names`] (what DNS taught), [`flows`] (what is
 //! open), [`node`] (addresses, segments, the service namespace), [`uplink`] (past the node's stack), [`fill`] (counters
 //! and how full).
 
 pub mod fill;
 pub mod flows;
-pub mod generations;
 pub(crate) mod layout;
 pub mod names;
 pub mod node;
+pub mod steps;
 pub mod uplink;
 pub mod workloads;
 
