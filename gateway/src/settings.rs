@@ -90,6 +90,8 @@ pub struct Limits {
     pub flows_per_workload: u32,
     /// Learned (workload, address) pairs of the node.
     pub learned: u32,
+    /// Prefixes of each family, of all rules and sets in use.
+    pub prefixes: u32,
     /// Prefixes of one address set.
     pub set_prefixes: u32,
     /// Seconds an established TCP flow may be idle.
@@ -148,6 +150,7 @@ impl Default for Limits {
             flows: 262_144,
             flows_per_workload: 16_384,
             learned: 65_536,
+            prefixes: 2_200_000,
             set_prefixes: 1_000_000,
             tcp_idle_s: 7_200,
             other_idle_s: 120,
@@ -221,6 +224,7 @@ impl Settings {
             ("[limits] flows", self.limits.flows),
             ("[limits] flows_per_workload", self.limits.flows_per_workload),
             ("[limits] learned", self.limits.learned),
+            ("[limits] prefixes", self.limits.prefixes),
             ("[limits] set_prefixes", self.limits.set_prefixes),
             ("[limits] tcp_idle_s", self.limits.tcp_idle_s),
             ("[limits] other_idle_s", self.limits.other_idle_s),

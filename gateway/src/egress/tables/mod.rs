@@ -5,7 +5,7 @@
 //! pinned, so that flows, learned names and policies outlive the daemon.
 //!
 //! The maps, who writes them, and what happens when they are full, stand in `bpf/tables.h`; sizes of `flows`, `learned`
-//! and what goes with them come from `[limits]` and are taken when the maps are first made. This process holds two
+//! and what goes with them, and of the prefixes, come from `[limits]` and are taken when the maps are first made. This process holds two
 //! locks, around the loaded programs ([`super::attach`]) and around changes of the one entry of `uplink`; the kernel
 //! locks the maps.
 //!
@@ -265,6 +265,8 @@ impl Tables {
 fn load(limits: &Limits, folder: &Path) -> Result<(Programs, OwnedFd), OpenError> {
     let ebpf = EbpfLoader::new()
         .default_map_pin_directory(folder.join("maps"))
+        .map_max_entries("classes4", limits.prefixes)
+        .map_max_entries("classes6", limits.prefixes)
         .map_max_entries("flows", limits.flows)
         .map_max_entries("learned", limits.learned)
         .map_max_entries("names", limits.learned)
