@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use config::api::WorkloadName;
 use config::names::Name;
-use config::resource::{AddressSet, Gateway, Kind, Network, ResourceKey, SetSource, Subnet};
+use config::resource::{AddressSet, Gateway, Kind, Network, Resource, ResourceKey, SetSource, Subnet};
 use config::{Prefixes, Resources};
 use policy::{Model, Node};
 
@@ -39,6 +39,18 @@ impl Desired {
             .with_cluster_policies(resources.cluster_policies())
             .with_network_policies(resources.network_policies())
             .with_sets(resources.address_sets().map(|set| (set_key(set), self.prefixes(set))))
+    }
+
+    /// Whether nothing is different in the other state but the prefixes of address sets that are in both.
+    pub(crate) fn differs_in_sets_only(&self, other: &Self) -> bool {
+        let sets = |desired: &Self| -> Vec<ResourceKey> { desired.resources.address_sets().map(set_key).collect() };
+        let other_kind = |resource: &&Resource| !matches!(resource, Resource::AddressSet(_));
+        let same_resources = || {
+            Arc::ptr_eq(&self.resources, &other.resources)
+                || (sets(self) == sets(other)
+                    && self.resources.iter().filter(other_kind).eq(other.resources.iter().filter(other_kind)))
+        };
+        self.workloads == other.workloads && same_resources()
     }
 
     /// What is in force of an address set.

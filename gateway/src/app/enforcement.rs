@@ -147,6 +147,10 @@ impl Enforcement {
     /// Puts the policies of this state in force for the workloads that have a port.
     pub(crate) fn install(&self, desired: &Desired, store: &Store) -> Result<(), InstallError> {
         let state = &mut *self.state();
+        if !state.unknown_past && state.desired.differs_in_sets_only(desired) {
+            let sets: Vec<&AddressSet> = desired.resources.address_sets().collect();
+            return Ok(self.put_sets(state, desired, &sets)?);
+        }
         reserve(state, desired, store)?;
         let rebuilding = std::mem::replace(&mut state.unknown_past, true);
         let former = rebuilding.then(|| {
@@ -195,14 +199,17 @@ impl Enforcement {
         if self.state().unknown_past {
             return self.install(desired, store);
         }
-        let state = &mut *self.state();
+        Ok(self.put_sets(&mut self.state(), desired, sets)?)
+    }
+
+    fn put_sets(&self, state: &mut State, desired: &Desired, sets: &[&AddressSet]) -> Result<(), TableError> {
         state.unknown_past = true;
         let keys: Vec<_> = sets.iter().map(|set| (set_key(set), desired.prefixes(set))).collect();
         let step = state.compiled.change_sets(keys.iter().map(|(key, prefixes)| (key, *prefixes)));
         if let Err(error) = self.tables.apply(&step) {
             self.take_back(state, step)?;
             state.unknown_past = false;
-            return Err(error.into());
+            return Err(error);
         }
         self.switch(state, desired, [], &Anew::Under(&step.touched))?;
         self.settle(state, desired, &[], step)?;
