@@ -173,7 +173,9 @@ impl Enforcement {
             }
             return Err(error.into());
         }
-        let anew = if rebuilding { Anew::All } else { Anew::Under(&BTreeSet::new()) };
+        // Flows that are open to a port that is the edge's now, or that came from a network's own subnet, know no policy.
+        let elsewhere = around(&state.desired) != around(desired);
+        let anew = if rebuilding || elsewhere { Anew::All } else { Anew::Under(&BTreeSet::new()) };
         self.switch(state, desired, all.iter().copied(), &anew)?;
         if rebuilding {
             self.readdress_all(state, desired)?;
@@ -183,6 +185,8 @@ impl Enforcement {
         if rebuilding {
             self.tables.retire_all_but(&state.compiled.view_numbers(), &state.compiled.policy_numbers())?;
             state.dead = Default::default();
+            let known = state.compiled.policy_numbers();
+            state.named.retain(|policy, _| known.contains(policy));
         }
         state.unknown_past = false;
         Ok(())
@@ -362,6 +366,11 @@ impl Enforcement {
         let all = desired.workloads.values().map(|workload| &**workload);
         self.switch(state, &desired, all, &Anew::All)
     }
+}
+
+/// What decides about packets beside policies: ports of the edge, and networks' subnets.
+fn around(desired: &Desired) -> (BTreeSet<(WorkloadId, u16)>, BTreeMap<u32, Vec<ipnetwork::IpNetwork>>) {
+    (endpoints::exposed_ports(desired), subnets(desired))
 }
 
 /// Numbers for one change: two policies for each workload at most, and a view for each network and one more. A number past
