@@ -90,6 +90,10 @@ pub struct Limits {
     pub flows_per_workload: u32,
     /// Learned (workload, address) pairs of the node.
     pub learned: u32,
+    /// Source NAT's mappings of the node.
+    pub nat_mappings: u32,
+    /// Mappings of one network.
+    pub nat_mappings_per_network: u32,
     /// Seconds an established TCP flow may be idle.
     pub tcp_idle_s: u32,
     /// Seconds for other flows, half-open and closing TCP included.
@@ -142,7 +146,15 @@ impl Default for Metrics {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 262_144, flows_per_workload: 16_384, learned: 65_536, tcp_idle_s: 7_200, other_idle_s: 120 }
+        Self {
+            flows: 262_144,
+            flows_per_workload: 16_384,
+            learned: 65_536,
+            nat_mappings: 262_144,
+            nat_mappings_per_network: 65_536,
+            tcp_idle_s: 7_200,
+            other_idle_s: 120,
+        }
     }
 }
 
@@ -212,6 +224,8 @@ impl Settings {
             ("[limits] flows", self.limits.flows),
             ("[limits] flows_per_workload", self.limits.flows_per_workload),
             ("[limits] learned", self.limits.learned),
+            ("[limits] nat_mappings", self.limits.nat_mappings),
+            ("[limits] nat_mappings_per_network", self.limits.nat_mappings_per_network),
             ("[limits] tcp_idle_s", self.limits.tcp_idle_s),
             ("[limits] other_idle_s", self.limits.other_idle_s),
         ];

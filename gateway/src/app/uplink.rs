@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 
 use config::names::{InterfaceName, Name};
-use config::resource::{Gateway, Network, Snat};
+use config::resource::{Gateway, Network};
 
 use super::enforcement::Enforcement;
 use super::gate::Gate;
@@ -64,10 +64,9 @@ impl FastPath {
     }
 }
 
-/// The bridge's device, if packets of this network may skip the stack: what has its address rewritten, or goes to
-/// another router, does not.
+/// The bridge's device, if packets of this network may skip the stack: what goes to another router does not.
 pub(super) fn bridge_of(network: &Network) -> Option<u32> {
-    let routed = network.gateway == Gateway::Node && network.snat == Snat::None;
+    let routed = network.gateway == Gateway::Node;
     routed.then(|| interface::index(names::bridge(&network.name).as_str()).ok())?
 }
 
