@@ -124,53 +124,58 @@ static __always_inline int fits(struct __sk_buff *skb, const struct packet *p, _
 
 /*
  * Asks the node's routes as for a packet of this size that came in by the bridge. Answers the way, and the next hop in
- * `via`; what may be used again stays in `hop`.
+ * this CPU's `via`; what may be used again stays in `hop`.
  */
 static __always_inline __u32 ask_routes(struct __sk_buff *skb, const union hop_key *key, __u64 now, __u32 size,
-					struct next_hop *hop, struct bpf_redir_neigh *via)
+					struct next_hop *hop)
 {
-	struct bpf_fib_lookup f = {
-		.l4_protocol = key->protocol,
-		.sport = key->local_port,
-		.dport = key->remote_port,
-		.tot_len = size < 0xffff ? size : 0xffff,
-		.ifindex = key->bridge,
-	};
+	struct attempt *a = own_attempt();
+	if (!a)
+		return WAY_FAILED;
+	struct bpf_fib_lookup *f = &a->route;
+	struct bpf_redir_neigh *via = &a->via;
+	__builtin_memset(f, 0, sizeof(*f));
+	__builtin_memset(via, 0, sizeof(*via));
+	f->l4_protocol = key->protocol;
+	f->sport = key->local_port;
+	f->dport = key->remote_port;
+	f->tot_len = size < 0xffff ? size : 0xffff;
+	f->ifindex = key->bridge;
 	if (is_ipv4(&key->local)) {
-		f.family = ADDRESS_FAMILY_INET;
-		f.tos = key->service;
-		f.ipv4_src = key->local.w[3];
-		f.ipv4_dst = key->remote.w[3];
+		f->family = ADDRESS_FAMILY_INET;
+		f->tos = key->service;
+		f->ipv4_src = key->local.w[3];
+		f->ipv4_dst = key->remote.w[3];
 	} else {
-		f.family = ADDRESS_FAMILY_INET6;
-		f.flowinfo = bpf_htonl((__u32)key->service << 20);
-		__builtin_memcpy(f.ipv6_src, &key->local, sizeof(f.ipv6_src));
-		__builtin_memcpy(f.ipv6_dst, &key->remote, sizeof(f.ipv6_dst));
+		f->family = ADDRESS_FAMILY_INET6;
+		f->flowinfo = bpf_htonl((__u32)key->service << 20);
+		__builtin_memcpy(f->ipv6_src, &key->local, sizeof(f->ipv6_src));
+		__builtin_memcpy(f->ipv6_dst, &key->remote, sizeof(f->ipv6_dst));
 	}
-	long answer = bpf_fib_lookup(skb, &f, sizeof(f), 0);
+	long answer = bpf_fib_lookup(skb, f, sizeof(*f), 0);
 	__u32 way = WAY_NOT_ROUTED, mtu = 0;
 	if (answer == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return WAY_TOO_BIG;
 	if (answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH)
-		way = f.ifindex == key->uplink ? WAY_OUT : WAY_OTHER_DEVICE;
+		way = f->ifindex == key->uplink ? WAY_OUT : WAY_OTHER_DEVICE;
 	if (way == WAY_OUT) {
-		via->nh_family = f.family; /* IPv4 may go by a router of IPv6 */
-		if (f.family == ADDRESS_FAMILY_INET)
-			via->ipv4_nh = f.ipv4_dst;
+		via->nh_family = f->family; /* IPv4 may go by a router of IPv6 */
+		if (f->family == ADDRESS_FAMILY_INET)
+			via->ipv4_nh = f->ipv4_dst;
 		else
-			__builtin_memcpy(via->ipv6_nh, f.ipv6_dst, sizeof(via->ipv6_nh));
+			__builtin_memcpy(via->ipv6_nh, f->ipv6_dst, sizeof(via->ipv6_nh));
 		if (answer == BPF_FIB_LKUP_RET_NO_NEIGH)
 			return WAY_RESOLVED;
 		bpf_check_mtu(skb, key->uplink, &mtu, 0, 0); /* tells the device's MTU whatever it answers */
-		mtu = f.mtu_result && f.mtu_result < mtu ? f.mtu_result : mtu;
+		mtu = f->mtu_result && f->mtu_result < mtu ? f->mtu_result : mtu;
 	}
 	hop->key = *key;
 	hop->found_ns = now;
 	hop->way = way;
 	hop->mtu = mtu;
 	hop->wire.port = 0;
-	__builtin_memcpy(hop->macs, f.dmac, MAC_LENGTH);
-	__builtin_memcpy(hop->macs + MAC_LENGTH, f.smac, MAC_LENGTH);
+	__builtin_memcpy(hop->macs, f->dmac, MAC_LENGTH);
+	__builtin_memcpy(hop->macs + MAC_LENGTH, f->smac, MAC_LENGTH);
 	return way;
 }
 
@@ -193,11 +198,11 @@ static __always_inline long lower_hop_limit(struct __sk_buff *skb, const struct 
 /*
  * Which way an allowed packet of a workload takes, which sent it to its network's gateway; NO_WAY: it is not for this
  * path. WAY_OUT: the next hop's MACs are in `p`, and its mapping if it is known here. WAY_RESOLVED: the next hop is in
- * `via`.
+ * this CPU's `via`.
  */
-CHECKED_ALONE __u32 way_out(struct __sk_buff *skb, struct packet *p, struct workload *w, struct bpf_redir_neigh *via)
+CHECKED_ALONE __u32 way_out(struct __sk_buff *skb, struct packet *p, struct workload *w)
 {
-	if (!p || !w || !via || !w->bridge || !same_mac(p->mac_destination, w->gateway_mac))
+	if (!p || !w || !w->bridge || !same_mac(p->mac_destination, w->gateway_mac))
 		return NO_WAY;
 	struct uplink *u = node_uplink();
 	struct nat *n = node_nat();
@@ -226,7 +231,7 @@ CHECKED_ALONE __u32 way_out(struct __sk_buff *skb, struct packet *p, struct work
 		}
 		return WAY_OUT;
 	}
-	__u32 way = ask_routes(skb, &key, p->now, wire_size(skb, p), hop, via);
+	__u32 way = ask_routes(skb, &key, p->now, wire_size(skb, p), hop);
 	if (way != WAY_OUT && way != WAY_RESOLVED)
 		return way;
 	if (bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS)) /* the route's MTU may be larger than the device's */
@@ -259,17 +264,18 @@ CHECKED_ALONE __u8 mapping_of(struct __sk_buff *skb, struct packet *p, __u32 net
 	return 0;
 }
 
-CHECKED_ALONE int leave(struct __sk_buff *skb, struct packet *p, struct bpf_redir_neigh *via, __u32 way)
+CHECKED_ALONE int leave(struct __sk_buff *skb, struct packet *p, __u32 way)
 {
 	__u8 macs[2 * MAC_LENGTH];
 	struct uplink *u = node_uplink();
-	if (!p || !via || !u || lower_hop_limit(skb, p))
+	struct attempt *a = own_attempt();
+	if (!p || !a || !u || lower_hop_limit(skb, p))
 		return TC_ACT_SHOT;
 	if (p->translated && translate_source(skb, p))
 		return TC_ACT_SHOT;
 	take(way);
 	if (way == WAY_RESOLVED)
-		return bpf_redirect_neigh(u->ifindex, via, sizeof(*via), 0);
+		return bpf_redirect_neigh(u->ifindex, &a->via, sizeof(a->via), 0);
 	__builtin_memcpy(macs, p->mac_destination, MAC_LENGTH);
 	__builtin_memcpy(macs + MAC_LENGTH, p->mac_source, MAC_LENGTH);
 	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0) ? TC_ACT_SHOT : bpf_redirect(u->ifindex, 0);
@@ -298,8 +304,7 @@ CHECKED_ALONE int is_forwarded(struct __sk_buff *skb, struct packet *p, struct w
 	} else if (hop && is_found(hop, &key, p->now)) {
 		way = hop->way;
 	} else if (hop) {
-		struct bpf_redir_neigh via = {};
-		way = ask_routes(skb, &key, p->now, SMALLEST_MTU, hop, &via);
+		way = ask_routes(skb, &key, p->now, SMALLEST_MTU, hop);
 	}
 	if (way == WAY_OUT || way == WAY_RESOLVED)
 		return 1;

@@ -37,7 +37,8 @@ struct attempt {
 	struct way_back way;
 	struct mapping mapping;
 	struct quoted quoted;
-	__u32 pad;
+	struct bpf_fib_lookup route; /* fast.h's */
+	struct bpf_redir_neigh via;
 	__u64 now;
 	__u64 hold_ns;
 	__u32 network;

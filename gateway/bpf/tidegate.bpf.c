@@ -233,7 +233,6 @@ int from_workload(struct __sk_buff *skb)
 	struct workload w = {};
 	__u32 ifindex = skb->ifindex;
 	int action = TC_ACT_UNSPEC;
-	struct bpf_redir_neigh via = {};
 	__u32 way = NO_WAY;
 
 	p.bytes = skb->len;
@@ -249,7 +248,7 @@ int from_workload(struct __sk_buff *skb)
 	else if (v.reason == REASON_SEGMENT_CONTROL && p.answer)
 		action = p.family == FAMILY_ARP ? answer_arp(skb, &w) : answer_nd(skb, &p, &w);
 	else if (passes(v.reason) && v.reason != REASON_SEGMENT_CONTROL)
-		way = way_out(skb, &p, &w, &via);
+		way = way_out(skb, &p, &w);
 	if (way == WAY_OUT || way == WAY_RESOLVED) {
 		__u8 refused = 0;
 		if (!p.translated && is_translated_here(&p, &w, &v))
@@ -257,7 +256,7 @@ int from_workload(struct __sk_buff *skb)
 		if (refused)
 			v.reason = refused;
 		else
-			action = leave(skb, &p, &via, way);
+			action = leave(skb, &p, way);
 	} else if (way != NO_WAY) {
 		take(way);
 	}

@@ -366,7 +366,8 @@ fn subnets(desired: &Desired) -> BTreeMap<u32, Vec<ipnetwork::IpNetwork>> {
     desired.resources.networks().map(network).collect()
 }
 
-fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u32> {
+/// The subnets that are translated at the uplink, with the number of their network.
+pub(super) fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u32> {
     let networks = desired.resources.networks().filter(|network| network.snat == Snat::Masquerade);
     let subnets = |network: &Network| {
         let number = network_number(&network.name);
