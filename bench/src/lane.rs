@@ -8,6 +8,7 @@
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use integration::daemon::{Daemon, Settings};
@@ -34,17 +35,21 @@ pub(crate) const SINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 30);
 /// The node on the sink's link.
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
+/// A client that is no workload.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 2);
+
 const LAST_UDP_PORT: u16 = 9063;
 
 /// One way from a client to a sink.
 pub(crate) struct Lane {
     pub(crate) name: &'static str,
     pub(crate) client: Namespace,
+    pub(crate) node: Namespace,
     pub(crate) sink: Namespace,
     pub(crate) address: Ipv4Addr,
     pub(crate) mac: Mac,
-    _daemon: Option<Daemon>,
-    _world: World,
+    daemon: Option<Daemon>,
+    world: World,
 }
 
 impl Lane {
@@ -63,7 +68,8 @@ impl Lane {
 
     /// A workload of a running gateway.
     pub(crate) fn tidegate() -> Self {
-        let Gateway { daemon, sink, world } = Gateway::start("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n");
+        let Gateway { daemon, node, sink, world } =
+            Gateway::start("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n");
         daemon.netctl().apply(&(namespace("bench", "tenant") + &tidegate_rules()));
         let client = world.namespace("client", None);
         let path = client.path().to_str().expect("a path of the world is text").to_owned();
@@ -72,12 +78,25 @@ impl Lane {
         Self {
             name: "Tidegate",
             client,
+            node,
             sink,
             address: workload.v4,
             mac: workload.mac,
-            _daemon: Some(daemon),
-            _world: world,
+            daemon: Some(daemon),
+            world,
         }
+    }
+
+    /// No node at all: the client's link ends at the sink. What is left is the sender's and the receiver's own cost.
+    pub(crate) fn direct() -> Self {
+        let world = World::new();
+        let [node, sink, client] = ["node", "sink", "client"].map(|role| world.namespace(role, None));
+        world.link((&client, Pod::INTERFACE), (&sink, "eth0"));
+        let address = format!("addr add {SINK}/32 dev lo");
+        sink.ip_lines([&*address, "addr add 10.100.0.1/24 dev eth0"]);
+        client.ip_lines(["addr add 10.100.0.2/24 dev eth0", "route add default via 10.100.0.1"]);
+        let mac = mac_of(&client);
+        Self { name: "no node", client, node, sink, address: CLIENT, mac, daemon: None, world }
     }
 
     fn routed(name: &'static str, rules: impl FnOnce(&Namespace)) -> Self {
@@ -93,9 +112,29 @@ impl Lane {
         client.ip_lines(["addr add 10.100.0.2/24 dev eth0", "route add default via 10.100.0.1"]);
         node.sysctl("ipv4/ip_forward", "1");
         rules(&node);
-        let link = client.ip_json("link show dev eth0");
-        let mac = link[0]["address"].as_str().and_then(|text| text.parse().ok()).expect("the client's MAC");
-        Self { name, client, sink, address: Ipv4Addr::new(10, 100, 0, 2), mac, _daemon: None, _world: world }
+        let mac = mac_of(&client);
+        Self { name, client, node, sink, address: CLIENT, mac, daemon: None, world }
+    }
+
+    /// Where the daemon pinned its programs; `None` in a lane without.
+    pub(crate) fn programs(&self) -> Option<PathBuf> {
+        let versions = std::fs::read_dir(self.daemon.as_ref().map(|_| self.world.bpffs())?).ok()?;
+        versions.flatten().map(|entry| entry.path().join("programs")).find(|path| path.exists())
+    }
+
+    /// The node's end of the client's link.
+    pub(crate) fn host_side(&self) -> u32 {
+        let link = self.client.ip_json("link show dev eth0");
+        link[0]["link_index"].as_u64().and_then(|index| index.try_into().ok()).expect("the other end of a pair")
+    }
+
+    /// Another workload with the same rules.
+    pub(crate) fn another(&self, name: &str) -> Pod {
+        let daemon = self.daemon.as_ref().expect("a lane with a daemon");
+        let netns = self.world.namespace(name, None);
+        let path = netns.path().to_str().expect("a path of the world is text").to_owned();
+        daemon.netctl().ok(&["attach", name, "-n", "bench", "--netns", &path]);
+        pod("bench", name, netns)
     }
 
     /// The MAC that the client sends to, learned by asking for something that passes.
@@ -122,6 +161,7 @@ impl Lane {
 /// A running gateway with the network `tenant`, between its workloads and the sink.
 pub(crate) struct Gateway {
     pub(crate) daemon: Daemon,
+    pub(crate) node: Namespace,
     pub(crate) sink: Namespace,
     pub(crate) world: World,
 }
@@ -129,20 +169,30 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// `subnets` are lines of the network's spec.
     pub(crate) fn start(subnets: &str) -> Self {
+        Self::start_with(subnets, "")
+    }
+
+    /// The same with further lines of settings.
+    pub(crate) fn start_with(subnets: &str, more: &str) -> Self {
         let (world, node, sink) = node_and_sink();
         let settings = Settings {
             upstreams: vec![SINK.into()],
             listen: vec![([127, 0, 0, 1], 443).into()],
             probes: None,
-            more: String::new(),
+            more: more.to_owned(),
         };
         let daemon = Daemon::start(&world, &node, &settings);
         daemon.netctl().apply(&format!(
             "apiVersion: tidegate.dev/v1alpha1\nkind: Network\nmetadata: {{ name: tenant }}\nspec:\n  subnets:\n{subnets}  \
              gateway: Node\n  egress: {{ snat: None }}\n"
         ));
-        Self { daemon, sink, world }
+        Self { daemon, node, sink, world }
     }
+}
+
+fn mac_of(client: &Namespace) -> Mac {
+    let link = client.ip_json("link show dev eth0");
+    link[0]["address"].as_str().and_then(|text| text.parse().ok()).expect("the client's MAC")
 }
 
 fn node_and_sink() -> (World, Namespace, Namespace) {

@@ -3,18 +3,25 @@
 //! 1. [`lane`] builds three worlds of one shape: client, node, sink.
 //! 2. [`packets`] sends 64-byte packets and answers, [`bulk`] TCP of one and of eight connections, [`connects`] opens and closes
 //!    connections; each a slice of time at a time.
-//! 3. [`attach`] times workloads that come to a node with few and with many others.
-//! 4. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 5. [`report`] prints the table and writes JSON.
+//! 3. [`flood`] sends packets beside another workload's denied ones; [`costs`] runs single packets through the loaded programs.
+//! 4. [`attach`] times workloads that come to a node with few and with many others.
+//! 5. [`prefixes`] loads a [`feed`] of a million prefixes, and changes them one by one through the [`api`].
+//! 6. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 7. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
 
+mod api;
 mod attach;
 mod bulk;
 mod connects;
+mod costs;
+mod feed;
+mod flood;
 mod lane;
 mod packets;
+mod prefixes;
 mod report;
 mod statistics;
 
@@ -38,6 +45,12 @@ struct Arguments {
     /// Workloads on the node when the last ones are attached.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(30..=1000).map(usize::from))]
     workloads: usize,
+    /// Prefixes of the address set.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000).map(|n| n as usize))]
+    prefixes: usize,
+    /// Changes of single prefixes.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=10_000).map(usize::from))]
+    changes: usize,
     /// Slices for each lane and measurement.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=10_000))]
     slices: u32,
@@ -60,17 +73,35 @@ enum Only {
     Bulk,
     /// New TCP connections.
     Connects,
+    /// Allowed packets beside a flood of denied ones.
+    Flood,
+    /// One packet in the programs.
+    Costs,
     /// Attaching with few and with many workloads on the node.
     Attach,
+    /// An address set of a million prefixes.
+    Prefixes,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (slices, slice) = (arguments.slices, Duration::from_millis(arguments.slice_ms));
     let wanted = |part| [Only::Egress, part].contains(&arguments.only);
-    let measurements = if arguments.only == Only::Attach { Vec::new() } else { beside_peers(slices, slice, wanted) };
+    let alone = [Only::Flood, Only::Costs, Only::Attach, Only::Prefixes].contains(&arguments.only);
+    let mut measurements = if alone { Vec::new() } else { beside_peers(slices, slice, wanted) };
+    let mut notes = Vec::new();
+    if wanted(Only::Flood) {
+        let (flood, rate) = beside_a_flood(slices, slice);
+        measurements.push(flood);
+        notes.push(format!("the flood: {:.0} k denied packets/s", rate / 1e3));
+    }
+    let costs = wanted(Only::Costs).then(|| costs::measure(&Lane::tidegate()));
     let attaching = wanted(Only::Attach).then(|| attach::measure(arguments.workloads));
-    let report = Report::new(slices, slice, measurements, attaching);
+    let prefixes = wanted(Only::Prefixes).then(|| {
+        let Arguments { prefixes, workloads, changes, .. } = arguments;
+        prefixes::measure(prefixes::Sizes { prefixes, workloads, changes, slices, slice })
+    });
+    let report = Report { slices, slice, measurements, notes, costs, attaching, prefixes };
     print!("{report}");
     match report.write(&arguments.json) {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,9 +118,12 @@ fn beside_peers(slices: u32, slice: Duration, wanted: impl Fn(Only) -> bool) -> 
     let names = lanes.each_ref().map(|lane| lane.name);
     let mut measurements = Vec::new();
     if wanted(Only::Packets) {
-        let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::out).collect();
-        let rates = in_turns(slices, names.len(), |lane| senders[lane].slice(slice));
-        measurements.push(Measurement::new(packets::OUT, &names, &rates));
+        let direct = Lane::direct();
+        let senders: Vec<packets::Sender> = lanes.iter().chain([&direct]).map(packets::Sender::out).collect();
+        let rates = in_turns(slices, senders.len(), |lane| senders[lane].slice(slice));
+        let with_direct: Vec<&str> = names.into_iter().chain([direct.name]).collect();
+        measurements.push(Measurement::new(packets::OUT, &with_direct, &rates));
+        measurements.push(Measurement::new(packets::ALONE, &names, &packets::alone(&rates)));
         let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::back).collect();
         let rates = in_turns(slices, names.len(), |lane| senders[lane].slice(slice));
         measurements.push(Measurement::new(packets::BACK, &names, &rates));
@@ -108,6 +142,19 @@ fn beside_peers(slices: u32, slice: Duration, wanted: impl Fn(Only) -> bool) -> 
     }
 
     measurements
+}
+
+/// One lane alone and beside a flood, and how many denied packets a second that was.
+fn beside_a_flood(slices: u32, slice: Duration) -> (Measurement, f64) {
+    let lane = Lane::tidegate();
+    let other = lane.another("flooder");
+    let sender = packets::Sender::out(&lane);
+    let flood = flood::Flood::new(&lane, &other);
+    let rates = in_turns(slices, flood::LANES.len(), |turn| match turn {
+        0 => sender.slice(slice),
+        _ => flood.beside(&sender, slice),
+    });
+    (Measurement::new(flood::SUBJECT, &flood::LANES, &rates), flood.rate())
 }
 
 /// Rates by lane, each with one value a round. The first round warms up and is not counted.

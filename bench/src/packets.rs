@@ -18,6 +18,14 @@ pub(crate) const OUT: Subject =
 pub(crate) const BACK: Subject =
     Subject { title: "64-byte answers a second", key: "answersPerSecond", unit: 1e3, suffix: "k/s" };
 
+/// What the node adds to what [`OUT`] takes without one.
+pub(crate) const ALONE: Subject = Subject {
+    title: "forwarding alone: a 64-byte packet's time, without what sender and receiver take",
+    key: "forwardingNs",
+    unit: 1.0,
+    suffix: "ns",
+};
+
 /// Payload that makes 60 bytes with Ethernet, IPv4 and UDP headers.
 const PAYLOAD: [u8; 18] = [0; 18];
 
@@ -71,13 +79,20 @@ impl<'a> Sender<'a> {
     }
 }
 
+/// From rates of [`OUT`], the last of them without a node: nanoseconds that each of the others adds, slice by slice.
+pub(crate) fn alone(rates: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let Some((without, others)) = rates.split_last() else { return Vec::new() };
+    let added = |lane: &Vec<f64>| lane.iter().zip(without).map(|(rate, without)| 1e9 / rate - 1e9 / without).collect();
+    others.iter().map(added).collect()
+}
+
 /// The client's.
 fn port(number: u16) -> u16 {
     20_000 + number
 }
 
 /// Datagrams end at the receiver's device, before its stack spends time on them.
-fn drop_on_arrival(at: &Namespace, ports: &str) {
+pub(crate) fn drop_on_arrival(at: &Namespace, ports: &str) {
     let rules = format!(
         "table netdev arrival {{ chain ingress {{ type filter hook ingress device eth0 priority 0; \
          ip protocol udp udp {ports} {UDP_PORT}-{} drop; }}; }}",

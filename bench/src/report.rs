@@ -8,14 +8,20 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::attach::Attaching;
+use crate::costs::Costs;
+use crate::prefixes::Prefixes;
 use crate::statistics::{Median, median, paired};
 
 /// Everything that was measured.
 pub(crate) struct Report {
-    slices: u32,
-    slice: Duration,
-    measurements: Vec<Measurement>,
-    attaching: Option<Attaching>,
+    pub(crate) slices: u32,
+    pub(crate) slice: Duration,
+    pub(crate) measurements: Vec<Measurement>,
+    /// Further lines for people.
+    pub(crate) notes: Vec<String>,
+    pub(crate) costs: Option<Costs>,
+    pub(crate) attaching: Option<Attaching>,
+    pub(crate) prefixes: Option<Prefixes>,
 }
 
 /// Rates of all lanes, slice by slice.
@@ -43,15 +49,6 @@ struct Row {
 }
 
 impl Report {
-    pub(crate) fn new(
-        slices: u32,
-        slice: Duration,
-        measurements: Vec<Measurement>,
-        attaching: Option<Attaching>,
-    ) -> Self {
-        Self { slices, slice, measurements, attaching }
-    }
-
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
@@ -66,7 +63,9 @@ impl Report {
             "slices": self.slices,
             "sliceMs": self.slice.as_millis() as u64,
             "measurements": measurements,
+            "costs": self.costs.as_ref().map(Costs::json),
             "attaching": self.attaching.as_ref().map(Attaching::json),
+            "addressSet": self.prefixes.as_ref().map(Prefixes::json),
         });
         std::fs::write(path, format!("{value:#}\n"))
     }
@@ -77,7 +76,10 @@ impl fmt::Display for Report {
         if !self.measurements.is_empty() {
             self.write_ratios(f)?;
         }
-        self.attaching.as_ref().map_or(Ok(()), |attaching| attaching.fmt(f))
+        self.notes.iter().try_for_each(|note| writeln!(f, "  {note}"))?;
+        self.costs.as_ref().map_or(Ok(()), |costs| costs.fmt(f))?;
+        self.attaching.as_ref().map_or(Ok(()), |attaching| attaching.fmt(f))?;
+        self.prefixes.as_ref().map_or(Ok(()), |prefixes| prefixes.fmt(f))
     }
 }
 
@@ -90,15 +92,22 @@ impl Report {
             self.slices
         )?;
         for measurement in &self.measurements {
-            let Subject { title, unit, suffix, .. } = measurement.subject;
-            writeln!(f, "\n{title}")?;
-            for row in &measurement.lanes {
-                write!(f, "  {:<14} {:>9.1} {suffix:<5}", row.name, row.rate.value / unit)?;
-                for (to, ratio) in &row.ratios {
-                    write!(f, "  {:.2} of {to} ({:.2}–{:.2})", ratio.value, ratio.low, ratio.high)?;
-                }
-                writeln!(f)?;
+            write!(f, "{measurement}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Measurement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Subject { title, unit, suffix, .. } = self.subject;
+        writeln!(f, "\n{title}")?;
+        for row in &self.lanes {
+            write!(f, "  {:<14} {:>9.1} {suffix:<5}", row.name, row.rate.value / unit)?;
+            for (to, ratio) in &row.ratios {
+                write!(f, "  {:.2} of {to} ({:.2}–{:.2})", ratio.value, ratio.low, ratio.high)?;
             }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -110,7 +119,7 @@ impl Measurement {
         Self { subject, lanes: rows(names, rates) }
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let interval = |median: &Median| json!({ "median": median.value, "low": median.low, "high": median.high });
         let lane = |row: &Row| {
             let ratios: serde_json::Map<String, Value> =

@@ -7,8 +7,9 @@ use ipnetwork::IpNetwork;
 
 use crate::names::Name;
 use crate::problem::Problem;
-use crate::resource::{Gateway, Kind, Network, Resource, ResourceKey};
+use crate::resource::{Gateway, Kind, Network, Resource, ResourceKey, SetName};
 use crate::set::Resources;
+use crate::uses::{SetUse, set_uses};
 use crate::wording::closest;
 
 /// Whether the resources fit together. A problem names file and line where the resource came from a file of this apply
@@ -20,6 +21,7 @@ pub fn check(resources: &Resources) -> Vec<Problem> {
     vlans(resources, &mut problems);
     subnets(resources, &mut problems);
     owners(resources, &mut problems);
+    sets(resources, &mut problems);
     hosts(resources, &mut problems);
     problems.sort();
     problems
@@ -87,7 +89,9 @@ fn owners(resources: &Resources, problems: &mut Vec<Problem>) {
         problems.push(problem(resources, &key, "spec.network", what, mend));
     }
     let namespaces = || resources.namespaces().map(|namespace| namespace.name.as_str());
-    for resource in Kind::ALL.into_iter().filter(|kind| kind.is_namespaced()).flat_map(|kind| resources.of_kind(kind)) {
+    for resource in
+        Kind::ALL.into_iter().filter(|kind| kind.scope().has_namespaces()).flat_map(|kind| resources.of_kind(kind))
+    {
         let key = resource.key();
         let Some(namespace) = key.namespace.as_ref().filter(|name| resources.namespace(name).is_none()) else {
             continue;
@@ -102,6 +106,27 @@ fn missing<'n>(kind: Kind, name: &Name, known: impl Iterator<Item = &'n str>) ->
     match closest(name.as_str(), known) {
         Some(close) => format!("did you mean `{close}`?"),
         None => format!("apply the {kind} first, or with this"),
+    }
+}
+
+/// Every set that a rule names is there.
+fn sets(resources: &Resources, problems: &mut Vec<Problem>) {
+    for SetUse { policy, path, set: wanted, .. } in set_uses(resources) {
+        if resources.get(&wanted).is_some() {
+            continue;
+        }
+        let admins = ResourceKey { namespace: None, ..wanted.clone() };
+        let place = match &wanted.namespace {
+            Some(namespace) => format!("in namespace `{namespace}`"),
+            None => "of the administrators".to_owned(),
+        };
+        let beside = resources.address_sets().filter(|set| set.namespace == wanted.namespace);
+        let mend = match resources.get(&admins) {
+            Some(_) => format!("write `{}` for the one of the administrators", SetName::Admin(wanted.name.clone())),
+            None => missing(Kind::AddressSet, &wanted.name, beside.map(|set| set.name.as_str())),
+        };
+        let what = format!("there is no AddressSet `{}` {place}", wanted.name);
+        problems.push(problem(resources, &policy, &path, what, mend));
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::decode::Parsed;
 use crate::names::Name;
 use crate::resource::{
-    ClusterEgressPolicy, EgressPolicy, ExposedApp, Kind, Labels, Namespace, Network, NetworkPolicy, Resource,
-    ResourceKey, selects,
+    AddressSet, ClusterEgressPolicy, EgressPolicy, ExposedApp, Kind, Labels, Namespace, Network, NetworkPolicy,
+    Resource, ResourceKey, selects,
 };
 
 /// Where a resource stands in its file.
@@ -110,6 +110,11 @@ impl Resources {
         self.of_kind(Kind::Namespace).filter_map(namespace)
     }
 
+    /// Every address set: first the administrators', then by namespace.
+    pub fn address_sets(&self) -> impl Iterator<Item = &AddressSet> {
+        self.of_kind(Kind::AddressSet).filter_map(address_set)
+    }
+
     /// Every policy of the admin tier.
     pub fn cluster_policies(&self) -> impl Iterator<Item = &ClusterEgressPolicy> {
         self.of_kind(Kind::ClusterEgressPolicy).filter_map(cluster_policy)
@@ -197,6 +202,10 @@ fn namespace(resource: &Resource) -> Option<&Namespace> {
     if let Resource::Namespace(namespace) = resource { Some(namespace) } else { None }
 }
 
+fn address_set(resource: &Resource) -> Option<&AddressSet> {
+    if let Resource::AddressSet(set) = resource { Some(set) } else { None }
+}
+
 fn cluster_policy(resource: &Resource) -> Option<&ClusterEgressPolicy> {
     if let Resource::ClusterEgressPolicy(policy) = resource { Some(policy) } else { None }
 }
@@ -269,7 +278,7 @@ mod tests {
     fn kinds_and_namespaces_are_kept_apart() {
         let set = set();
         assert_eq!(set.len(), 5);
-        assert_eq!(Kind::ALL.map(|kind| set.of_kind(kind).count()), [1, 1, 0, 3, 0, 0]);
+        assert_eq!(Kind::ALL.map(|kind| set.of_kind(kind).count()), [1, 1, 0, 0, 3, 0, 0]);
         assert_eq!(set.policies_of(&name("shop")).count(), 2);
         assert_eq!(set.policies_of(&name("sho")).count(), 0);
         assert_eq!(set.apps().count(), 0);

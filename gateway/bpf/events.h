@@ -22,7 +22,7 @@ static __always_inline void lose(__u32 why)
 		*n += 1;
 }
 
-/* Whether the workload has told less than its share in this second. Two CPUs may both take the last place. */
+/* Whether the workload had less of this than its share in this second. Two CPUs may both take the last place. */
 static __always_inline int within_budget(__u32 workload, __u64 now, __u32 kind)
 {
 	struct settings *s = node_settings();
@@ -31,10 +31,17 @@ static __always_inline int within_budget(__u32 workload, __u64 now, __u32 kind)
 	__u64 second = now / 1000000000;
 	struct budget *b = bpf_map_lookup_elem(&budgets, &workload);
 	if (!b || b->second != second) {
-		struct budget fresh = { .second = second, .flows = kind == EVENT_FLOW, .drops = kind == EVENT_DROP };
+		struct budget fresh = {
+			.second = second,
+			.flows = kind == EVENT_FLOW,
+			.drops = kind == EVENT_DROP,
+			.rejections = kind == BUDGET_REJECTIONS,
+		};
 		bpf_map_update_elem(&budgets, &workload, &fresh, BPF_ANY);
 		return 1;
 	}
+	if (kind == BUDGET_REJECTIONS)
+		return __sync_fetch_and_add(&b->rejections, 1) < s->rejections;
 	if (kind == EVENT_FLOW)
 		return __sync_fetch_and_add(&b->flows, 1) < s->flow_events;
 	return __sync_fetch_and_add(&b->drops, 1) < s->drop_events;

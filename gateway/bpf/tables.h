@@ -44,7 +44,8 @@ struct address {
 #define WORKLOAD_EXTERNAL 2 /* a router on the VLAN routes, not this node */
 #define WORKLOAD_OPEN 4     /* workloadTraffic: Open */
 #define WORKLOAD_PROBES 8   /* the node itself may open connections */
-#define WORKLOAD_MASQUERADED 16 /* what leaves by the uplink has the node's address; see nat.h */
+#define WORKLOAD_REJECTS 16 /* onDeny: Reject */
+#define WORKLOAD_MASQUERADED 32 /* what leaves by the uplink has the node's address; see nat.h */
 struct workload {
 	__u32 stamp; /* another with each write; the kernel copies a value from its begin to its end */
 	__u32 id; /* never used twice */
@@ -325,12 +326,15 @@ struct {
 	__uint(max_entries, 1 << 20);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } events SEC(".maps");
+#define BUDGET_REJECTIONS 3 /* beside the kinds of events */
 struct budget {
 	__u64 second;
 	__u32 flows;
 	__u32 drops;
+	__u32 rejections;
+	__u32 pad;
 };
-LRU(budgets, 8192, __u32, struct budget); /* events of a workload in this second */
+LRU(budgets, 8192, __u32, struct budget); /* events of a workload in this second, and answers to it */
 
 struct counter {
 	__u64 packets;
@@ -340,6 +344,7 @@ MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, REASONS, 0, __u32, struct counter); /* 
 #define LOST_RING_FULL 0
 #define LOST_OVER_BUDGET 1
 MAP(losses, BPF_MAP_TYPE_PERCPU_ARRAY, 2, 0, __u32, __u64); /* events that were not sent */
+MAP(rejections, BPF_MAP_TYPE_PERCPU_ARRAY, 4, 0, __u32, __u64); /* denied packets whose sender was told, see reject.h */
 
 struct settings {
 	__u64 tcp_idle_ns;
@@ -349,8 +354,9 @@ struct settings {
 	__u32 tg0_ifindex; /* 0: no service namespace yet; DNS is dropped */
 	__u32 flow_events; /* a second and workload */
 	__u32 drop_events;
+	__u32 rejections;
 	__u8 tg1_mac[6];
-	__u8 pad[6];
+	__u8 pad[2];
 };
 MAP(settings, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct settings);
 struct sweeper {

@@ -40,7 +40,8 @@
  * To the uplink: what is of a masqueraded network leaves with the node's address, or not at all.
  *
  * What passes goes past the node's stack if it may (fast.h). Otherwise it returns TC_ACT_UNSPEC: the filters of others
- * after this one still run, and the packet goes on into the node's stack. A drop is final.
+ * after this one still run, and the packet goes on into the node's stack. A drop is final; its sender is told if it is
+ * inside, and policy denied it (reject.h).
  */
 #include <stddef.h>
 #include <linux/bpf.h>
@@ -68,6 +69,7 @@
 #include "uplink.h"
 #include "sweep.h"
 #include "events.h"
+#include "reject.h"
 
 static __always_inline int is_dns(const struct packet *p)
 {
@@ -262,8 +264,7 @@ int from_workload(struct __sk_buff *skb)
 	}
 	if (action == TC_ACT_SHOT)
 		v.reason = REASON_KERNEL_ERROR;
-	int verdict = conclude(&p, &k, &v);
-	return verdict == TC_ACT_UNSPEC ? action : verdict;
+	return conclude(&p, &k, &v) == TC_ACT_UNSPEC ? action : reject_sender(skb, &p, &w, v.reason);
 }
 
 SEC("classifier")
@@ -282,7 +283,7 @@ int to_workload(struct __sk_buff *skb)
 	v.reason = judge_to_workload(skb, &w, &p, &k, &v, parse(skb, &p), 0);
 	if (passes(v.reason) && p.fragment == FRAGMENT_FIRST)
 		v.reason = remember_fragment(&w, &p, v.reason);
-	return conclude(&p, &k, &v);
+	return conclude(&p, &k, &v) == TC_ACT_UNSPEC ? TC_ACT_UNSPEC : reject_neighbour(skb, &p, &w, v.reason);
 }
 
 /* On to the stack, or past it to somebody who has no program: as the way back has it. */

@@ -8,6 +8,7 @@ pub mod app;
 pub mod edge;
 pub mod egress;
 pub mod features;
+pub mod files;
 pub mod segmentation;
 pub mod service;
 pub mod settings;

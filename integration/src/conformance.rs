@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use config::names::Name;
 use config::resource::{
-    Default as Fallback, Labels, NAMESPACE_NAME_LABEL, NamedPort, Namespace, NetworkPolicy, Protocol, Resource,
+    Default as Fallback, Labels, NAMESPACE_NAME_LABEL, NamedPort, Namespace, NetworkPolicy, OnDeny, Protocol, Resource,
 };
 use serde_json::Value;
 
@@ -151,7 +151,7 @@ impl Cluster {
             labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.clone());
             let open = Fallback::Allow;
             let (name, network) = (parse(name), network.clone());
-            Namespace { name, labels, network, egress_default: open, ingress_default: open }
+            Namespace { name, labels, network, egress_default: open, ingress_default: open, on_deny: OnDeny::Reject }
         };
         self.spaces.iter().map(space).collect()
     }

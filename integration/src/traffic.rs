@@ -33,8 +33,10 @@ pub enum Target {
 pub enum Outcome {
     /// The target answered.
     Reached,
-    /// A reset or an ICMP error came back.
+    /// A reset, or ICMP's "port unreachable" or "no route", came back.
     Refused,
+    /// ICMP's "host unreachable" or "administratively prohibited" came back.
+    Prohibited,
     /// Nothing came back.
     Silent,
 }
@@ -89,12 +91,34 @@ impl Namespace {
         assert_eq!(seen, Outcome::Reached, "{} to {target}", self.name());
     }
 
-    /// Panics unless the attempt stays without any answer.
+    /// Panics if the target answers. That an attempt is denied may be told: by a reset, or as prohibited.
     #[track_caller]
     pub fn must_not_reach(&self, target: Target) {
-        // What never comes is waited for in full each time: twice as long is enough for a slow machine.
-        let seen = self.attempt_within(target, STAYS_AWAY * patience().min(2));
-        assert_eq!(seen, Outcome::Silent, "{} to {target}", self.name());
+        let seen = self.denied(target);
+        let reset = matches!(target, Target::Tcp(_)) && seen == Outcome::Refused;
+        assert!(
+            reset || matches!(seen, Outcome::Silent | Outcome::Prohibited),
+            "{} to {target}: {seen:?}",
+            self.name()
+        );
+    }
+
+    /// Panics unless it is told at once that the attempt is denied.
+    #[track_caller]
+    pub fn must_be_told(&self, target: Target) {
+        let told = if matches!(target, Target::Tcp(_)) { Outcome::Refused } else { Outcome::Prohibited };
+        assert_eq!(self.attempt(target, MUST_COME), told, "{} to {target}", self.name());
+    }
+
+    /// Panics unless the attempt stays without any answer.
+    #[track_caller]
+    pub fn must_hear_nothing(&self, target: Target) {
+        assert_eq!(self.denied(target), Outcome::Silent, "{} to {target}", self.name());
+    }
+
+    /// What never comes is waited for in full each time: twice as long is enough for a slow machine.
+    fn denied(&self, target: Target) -> Outcome {
+        self.attempt_within(target, STAYS_AWAY * patience().min(2))
     }
 
     /// Opens a connection to an echo server that stays open.
@@ -169,10 +193,10 @@ fn outcome<T>(result: std::io::Result<T>) -> Outcome {
         Ok(_) => Outcome::Reached,
         Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => Outcome::Silent,
         Err(error) => match error.kind() {
-            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Outcome::Refused,
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::PermissionDenied => {
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::NetworkUnreachable => {
                 Outcome::Refused
             }
+            ErrorKind::HostUnreachable | ErrorKind::PermissionDenied => Outcome::Prohibited,
             _ => panic!("an attempt could not be made: {error}"),
         },
     }

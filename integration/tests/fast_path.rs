@@ -162,7 +162,7 @@ fn it_follows_routes_and_next_hops() {
     site.node.ip("route add unreachable 203.0.113.30/32");
     wait_until("unreachable is told", BOUND, || {
         let target = Target::new("tcp", ECHO.v4(), ECHO_PORT);
-        web.attempt(target, Duration::from_millis(300)) == integration::traffic::Outcome::Refused
+        web.attempt(target, Duration::from_millis(300)) == integration::traffic::Outcome::Prohibited
     });
 }
 

@@ -183,7 +183,7 @@ fn a_flow_outlives_its_answer_and_new_flows_do_not() {
     let bound = Duration::from_secs(90);
     wait_until("the answer's time is over", bound, || {
         web.attempt(Target::new("tcp", ECHO.v4(), ECHO_PORT), Duration::from_millis(500))
-            == integration::traffic::Outcome::Silent
+            == integration::traffic::Outcome::Refused
     });
     connection.must_echo();
 }

@@ -48,7 +48,11 @@ fn bad_manifests_are_refused_whole_with_place_and_mend() {
             &["later release"],
         ),
         ("a mode", policy("shop", "q", "  mode: Watch\n  allow: []\n"), &["Watch", "Audit"]),
-        ("a later kind", format!("{HEAD}kind: AddressSet\nmetadata: {{ name: x }}\nspec: {{}}\n"), &["AddressSet"]),
+        (
+            "a set of nothing",
+            format!("{HEAD}kind: AddressSet\nmetadata: {{ name: x }}\nspec: {{}}\n"),
+            &["where its prefixes come from"],
+        ),
         ("adoption", network("x", 5, "  adopt: { bridge: docker0 }\n"), &["adopt"]),
     ];
     for (what, bad, words) in cases {

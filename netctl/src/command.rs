@@ -8,7 +8,9 @@ use config::names::Name;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::verbs::{Done, apply, attach, delete, describe, detach, diff, doctor, explain, flows, get, plan, status};
+use crate::verbs::{
+    Done, apply, attach, delete, describe, detach, diff, doctor, explain, flows, get, patch, plan, status,
+};
 
 /// Configures and explains Tidegate, the node's gate for containers.
 #[derive(Debug, Parser)]
@@ -35,6 +37,8 @@ enum Verb {
     Describe(describe::Describe),
     /// Delete resources.
     Delete(delete::Delete),
+    /// Add and remove single prefixes of an address set.
+    Patch(patch::Patch),
     /// Attach a workload: give its network namespace an interface, addresses and policy.
     Attach(attach::Attach),
     /// Detach a workload.
@@ -60,6 +64,7 @@ impl CommandLine {
             Verb::Get(verb) => verb.run(&client, output).await,
             Verb::Describe(verb) => verb.run(&client, output).await,
             Verb::Delete(verb) => verb.run(&client, output).await,
+            Verb::Patch(verb) => verb.run(&client, output).await,
             Verb::Attach(verb) => verb.run(&client, output).await,
             Verb::Detach(verb) => verb.run(&client, output).await,
             Verb::Explain(verb) => verb.run(&client, output).await,
@@ -81,9 +86,17 @@ pub(crate) struct Files {
 /// `-n`
 #[derive(Debug, Args)]
 pub(crate) struct InNamespace {
-    /// The namespace.
-    #[arg(short, long, env = "TIDEGATE_NAMESPACE", default_value = "default", value_name = "NS")]
-    pub(crate) namespace: Name,
+    /// The namespace [default: default; address sets: the administrators'].
+    #[arg(short, long, env = "TIDEGATE_NAMESPACE", value_name = "NS")]
+    pub(crate) namespace: Option<Name>,
+}
+
+impl InNamespace {
+    /// The one that was named, or `default`.
+    pub(crate) fn or_default(&self) -> Result<Name, Failure> {
+        let named = self.namespace.clone().map_or_else(|| "default".parse(), Ok);
+        named.map_err(|error| Failure::Usage(error.to_string()))
+    }
 }
 
 /// `-o` of verbs that answer for people or as JSON or YAML.

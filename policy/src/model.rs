@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use config::Prefixes;
 use config::names::Name;
 use config::resource::{
-    ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Kind, Labels, NamedPort, Namespace, Network,
-    NetworkPolicy, PeerRule, Ports, Protocol, WorkloadTraffic, selects,
+    AddressSet, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Kind, Labels, NamedPort,
+    Namespace, Network, NetworkPolicy, PeerRule, Ports, Protocol, ResourceKey, SetName, WorkloadTraffic, selects,
 };
 
 use crate::peers::Residents;
@@ -22,6 +23,7 @@ pub struct Model<'a> {
     networks: BTreeMap<&'a Name, &'a Network>,
     cluster_policies: BTreeMap<&'a Name, &'a ClusterEgressPolicy>,
     policies: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a EgressPolicy>>,
+    sets: BTreeMap<ResourceKey, &'a Prefixes>,
     network_policies: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a NetworkPolicy>>,
     apps: BTreeMap<&'a Name, BTreeMap<&'a Name, &'a ExposedApp>>,
     node: &'a Node,
@@ -91,6 +93,7 @@ impl<'a> Model<'a> {
             networks: networks.into_iter().map(|network| (&network.name, network)).collect(),
             cluster_policies: BTreeMap::new(),
             policies: BTreeMap::new(),
+            sets: BTreeMap::new(),
             network_policies: BTreeMap::new(),
             residents: Residents::default(),
             apps: BTreeMap::new(),
@@ -109,6 +112,11 @@ impl<'a> Model<'a> {
     pub fn with_cluster_policies(self, policies: impl IntoIterator<Item = &'a ClusterEgressPolicy>) -> Self {
         let cluster_policies = policies.into_iter().map(|policy| (&policy.name, policy)).collect();
         Self { cluster_policies, ..self }
+    }
+
+    /// The same with these address sets, by key. A set that a rule names and that is not here has no prefixes.
+    pub fn with_sets(self, sets: impl IntoIterator<Item = (ResourceKey, &'a Prefixes)>) -> Self {
+        Self { sets: sets.into_iter().collect(), ..self }
     }
 
     /// The same with these network policies.
@@ -141,6 +149,16 @@ impl<'a> Model<'a> {
         let own = self.policies.get(&subject.namespace).into_iter().flat_map(BTreeMap::values).copied();
         let own = own.filter(|policy| selects(&policy.selector, &subject.labels));
         admin.map(Policy::Admin).chain(own.map(Policy::Namespace)).collect()
+    }
+
+    /// The sets that a rule of a policy names, in its order. The policy's namespace is `None` in the admin tier.
+    pub fn sets_of(
+        &self,
+        namespace: Option<&Name>,
+        rule: &'a CidrRule,
+    ) -> impl Iterator<Item = (&'a SetName, &'a Prefixes)> {
+        let set = move |meant| Some((meant, *self.sets.get(&AddressSet::key(namespace, meant))?));
+        rule.sets.iter().filter_map(set)
     }
 
     /// The network policies that select the subject, by name.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Name, NameError};
-use crate::resource::{self, ResourceKey};
+use crate::resource::{self, ResourceKey, Scope, SetName};
 use crate::wording::{closest, one_of, quoted, wrong};
 
 /// What the admin API can list. Written as in manifests (`EgressPolicy`).
@@ -17,6 +17,8 @@ pub enum Kind {
     Network,
     /// A tenant's group of workloads.
     Namespace,
+    /// Prefixes that rules name together.
+    AddressSet,
     /// What no namespace decides for itself.
     ClusterEgressPolicy,
     /// What workloads may reach.
@@ -31,9 +33,10 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of `netctl get all`.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Network,
         Self::Namespace,
+        Self::AddressSet,
         Self::ClusterEgressPolicy,
         Self::EgressPolicy,
         Self::NetworkPolicy,
@@ -46,6 +49,7 @@ impl Kind {
         match self {
             Self::Network => Some(resource::Kind::Network),
             Self::Namespace => Some(resource::Kind::Namespace),
+            Self::AddressSet => Some(resource::Kind::AddressSet),
             Self::ClusterEgressPolicy => Some(resource::Kind::ClusterEgressPolicy),
             Self::EgressPolicy => Some(resource::Kind::EgressPolicy),
             Self::NetworkPolicy => Some(resource::Kind::NetworkPolicy),
@@ -90,12 +94,17 @@ impl Kind {
         [self.plural(), self.singular(), self.short()]
     }
 
-    /// Whether resources of the kind stand in a namespace.
-    pub const fn is_namespaced(self) -> bool {
+    /// Where resources of the kind stand.
+    pub const fn scope(self) -> Scope {
         match self.of_resource() {
-            Some(kind) => kind.is_namespaced(),
-            None => true,
+            Some(kind) => kind.scope(),
+            None => Scope::Namespace,
         }
+    }
+
+    /// Whether resources of the kind may stand in a namespace.
+    pub const fn is_namespaced(self) -> bool {
+        self.scope().has_namespaces()
     }
 }
 
@@ -104,6 +113,7 @@ impl From<resource::Kind> for Kind {
         match kind {
             resource::Kind::Network => Self::Network,
             resource::Kind::Namespace => Self::Namespace,
+            resource::Kind::AddressSet => Self::AddressSet,
             resource::Kind::ClusterEgressPolicy => Self::ClusterEgressPolicy,
             resource::Kind::EgressPolicy => Self::EgressPolicy,
             resource::Kind::NetworkPolicy => Self::NetworkPolicy,
@@ -163,12 +173,14 @@ impl TryFrom<ResourceName> for ResourceKey {
             let mend = "workloads are made by `netctl attach` and end by `netctl detach`";
             return Err(wrong(format!("`{resource}` is no resource of a manifest"), mend));
         };
-        match (kind.is_namespaced(), &resource.namespace) {
-            (true, Some(_)) | (false, None) => Ok(Self { kind, namespace: resource.namespace, name: resource.name }),
-            (true, None) => {
+        match (kind.scope(), &resource.namespace) {
+            (Scope::Namespace | Scope::Either, Some(_)) | (Scope::Node | Scope::Either, None) => {
+                Ok(Self { kind, namespace: resource.namespace, name: resource.name })
+            }
+            (Scope::Namespace, None) => {
                 Err(wrong(format!("`{resource}` is not complete"), format!("write {}/NAMESPACE/NAME", kind.singular())))
             }
-            (false, Some(_)) => Err(no_namespace(&resource.to_string(), resource.kind)),
+            (Scope::Node, Some(_)) => Err(no_namespace(&resource.to_string(), resource.kind)),
         }
     }
 }
@@ -185,12 +197,16 @@ impl fmt::Display for ResourceName {
 impl FromStr for ResourceName {
     type Err = NameError;
 
-    /// `KIND/NAME`, or `KIND/NAMESPACE/NAME` for a kind that stands in a namespace.
+    /// `KIND/NAME`, or `KIND/NAMESPACE/NAME` for a kind that stands in a namespace; `_admin` as the namespace of an
+    /// address set is none.
     fn from_str(text: &str) -> Result<Self, NameError> {
         let mut parts = text.splitn(3, '/');
         let kind: Kind = parts.next().unwrap_or_default().parse()?;
         match (parts.next(), parts.next()) {
             (Some(name), None) => Ok(Self { kind, namespace: None, name: name.parse()? }),
+            (Some(SetName::ADMIN), Some(name)) if kind.scope() == Scope::Either => {
+                Ok(Self { kind, namespace: None, name: name.parse()? })
+            }
             (Some(namespace), Some(name)) if kind.is_namespaced() => {
                 Ok(Self { kind, namespace: Some(namespace.parse()?), name: name.parse()? })
             }

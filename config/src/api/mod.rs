@@ -12,16 +12,18 @@
 //! 1. [`kind`]: the kinds, and the words for them on the command line.
 //! 2. [`change`]: manifests in, changes out: apply, diff, plan, delete.
 //! 3. [`resources`]: list, get, watch; the workload.
-//! 4. [`explain`]: would it pass, by which rule, how to mend.
-//! 5. [`flow`]: open flows and events.
-//! 6. [`status`]: status and doctor.
-//! 7. [`time`]: the timestamp.
+//! 4. [`sets`]: single changes of an address set.
+//! 5. [`explain`]: would it pass, by which rule, how to mend.
+//! 6. [`flow`]: open flows and events.
+//! 7. [`status`]: status and doctor.
+//! 8. [`time`]: the timestamp.
 
 pub mod change;
 pub mod explain;
 pub mod flow;
 pub mod kind;
 pub mod resources;
+pub mod sets;
 pub mod status;
 pub mod time;
 
@@ -38,6 +40,7 @@ pub use resources::{
     AttachRequest, DetachRequest, ResourceList, ResourceQuery, WatchEvent, Workload, WorkloadMetadata, WorkloadSpec,
     WorkloadStatus,
 };
+pub use sets::{PatchSetRequest, PatchSetResponse};
 pub use status::{
     Check, Condition, ConditionState, DnsStatus, Doctor, EdgeApp, EdgeStatus, MapFill, NetworkStatus, Status,
 };

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | Network | `bridge` text, `mtu` bytes, `used` and `total` (IPv4 addresses; IPv6 where there is no IPv4), `workloads` count, `ready` bool, `message` text when not ready |
 //! | Namespace | `workloads` count, `ready` bool, `message` |
+//! | AddressSet | `prefixes` count in force, `policies` that name it, `loaded` timestamp of a file, `ready` bool, `message` |
 //! | ClusterEgressPolicy | `workloads` count of those it selects, `ready` bool, `message` |
 //! | EgressPolicy | `workloads` count of those it selects, `ready` bool, `message` |
 //! | NetworkPolicy | `workloads` count of those it selects, `ready` bool, `message` |
@@ -25,7 +26,7 @@ use super::time::Timestamp;
 use crate::names::{InterfaceName, Name};
 use crate::resource::NamedPort;
 
-/// What to list: `GET /v1/resources/<kind>?namespace=…&name=…`
+/// What to list: `GET /v1/resources/<kind>?namespace=…&name=…&brief=true`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceQuery {
     /// The kind.
@@ -34,6 +35,8 @@ pub struct ResourceQuery {
     pub namespace: Option<Name>,
     /// Only this one.
     pub name: Option<Name>,
+    /// Without the prefixes that address sets list, of which there may be a million.
+    pub brief: bool,
 }
 
 /// Answer to a list, ordered by namespace and name.

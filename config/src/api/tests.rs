@@ -82,14 +82,20 @@ fn kinds_are_named_as_kubectl_users_type_them() {
     assert_eq!(told("netwrok"), "`netwrok` is no kind; did you mean `network`?");
     assert_eq!(
         told("pods"),
-        "`pods` is no kind; use `networks`, `namespaces`, `clusteregresspolicies`, `egresspolicies`, `networkpolicies`, `exposedapps` or `workloads`"
+        "`pods` is no kind; use `networks`, `namespaces`, `addresssets`, `clusteregresspolicies`, `egresspolicies`, `networkpolicies`, `exposedapps` or `workloads`"
     );
 }
 
 #[test]
 fn resource_names_come_back() {
-    for text in ["network/tenant-a", "clusteregresspolicy/base", "egresspolicy/shop/shop-egress", "workload/shop/web-1"]
-    {
+    for text in [
+        "network/tenant-a",
+        "addressset/feed",
+        "addressset/shop/feed",
+        "clusteregresspolicy/base",
+        "egresspolicy/shop/shop-egress",
+        "workload/shop/web-1",
+    ] {
         assert_eq!(text.parse::<ResourceName>().unwrap().to_string(), text);
     }
     for text in ["", "network", "network/", "network/a/b", "egp/a/b/c", "egresspolicy/shop/", "app/shop/Web", "pod/x"] {
@@ -100,7 +106,14 @@ fn resource_names_come_back() {
 #[test]
 fn names_of_resources_become_keys_and_come_back() {
     let key = |text: &str| ResourceKey::try_from(text.parse::<ResourceName>().unwrap());
-    for text in ["network/tenant-a", "namespace/shop", "egresspolicy/shop/shop-egress", "exposedapp/shop/web"] {
+    for text in [
+        "network/tenant-a",
+        "namespace/shop",
+        "addressset/feed",
+        "addressset/shop/feed",
+        "egresspolicy/shop/shop-egress",
+        "exposedapp/shop/web",
+    ] {
         let key = key(text).unwrap();
         assert_eq!(key.to_string(), text);
         assert_eq!(ResourceName::from(key), text.parse().unwrap());

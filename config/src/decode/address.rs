@@ -47,6 +47,14 @@ pub(super) fn prefix(text: &str) -> Result<IpNetwork, NameError> {
     }
 }
 
+/// A prefix, or an address alone.
+pub(crate) fn prefix_or_address(text: &str) -> Result<IpNetwork, NameError> {
+    match text.parse::<IpAddr>() {
+        Ok(_) => address(text).map(IpNetwork::from),
+        Err(_) => prefix(text),
+    }
+}
+
 /// Whether `inner` lies in `outer`, or is it.
 pub(super) fn covers(outer: IpNetwork, inner: IpNetwork) -> bool {
     outer.prefix() <= inner.prefix() && outer.contains(inner.network())

@@ -65,23 +65,24 @@ fn pass_rule(item: &Field<'_>) -> Option<CidrRule> {
         names.problem("`pass` has no names", mend);
         return None;
     }
-    rules::cidr_rule(&item.fields(&["cidrs", "except", "ports"], &[])?)
+    rules::cidr_rule(&item.fields(&rules::BY_ADDRESS, &[])?)
 }
 
 fn deny_rule(item: &Field<'_>) -> Option<CidrRule> {
-    let fields = item.fields(&["cidrs", "except", "ports"], &[("dnsNames", Later::DenyNames)])?;
+    let fields = item.fields(&rules::BY_ADDRESS, &[("dnsNames", Later::DenyNames)])?;
     if fields.has("dnsNames") { None } else { rules::cidr_rule(&fields) }
 }
 
 fn allow_rule(item: &Field<'_>) -> Option<AllowRule> {
     let any = item.any_fields()?;
-    match ["resolve", "cidrs", "dnsNames"].map(|key| any.has(key)) {
+    let by_address = any.has("cidrs") || any.has("sets");
+    match [any.has("resolve"), by_address, any.has("dnsNames")] {
         [true, false, false] => {
             let fields = item.fields(&["resolve"], &[])?;
             rules::names(&fields.optional("resolve")?).map(AllowRule::Resolve)
         }
         [false, true, false] => {
-            let fields = item.fields(&["cidrs", "except", "ports"], &[])?;
+            let fields = item.fields(&rules::BY_ADDRESS, &[])?;
             rules::cidr_rule(&fields).map(AllowRule::Cidrs)
         }
         [false, false, true] => {
@@ -89,15 +90,19 @@ fn allow_rule(item: &Field<'_>) -> Option<AllowRule> {
             name_rule(&fields).map(AllowRule::Names)
         }
         [false, false, false] => {
-            let fields = item.fields(&["resolve", "cidrs", "dnsNames", "except", "ports", "verify"], &[])?;
-            if !["resolve", "cidrs", "dnsNames"].iter().any(|key| fields.has(key)) {
-                let mend = "write `cidrs`, `dnsNames` or `resolve`; every address is `cidrs: [ 0.0.0.0/0, \"::/0\" ]`";
+            let fields = item.fields(&["resolve", "cidrs", "sets", "dnsNames", "except", "ports", "verify"], &[])?;
+            if !["resolve", "cidrs", "sets", "dnsNames"].iter().any(|key| fields.has(key)) {
+                let mend =
+                    "write `cidrs`, `sets`, `dnsNames` or `resolve`; every address is `cidrs: [ 0.0.0.0/0, \"::/0\" ]`";
                 item.problem("the rule does not say what it allows", mend);
             }
             None
         }
         [_, _, _] => {
-            item.problem("a rule has one of `resolve`, `cidrs` and `dnsNames`", "make a rule of each");
+            item.problem(
+                "a rule says addresses (`cidrs`, `sets`), `dnsNames` or `resolve`, not several of these",
+                "make a rule of each",
+            );
             None
         }
     }

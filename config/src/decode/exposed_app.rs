@@ -1,10 +1,9 @@
 //! `kind: ExposedApp`
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path};
 
 use super::later::Later;
-use super::selector;
+use super::{files, selector};
 use crate::document::field::Field;
 use crate::document::fields::Fields;
 use crate::names::{DnsName, Name, NameError};
@@ -79,7 +78,7 @@ fn read_edge(fields: &Fields<'_>) -> Option<Tls> {
     };
     let client_ca = fields.optional("clientAuth").and_then(|field| {
         let ca = field.fields(&["caFile"], &[])?.required("caFile", "name the file with the clients' CA")?;
-        file_name(&ca)
+        files::name(&ca, "tls.crt")
     });
     Some(Tls::Edge { certificate: certificate?, min_version: min_version?, client_ca })
 }
@@ -89,22 +88,10 @@ fn read_certificate(field: &Field<'_>) -> Option<Certificate> {
     if fields.has("acme") {
         return None;
     }
-    let file = |key: &str, what: &str| fields.required(key, what).and_then(|field| file_name(&field));
+    let file = |key: &str, what: &str| fields.required(key, what).and_then(|field| files::name(&field, "tls.crt"));
     let cert_file = file("certFile", "name the PEM file with the chain, leaf first");
     let key_file = file("keyFile", "name the PEM file with the private key");
     Some(Certificate { cert_file: cert_file?, key_file: key_file? })
-}
-
-/// A file below the namespace's own folder. The edge opens it with `RESOLVE_BENEATH`; this tells early.
-fn file_name(field: &Field<'_>) -> Option<String> {
-    field.read(|text| {
-        let plain = Path::new(text).components().all(|part| matches!(part, Component::Normal(_)));
-        if text.is_empty() || !plain || text.ends_with('/') || text.bytes().any(|b| b.is_ascii_control()) {
-            let mend = "write it relative to the namespace's folder of `files_dir`, without `.` and `..`, as `tls.crt`";
-            return Err(wrong(format!("{} is not a file of the namespace", quoted(text)), mend));
-        }
-        Ok(text.to_owned())
-    })
 }
 
 fn read_routes(field: &Field<'_>, passthrough: bool) -> Option<Vec<Route>> {

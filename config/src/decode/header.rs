@@ -127,9 +127,10 @@ fn read_metadata(kind: Kind, metadata: &Field<'_>) -> Option<(Option<Name>, Opti
     });
     let fields = metadata.fields(&[known.as_slice(), &["generateName"]].concat(), &[])?;
     let name = fields.required("name", "write `metadata: { name: … }`").and_then(|name| name.parse());
-    let namespace = if kind.is_namespaced() {
+    let namespace = if kind.scope().has_namespaces() {
         match (kind, fields.optional_with_value("namespace")) {
             (_, Some(namespace)) => namespace.parse(),
+            (Kind::AddressSet, None) => None,
             // As the API server does where the request names none.
             (Kind::NetworkPolicy, None) => DEFAULT_NAMESPACE.parse().ok(),
             (_, None) => {

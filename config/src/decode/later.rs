@@ -29,10 +29,6 @@ later! {
     Acme:
         "certificates by ACME come in a later release",
         "name `certificate.certFile` and `keyFile`; they are read again when they change";
-    /// `kind: AddressSet`
-    AddressSet:
-        "AddressSet comes in a later release",
-        "list the prefixes under `cidrs` of the rules";
     /// `spec.adopt` of a Network
     Adopt:
         "`adopt` comes in a later release",
@@ -79,7 +75,6 @@ impl Later {
     /// The later release's kind, by `kind:`.
     pub(crate) fn kind(kind: &str) -> Option<Self> {
         match kind {
-            "AddressSet" => Some(Self::AddressSet),
             "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy" => {
                 Some(Self::ClusterNetworkPolicy)
             }

@@ -2,15 +2,17 @@
 //!
 //! 1. [`load`](crate::document::load) makes trees of the text, within bounds.
 //! 2. [`header`] reads `apiVersion`, `kind` and `metadata`, and names the kinds that are not ours.
-//! 3. [`network`], [`namespace`], [`egress_policy`] (both kinds), [`network_policy`] and [`exposed_app`] read `spec`; [`rules`], [`address`] and
-//!    [`selector`] are what they share.
+//! 3. [`network`], [`namespace`], [`address_set`], [`egress_policy`] (both kinds), [`network_policy`] and [`exposed_app`]
+//!    read `spec`; [`rules`], [`address`], [`files`] and [`selector`] are what they share.
 //! 4. [`later`] lists what a later release brings; every reader refuses it by name.
 //!
 //! Readers go on after a problem, so that all problems of a file are told at once. A resource with a problem is none.
 
 mod address;
+mod address_set;
 mod egress_policy;
 mod exposed_app;
+mod files;
 mod header;
 pub(crate) mod later;
 mod namespace;
@@ -29,6 +31,8 @@ use crate::problem::Problem;
 use crate::resource::{Kind, Resource, ResourceKey};
 use crate::set::Origin;
 use header::Header;
+
+pub(crate) use address::prefix_or_address;
 
 /// A resource of a file, and where it stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +123,7 @@ fn decode_resource(root: &Field<'_>) -> Option<Resource> {
     let resource = match kind {
         Kind::Network => network::read(name, &spec?).map(Resource::Network),
         Kind::Namespace => namespace::read(name, labels, &spec?).map(Resource::Namespace),
+        Kind::AddressSet => address_set::read(namespace, name, &spec?).map(Resource::AddressSet),
         Kind::ClusterEgressPolicy => egress_policy::read_cluster(name, &spec?).map(Resource::ClusterEgressPolicy),
         Kind::EgressPolicy => egress_policy::read(namespace, name, &spec?).map(Resource::EgressPolicy),
         Kind::NetworkPolicy => network_policy::read(namespace, name, &spec?).map(Resource::NetworkPolicy),

@@ -1,32 +1,64 @@
-//! What rules of policies are made of: prefixes with exceptions, names, ports.
+//! What rules of policies are made of: prefixes with exceptions, sets, names, ports.
+
+use ipnetwork::IpNetwork;
 
 use super::address::{covers, prefix};
 use super::later::Later;
 use crate::document::field::Field;
 use crate::document::fields::Fields;
-use crate::names::DomainPattern;
-use crate::resource::{CidrRule, PortRange, Ports, Protocol};
+use crate::names::{DomainPattern, NameError};
+use crate::resource::{CidrRule, PortRange, Ports, Protocol, SetName};
 use crate::wording::{quoted, wrong};
 
-/// `cidrs`, `except` and `ports`.
+/// The fields of a rule by address.
+pub(super) const BY_ADDRESS: [&str; 4] = ["cidrs", "sets", "except", "ports"];
+
+/// `cidrs`, `sets`, `except` and `ports`.
 pub(super) fn cidr_rule(fields: &Fields<'_>) -> Option<CidrRule> {
-    let cidrs = fields.required("cidrs", "list the prefixes of the rule").and_then(|field| field.some_items("prefix"));
-    let cidrs = cidrs.and_then(|items| Field::all(&items, |item| item.read(prefix)));
+    let sets = match fields.optional("sets") {
+        Some(field) => field.some_items("set").and_then(|items| Field::all(&items, |item| item.read(set_name))),
+        None => (!fields.has("sets")).then(Vec::new),
+    };
+    let cidrs = match fields.has("sets") && !fields.has("cidrs") {
+        true => Some(Vec::new()),
+        false => fields
+            .required("cidrs", "list the prefixes of the rule, or name AddressSets under `sets`")
+            .and_then(|field| field.some_items("prefix"))
+            .and_then(|items| prefixes(&items)),
+    };
     let except = fields.optional("except").and_then(|field| field.items()).unwrap_or_default();
     let except: Vec<_> = except.into_iter().filter_map(|item| item.read(prefix).map(|prefix| (item, prefix))).collect();
     let ports = ports(fields);
-    let cidrs = cidrs?;
+    let (cidrs, sets) = (cidrs?, sets?);
     for (item, left_out) in &except {
         if cidrs.contains(left_out) {
             item.problem(format!("{left_out} is left out whole"), "take it out of `cidrs`");
-        } else if !cidrs.iter().any(|cidr| covers(*cidr, *left_out)) {
+        } else if sets.is_empty() && !cidrs.iter().any(|cidr| covers(*cidr, *left_out)) {
             item.problem(
                 format!("{left_out} lies in none of `cidrs`"),
                 "leave it out; `except` narrows its own rule only",
             );
         }
     }
-    Some(CidrRule { cidrs, except: except.into_iter().map(|(_, prefix)| prefix).collect(), ports: ports? })
+    let except = except.into_iter().map(|(_, prefix)| prefix).collect();
+    Some(CidrRule { cidrs, sets, except, ports: ports? })
+}
+
+/// A list of prefixes.
+pub(super) fn prefixes(items: &[Field<'_>]) -> Option<Vec<IpNetwork>> {
+    Field::all(items, |item| item.read(prefix))
+}
+
+/// `feed` of the policy's own namespace, `_admin/feed` of the administrators.
+fn set_name(text: &str) -> Result<SetName, NameError> {
+    match text.split_once('/') {
+        None => text.parse().map(SetName::Own),
+        Some((SetName::ADMIN, name)) => name.parse().map(SetName::Admin),
+        Some(_) => Err(wrong(
+            format!("{} is not a set that can be named here", quoted(text)),
+            "write `NAME` for a set of the policy's own namespace, `_admin/NAME` for one of the administrators",
+        )),
+    }
 }
 
 /// A list of name patterns.

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{DomainPattern, Name};
-use crate::resource::Selector;
+use crate::resource::{Selector, SetName};
 
 /// `kind: EgressPolicy`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Mode {
 pub enum AllowRule {
     /// `resolve`: may be looked up; opens nothing.
     Resolve(Vec<DomainPattern>),
-    /// `cidrs`
+    /// `cidrs`, `sets` or both
     Cidrs(CidrRule),
     /// `dnsNames` with `verify: None`
     Names(NameRule),
@@ -49,6 +49,8 @@ pub enum AllowRule {
 pub struct CidrRule {
     /// Prefixes, host bits zero.
     pub cidrs: Vec<IpNetwork>,
+    /// Sets whose prefixes it means too.
+    pub sets: Vec<SetName>,
     /// Prefixes that this rule leaves out; it denies nothing.
     pub except: Vec<IpNetwork>,
     /// Empty in the file means every port of every protocol, here `Ports::All`.

@@ -4,9 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp, Expression, Gateway,
-    Mode, Namespace, Network, NetworkPolicy, Peer, PeerPort, PeerRule, PortRange, Ports, Requirement, Resource,
-    Selector, Snat, Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
+    AddressSet, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp,
+    Expression, Gateway, Mode, Namespace, Network, NetworkPolicy, OnDeny, Peer, PeerPort, PeerRule, PortRange, Ports,
+    Requirement, Resource, Selector, SetSource, Snat, Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
 };
 
 impl Resource {
@@ -23,6 +23,7 @@ impl Resource {
                 metadata.insert("labels".to_owned(), json!(it.labels));
                 namespace(it)
             }
+            Self::AddressSet(it) => address_set(it),
             Self::ClusterEgressPolicy(it) => cluster_egress_policy(it),
             Self::EgressPolicy(it) => egress_policy(it),
             Self::NetworkPolicy(it) => network_policy(it),
@@ -97,11 +98,25 @@ fn namespace(namespace: &Namespace) -> Map<String, Value> {
         Default::Allow => "Allow",
         Default::Deny => "Deny",
     };
+    let on_deny = match namespace.on_deny {
+        OnDeny::Reject => "Reject",
+        OnDeny::Drop => "Drop",
+    };
     object([
         ("network", json!(namespace.network)),
         ("egressDefault", json!(word(namespace.egress_default))),
         ("ingressDefault", json!(word(namespace.ingress_default))),
+        ("onDeny", json!(on_deny)),
     ])
+}
+
+fn address_set(set: &AddressSet) -> Map<String, Value> {
+    match &set.source {
+        SetSource::Cidrs(prefixes) => {
+            object([("cidrs", prefixes.iter().map(|prefix| json!(prefix.to_string())).collect())])
+        }
+        SetSource::File(file) => object([("file", json!(file))]),
+    }
 }
 
 fn selector(selector: &Selector) -> Value {
@@ -176,7 +191,13 @@ fn allow_rule(rule: &AllowRule) -> Map<String, Value> {
 
 fn cidr_rule(rule: &CidrRule) -> Map<String, Value> {
     let texts = |prefixes: &[ipnetwork::IpNetwork]| prefixes.iter().map(|it| json!(it.to_string())).collect();
-    let mut spec = object([("cidrs", texts(&rule.cidrs))]);
+    let mut spec = Map::new();
+    if !rule.cidrs.is_empty() {
+        spec.insert("cidrs".to_owned(), texts(&rule.cidrs));
+    }
+    if !rule.sets.is_empty() {
+        spec.insert("sets".to_owned(), rule.sets.iter().map(|it| json!(it.to_string())).collect());
+    }
     if !rule.except.is_empty() {
         spec.insert("except".to_owned(), texts(&rule.except));
     }

@@ -14,6 +14,8 @@ pub enum Kind {
     Network,
     /// A tenant's workloads.
     Namespace,
+    /// Prefixes that rules name together.
+    AddressSet,
     /// What no namespace decides for itself.
     ClusterEgressPolicy,
     /// What workloads may reach.
@@ -26,9 +28,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Network,
         Self::Namespace,
+        Self::AddressSet,
         Self::ClusterEgressPolicy,
         Self::EgressPolicy,
         Self::NetworkPolicy,
@@ -38,9 +41,12 @@ impl Kind {
     /// As `apiVersion:` has it.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Network | Self::Namespace | Self::ClusterEgressPolicy | Self::EgressPolicy | Self::ExposedApp => {
-                API_VERSION
-            }
+            Self::Network
+            | Self::Namespace
+            | Self::AddressSet
+            | Self::ClusterEgressPolicy
+            | Self::EgressPolicy
+            | Self::ExposedApp => API_VERSION,
             Self::NetworkPolicy => "networking.k8s.io/v1",
         }
     }
@@ -50,6 +56,7 @@ impl Kind {
         match self {
             Self::Network => "Network",
             Self::Namespace => "Namespace",
+            Self::AddressSet => "AddressSet",
             Self::ClusterEgressPolicy => "ClusterEgressPolicy",
             Self::EgressPolicy => "EgressPolicy",
             Self::NetworkPolicy => "NetworkPolicy",
@@ -62,6 +69,7 @@ impl Kind {
         match self {
             Self::Network => "network",
             Self::Namespace => "namespace",
+            Self::AddressSet => "addressset",
             Self::ClusterEgressPolicy => "clusteregresspolicy",
             Self::EgressPolicy => "egresspolicy",
             Self::NetworkPolicy => "networkpolicy",
@@ -74,6 +82,7 @@ impl Kind {
         match self {
             Self::Network => "networks",
             Self::Namespace => "namespaces",
+            Self::AddressSet => "addresssets",
             Self::ClusterEgressPolicy => "clusteregresspolicies",
             Self::EgressPolicy => "egresspolicies",
             Self::NetworkPolicy => "networkpolicies",
@@ -86,6 +95,7 @@ impl Kind {
         match self {
             Self::Network => "net",
             Self::Namespace => "ns",
+            Self::AddressSet => "aset",
             Self::ClusterEgressPolicy => "cegp",
             Self::EgressPolicy => "egp",
             Self::NetworkPolicy => "netpol",
@@ -93,11 +103,41 @@ impl Kind {
         }
     }
 
-    /// Whether its resources lie in a namespace.
-    pub const fn is_namespaced(self) -> bool {
+    /// Where its resources lie.
+    pub const fn scope(self) -> Scope {
         match self {
-            Self::Network | Self::Namespace | Self::ClusterEgressPolicy => false,
-            Self::EgressPolicy | Self::NetworkPolicy | Self::ExposedApp => true,
+            Self::Network | Self::Namespace | Self::ClusterEgressPolicy => Scope::Node,
+            Self::AddressSet => Scope::Either,
+            Self::EgressPolicy | Self::NetworkPolicy | Self::ExposedApp => Scope::Namespace,
+        }
+    }
+}
+
+/// Where the resources of a kind lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In no namespace.
+    Node,
+    /// In a namespace.
+    Namespace,
+    /// In a namespace, or in none: then they are the administrators'.
+    Either,
+}
+
+impl Scope {
+    /// Whether a resource of the kind may lie in a namespace.
+    pub const fn has_namespaces(self) -> bool {
+        match self {
+            Self::Node => false,
+            Self::Namespace | Self::Either => true,
+        }
+    }
+
+    /// Whether a resource of the kind may lie in none.
+    pub const fn has_node_wide(self) -> bool {
+        match self {
+            Self::Node | Self::Either => true,
+            Self::Namespace => false,
         }
     }
 }

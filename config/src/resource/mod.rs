@@ -1,8 +1,10 @@
 //! The resources, as validated values.
 //!
-//! One file a kind: `network`, `namespace`, `cluster_egress_policy`, `egress_policy`, `network_policy`, `exposed_app`. `key` names kinds and resources, `labels` holds what selectors compare, `json` writes a resource back in its
-//! Kubernetes form. Text becomes a resource in `decode`, and only there.
+//! One file a kind: `network`, `namespace`, `address_set`, `cluster_egress_policy`, `egress_policy`, `network_policy`,
+//! `exposed_app`. `key` names kinds and resources, `labels` holds what selectors compare, `json` writes a resource back in
+//! its Kubernetes form. Text becomes a resource in `decode`, and only there.
 
+mod address_set;
 mod cluster_egress_policy;
 mod egress_policy;
 mod exposed_app;
@@ -13,12 +15,13 @@ mod namespace;
 mod network;
 mod network_policy;
 
+pub use address_set::{AddressSet, SetName, SetSource};
 pub use cluster_egress_policy::ClusterEgressPolicy;
 pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, Mode, NameRule, PortRange, Ports, Protocol};
 pub use exposed_app::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
-pub use key::{Kind, ResourceKey};
+pub use key::{Kind, ResourceKey, Scope};
 pub use labels::{Expression, Labels, NAMESPACE_NAME_LABEL, Requirement, Selector, check_label, selects};
-pub use namespace::{Default, Namespace};
+pub use namespace::{Default, Namespace, OnDeny};
 pub use network::{DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
 pub use network_policy::{NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PolicyTypes, PortName};
 
@@ -32,6 +35,8 @@ pub enum Resource {
     Network(Network),
     /// `kind: Namespace`
     Namespace(Namespace),
+    /// `kind: AddressSet`
+    AddressSet(AddressSet),
     /// `kind: ClusterEgressPolicy`
     ClusterEgressPolicy(ClusterEgressPolicy),
     /// `kind: EgressPolicy`
@@ -48,6 +53,7 @@ impl Resource {
         let (namespace, name) = match self {
             Self::Network(network) => (None, &network.name),
             Self::Namespace(namespace) => (None, &namespace.name),
+            Self::AddressSet(set) => (set.namespace.as_ref(), &set.name),
             Self::ClusterEgressPolicy(policy) => (None, &policy.name),
             Self::EgressPolicy(policy) => (Some(&policy.namespace), &policy.name),
             Self::NetworkPolicy(policy) => (Some(&policy.namespace), &policy.name),
@@ -61,6 +67,7 @@ impl Resource {
         match self {
             Self::Network(_) => Kind::Network,
             Self::Namespace(_) => Kind::Namespace,
+            Self::AddressSet(_) => Kind::AddressSet,
             Self::ClusterEgressPolicy(_) => Kind::ClusterEgressPolicy,
             Self::EgressPolicy(_) => Kind::EgressPolicy,
             Self::NetworkPolicy(_) => Kind::NetworkPolicy,
@@ -78,4 +85,4 @@ macro_rules! from_kinds {
         }
     )*};
 }
-from_kinds!(Network, Namespace, ClusterEgressPolicy, EgressPolicy, NetworkPolicy, ExposedApp);
+from_kinds!(Network, Namespace, AddressSet, ClusterEgressPolicy, EgressPolicy, NetworkPolicy, ExposedApp);

@@ -16,6 +16,8 @@ pub struct Namespace {
     pub egress_default: Default,
     /// What may reach a workload where no policy isolates it.
     pub ingress_default: Default,
+    /// Whether who sent what is denied is told.
+    pub on_deny: OnDeny,
 }
 
 /// `egressDefault`, `ingressDefault`
@@ -25,4 +27,13 @@ pub enum Default {
     Allow,
     /// Nothing but what a rule allows.
     Deny,
+}
+
+/// `onDeny`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeny {
+    /// A reset for TCP, else ICMP's "administratively prohibited": to its workloads, and to others of their network.
+    Reject,
+    /// Nobody is told.
+    Drop,
 }

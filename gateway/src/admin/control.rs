@@ -4,8 +4,8 @@ use std::pin::Pin;
 
 use config::api::{
     ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
-    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PlanResponse, ResourceList, ResourceQuery, Status,
-    WatchEvent, Workload,
+    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse,
+    ResourceList, ResourceQuery, Status, WatchEvent, Workload,
 };
 use tokio::sync::mpsc;
 
@@ -29,6 +29,8 @@ pub trait Control: Send + Sync + 'static {
     fn watch(&self, query: ResourceQuery) -> Reply<'_, mpsc::Receiver<WatchEvent>>;
     /// Deletes resources, all or none.
     fn delete(&self, request: DeleteRequest) -> Reply<'_, ApplyResponse>;
+    /// Adds and removes prefixes of an address set.
+    fn patch_set(&self, request: PatchSetRequest) -> Reply<'_, PatchSetResponse>;
     /// Attaches a workload; the same request again is answered with the workload that is there.
     fn attach(&self, request: AttachRequest) -> Reply<'_, Workload>;
     /// Detaches a workload.

@@ -3,7 +3,7 @@
 //! 1. `POST /v1/apply` [`config::api::ApplyRequest`] → [`config::api::ApplyResponse`]
 //! 2. `POST /v1/diff` [`config::api::FilesRequest`] → [`config::api::DiffResponse`]
 //! 3. `POST /v1/plan` [`config::api::FilesRequest`] → [`config::api::PlanResponse`]
-//! 4. `GET /v1/resources/<kind>?namespace=&name=` → [`config::api::ResourceList`]; 404 when a name is asked for and not
+//! 4. `GET /v1/resources/<kind>?namespace=&name=&brief=` → [`config::api::ResourceList`]; 404 when a name is asked for and not
 //!    there; with `watch=true` lines of [`config::api::WatchEvent`]
 //! 5. `POST /v1/delete` [`config::api::DeleteRequest`] → [`config::api::ApplyResponse`]
 //! 6. `POST /v1/attach` [`config::api::AttachRequest`] → [`config::api::Workload`]
@@ -13,6 +13,7 @@
 //!    [`config::api::Flow`]
 //! 10. `GET /v1/status` → [`config::api::Status`]
 //! 11. `GET /v1/doctor` → [`config::api::Doctor`]
+//! 12. `POST /v1/patch/addressset` [`config::api::PatchSetRequest`] → [`config::api::PatchSetResponse`]
 //!
 //! Lines are JSON objects that end in a newline (`application/x-ndjson`). Values of a query are names and words; nothing
 //! in them needs percent-encoding, and none is undone.
@@ -112,6 +113,7 @@ async fn route(control: &dyn Control, asked: Asked) -> Answered {
         ("POST", "diff") => json(&control.diff(decode(&body)?).await?),
         ("POST", "plan") => json(&control.plan(decode(&body)?).await?),
         ("POST", "delete") => json(&control.delete(decode(&body)?).await?),
+        ("POST", "patch/addressset") => json(&control.patch_set(decode(&body)?).await?),
         ("POST", "attach") => json(&control.attach(decode(&body)?).await?),
         ("POST", "detach") => {
             control.detach(decode(&body)?).await?;
@@ -131,7 +133,8 @@ async fn route(control: &dyn Control, asked: Asked) -> Answered {
 
 async fn resources(control: &dyn Control, kind: &str, mut query: Query) -> Answered {
     let kind: Kind = kind.parse().map_err(in_query)?;
-    let asked = ResourceQuery { kind, namespace: query.take("namespace")?, name: query.take("name")? };
+    let (namespace, name) = (query.take("namespace")?, query.take("name")?);
+    let asked = ResourceQuery { kind, namespace, name, brief: query.take("brief")?.unwrap_or(false) };
     let watch = query.take("watch")?.unwrap_or(false);
     query.done()?;
     if watch {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use config::api::{
     ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
-    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PlanResponse, ResourceList, ResourceName, ResourceQuery,
-    Status, WatchEvent, Workload,
+    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse,
+    ResourceList, ResourceName, ResourceQuery, Status, WatchEvent, Workload,
 };
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::history::meant;
 use super::manifests::{self, Merged};
 use super::views::View;
-use super::{attachment, reload, report};
+use super::{attachment, reload, report, sets};
 use crate::admin::{Control, ControlError, Reply};
 
 /// Lines that a follower of flows, or of resources, may lag behind before the stream waits for it.
@@ -61,7 +61,8 @@ impl Control for Admin {
     fn plan(&self, request: FilesRequest) -> Reply<'_, PlanResponse> {
         Box::pin(async move {
             match manifests::merge(&self.0.now(), &request.files, false) {
-                Ok(merged) => {
+                Ok(mut merged) => {
+                    reload::in_place(|| sets::load(&self.0, &mut merged))?;
                     let steps = reload::plan(&self.0, &merged.next).await?;
                     Ok(PlanResponse { steps, problems: Vec::new() })
                 }
@@ -80,6 +81,13 @@ impl Control for Admin {
             let admin = Self(Arc::clone(&self.0));
             tokio::spawn(async move { admin.send_changes(&query, &sender).await });
             Ok(receiver)
+        })
+    }
+
+    fn patch_set(&self, request: PatchSetRequest) -> Reply<'_, PatchSetResponse> {
+        Box::pin(async move {
+            let _turn = self.0.changing.lock().await;
+            sets::patch(&self.0, request)
         })
     }
 
@@ -170,9 +178,10 @@ impl Admin {
     async fn change(
         &self,
         _turn: &tokio::sync::MutexGuard<'_, ()>,
-        merged: Merged,
+        mut merged: Merged,
         dry_run: bool,
     ) -> Result<ApplyResponse, ControlError> {
+        reload::in_place(|| sets::load(&self.0, &mut merged))?;
         let steps = match dry_run {
             true => reload::plan(&self.0, &merged.next).await?,
             false => reload::carry(&self.0, merged.next, &merged.commit).await?,

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
-use config::Resources;
 use config::api::WorkloadName;
 use config::names::Name;
-use config::resource::{Gateway, Network, Subnet};
+use config::resource::{AddressSet, Gateway, Kind, Network, ResourceKey, SetSource, Subnet};
+use config::{Prefixes, Resources};
 use policy::{Model, Node, Resident};
 
+use super::sets::Loaded;
 use crate::service::{EDGE_V4, EDGE_V6};
 use crate::workload::{Address, Workload};
 
@@ -17,6 +19,8 @@ use crate::workload::{Address, Workload};
 pub(crate) struct Desired {
     /// What was applied.
     pub(crate) resources: Resources,
+    /// The prefixes of the address sets that come from files.
+    pub(crate) files: BTreeMap<ResourceKey, Loaded>,
     /// What was attached.
     pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
 }
@@ -32,7 +36,17 @@ impl Desired {
         Model::new(resources.namespaces(), resources.networks(), resources.policies(), resources.apps(), node)
             .with_cluster_policies(resources.cluster_policies())
             .with_network_policies(resources.network_policies())
+            .with_sets(resources.address_sets().map(|set| (set_key(set), self.prefixes(set))))
             .with_residents(self.workloads.values().map(resident))
+    }
+
+    /// What is in force of an address set.
+    pub(crate) fn prefixes<'a>(&'a self, set: &'a AddressSet) -> &'a Prefixes {
+        static NONE: LazyLock<Prefixes> = LazyLock::new(Prefixes::new);
+        match &set.source {
+            SetSource::Cidrs(prefixes) => prefixes,
+            SetSource::File(_) => self.files.get(&set_key(set)).map_or(&NONE, |loaded| &loaded.prefixes),
+        }
     }
 
     /// Workloads of a network.
@@ -56,6 +70,11 @@ impl Desired {
         let address = workload.addresses.iter().filter(routable).min_by_key(|a| a.address.is_ipv6())?;
         Some((edge_source(network, address.address)?, address.handle))
     }
+}
+
+/// What a set is called.
+pub(crate) fn set_key(set: &AddressSet) -> ResourceKey {
+    ResourceKey { kind: Kind::AddressSet, namespace: set.namespace.clone(), name: set.name.clone() }
 }
 
 /// What a workload sees edge connections come from: its gateway, or the fixed address where a router of the VLAN has

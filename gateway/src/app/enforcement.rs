@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::names::{DnsName, InterfaceName, Name};
-use config::resource::{DnsVia, Gateway, Network, Snat};
+use config::resource::{DnsVia, Gateway, Network, OnDeny, Snat};
 use policy::ledger::{Changes, Ledger};
 use policy::tables::{ClassId, NameId, PolicyId};
 use policy::{Compiled, Node, Subject};
@@ -286,6 +286,7 @@ impl Enforcement {
     ) -> Result<WorkloadEntry, TableError> {
         let epoch = self.latest_epoch(workload.id, port.ifindex)?.wrapping_add(1);
         let network = desired.resources.network(&workload.network);
+        let namespace = desired.resources.namespace(&workload.namespace);
         let policy = compiled.policies.get(&workload.subject());
         let entry = WorkloadEntry {
             id: workload.id,
@@ -298,6 +299,7 @@ impl Enforcement {
             external: network.is_some_and(|network| network.gateway == Gateway::External),
             open: policy.is_some_and(|policy| policy.open),
             probes: policy.is_some_and(|policy| policy.probes),
+            rejects: namespace.is_some_and(|namespace| namespace.on_deny == OnDeny::Reject),
             flow_quota: self.flow_quota,
             mac: workload.mac,
             gateway_mac: port.bridge_mac,

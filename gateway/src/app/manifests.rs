@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::api::{self, Action, Difference, File, ResourceName};
-use config::resource::{Kind, Network, Resource, ResourceKey};
-use config::{Parsed, Problem};
+use config::resource::{AddressSet, Kind, Network, Resource, ResourceKey, SetSource};
+use config::{Parsed, Prefixes, Problem};
 
 use super::desired::Desired;
 use super::enforcement::network_number;
@@ -61,9 +61,16 @@ pub(crate) fn without(now: &Desired, names: &[ResourceName], files: &[File]) -> 
 
 /// What was deleted and others build on.
 fn still_used(next: &Desired, deleted: &ResourceKey) -> Option<Problem> {
+    let naming: BTreeSet<ResourceKey> = match deleted.kind {
+        Kind::AddressSet => {
+            config::set_uses(&next.resources).filter(|own| own.set == *deleted).map(|own| own.policy).collect()
+        }
+        _ => BTreeSet::new(),
+    };
     let builds_on_it = |resource: &&Resource| match (deleted.kind, resource) {
         (Kind::Network, Resource::Namespace(namespace)) => namespace.network == deleted.name,
         (Kind::Namespace, resource) => resource.key().namespace.as_ref() == Some(&deleted.name),
+        (Kind::AddressSet, resource) => naming.contains(&resource.key()),
         _ => false,
     };
     let users: Vec<String> =
@@ -100,7 +107,10 @@ impl Merged {
         };
         self.note(&name, action);
         if action != Action::Unchanged {
-            self.commit.push(store::Change::Put(name.clone(), json.clone()));
+            match &resource {
+                Resource::AddressSet(set) => self.commit.extend(kept_set(&name, set)),
+                _ => self.commit.push(store::Change::Put(name.clone(), json.clone())),
+            }
             let current = before.map(|before| before.to_json());
             self.differences.push(Difference { resource: name, current, new: Some(json) });
         }
@@ -128,6 +138,18 @@ impl Merged {
         }
         self.next.resources.forget_origins();
         Ok(self)
+    }
+}
+
+/// A set as the store keeps it: its prefixes are not in its JSON. Those of a file come when it is read.
+fn kept_set(name: &ResourceName, set: &AddressSet) -> Vec<store::Change> {
+    let put = |source| store::Change::Put(name.clone(), Resource::from(AddressSet { source, ..set.clone() }).to_json());
+    match &set.source {
+        SetSource::Cidrs(prefixes) => {
+            let without = put(SetSource::Cidrs(Prefixes::new()));
+            vec![without, store::Change::Prefixes(name.clone(), prefixes.clone())]
+        }
+        SetSource::File(file) => vec![put(SetSource::File(file.clone()))],
     }
 }
 

@@ -35,6 +35,7 @@ mod ports;
 mod reload;
 mod report;
 mod seal;
+mod sets;
 mod start;
 mod uplink;
 mod views;

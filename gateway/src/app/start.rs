@@ -8,19 +8,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::api::{ConditionState, WorkloadName};
+use config::api::{ConditionState, ResourceName, Timestamp, WorkloadName};
+use config::resource::{AddressSet, Resource, SetSource};
 use policy::ledger::{self, Ledger};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::control::Admin;
-use super::desired::Desired;
+use super::desired::{Desired, set_key};
 use super::enforcement::{Enforcement, InstallError};
 use super::gate::{Gate, Parts};
 use super::names::Names;
 use super::numbers::Numbers;
 use super::seal::Sealer;
+use super::sets::Loaded;
 use super::{endpoints, reload, watching};
 use crate::admin::{AdminError, AdminSocket};
 use crate::edge::{Dial, Edge, EdgeError, FilesDir};
@@ -279,8 +281,9 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
 /// What the store keeps, read again. A resource that this version does not take is left out and said.
 fn stored(gate: &Gate, contents: &Contents) -> Desired {
     let mut desired = Desired::default();
-    for (name, kept) in &contents.resources {
+    for (name, kept) in contents.resources.iter() {
         match config::from_json(&name.to_string(), &kept.value) {
+            Ok(Resource::AddressSet(set)) => with_prefixes(&mut desired, set, name, kept.created, contents),
             Ok(resource) => drop(desired.resources.insert(resource)),
             Err(problems) => {
                 let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -299,6 +302,19 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
         desired.workloads.insert(name, workload);
     }
     desired
+}
+
+/// A set with the prefixes that were in force last; its file, if it has one, is looked at soon.
+fn with_prefixes(desired: &mut Desired, set: AddressSet, name: &ResourceName, created: Timestamp, contents: &Contents) {
+    let prefixes = contents.sets.get(name).cloned().unwrap_or_default();
+    let source = match &set.source {
+        SetSource::Cidrs(_) => SetSource::Cidrs(prefixes),
+        SetSource::File(file) => {
+            desired.files.insert(set_key(&set), Loaded { prefixes, stamp: None, at: created });
+            SetSource::File(file.clone())
+        }
+    };
+    desired.resources.insert(AddressSet { source, ..set });
 }
 
 /// The kernel's slots as the ledger has them.

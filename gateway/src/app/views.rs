@@ -1,13 +1,14 @@
 //! Desired state as `netctl get` shows it: Kubernetes-shaped JSON, each resource with its `status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use config::Prefixes;
 use config::api::{self, Kind, ResourceName, ResourceQuery, Timestamp};
-use config::resource::{self, ExposedApp, Network, Resource, selects};
+use config::resource::{self, AddressSet, ExposedApp, Network, Resource, SetSource, selects};
 use serde_json::{Value, json};
 
-use super::desired::Desired;
+use super::desired::{Desired, set_key};
 use crate::edge::AppStatus;
 use crate::store::Contents;
 use crate::workload::{Workload, WorkloadId};
@@ -31,15 +32,23 @@ impl View<'_> {
                 && query.namespace.as_ref().is_none_or(|ns| name.namespace.as_ref() == Some(ns))
                 && query.name.as_ref().is_none_or(|own| name.name == *own)
         };
-        let resources = self.desired.resources.iter().map(|r| (ResourceName::from(r.key()), self.resource(r)));
-        let workloads = self.desired.workloads.values().map(|w| (workload_name(w), self.workload(w)));
-        resources.chain(workloads).filter(|(name, _)| meant(name)).collect()
+        let resources = self.desired.resources.iter().map(|resource| (ResourceName::from(resource.key()), resource));
+        let resources = resources.filter(|(name, _)| meant(name));
+        let resources = resources.map(|(name, resource)| {
+            let shown = self.resource(&name, resource, query.brief);
+            (name, shown)
+        });
+        let workloads = self.desired.workloads.values().map(|workload| (workload_name(workload), workload));
+        let workloads = workloads.filter(|(name, _)| meant(name));
+        resources.chain(workloads.map(|(name, workload)| (name, self.workload(workload)))).collect()
     }
 
-    fn resource(&self, resource: &Resource) -> Value {
-        let name = ResourceName::from(resource.key());
-        let mut shown = resource.to_json();
-        if let Some(kept) = self.contents.resources.get(&name) {
+    fn resource(&self, name: &ResourceName, resource: &Resource, brief: bool) -> Value {
+        let mut shown = match resource {
+            Resource::AddressSet(set) if brief => briefly(set),
+            _ => resource.to_json(),
+        };
+        if let Some(kept) = self.contents.resources.get(name) {
             shown["metadata"]["creationTimestamp"] = json!(kept.created);
         }
         shown["status"] = match resource {
@@ -48,6 +57,7 @@ impl View<'_> {
                 let workloads = self.desired.workloads.values().filter(|w| w.namespace == namespace.name).count();
                 json!({ "workloads": workloads, "ready": true })
             }
+            Resource::AddressSet(set) => self.address_set(set),
             Resource::ClusterEgressPolicy(policy) => {
                 let selected = self.desired.workloads.values().filter(|w| {
                     let namespace = self.desired.resources.namespace(&w.namespace);
@@ -81,6 +91,22 @@ impl View<'_> {
             }),
             broken,
         )
+    }
+
+    fn address_set(&self, set: &AddressSet) -> Value {
+        let key = set_key(set);
+        let users = config::set_uses(&self.desired.resources).filter(|own| own.set == key);
+        let users: BTreeSet<String> = users.map(|own| ResourceName::from(own.policy).to_string()).collect();
+        let broken = self.broken.get(&ResourceName::from(key.clone()).to_string());
+        let mut shown = json!({
+            "prefixes": self.desired.prefixes(set).len(),
+            "policies": users,
+            "ready": broken.is_none(),
+        });
+        if let Some(loaded) = self.desired.files.get(&key) {
+            shown["loaded"] = json!(loaded.at);
+        }
+        with_message(shown, broken)
     }
 
     fn app(&self, app: &ExposedApp) -> Value {
@@ -173,6 +199,19 @@ fn capacity(subnet: &resource::Subnet) -> u64 {
 
 fn routable(workload: &Workload) -> impl Iterator<Item = IpAddr> {
     workload.addresses.iter().map(|own| own.address).filter(|address| !crate::workload::is_link_local(*address))
+}
+
+/// A set without the prefixes that it lists.
+fn briefly(set: &AddressSet) -> Value {
+    match &set.source {
+        SetSource::Cidrs(_) => {
+            let without = AddressSet { source: SetSource::Cidrs(Prefixes::new()), ..set.clone() };
+            let mut shown = Resource::from(without).to_json();
+            shown["spec"] = json!({});
+            shown
+        }
+        SetSource::File(_) => Resource::from(set.clone()).to_json(),
+    }
 }
 
 fn workload_name(workload: &Workload) -> ResourceName {

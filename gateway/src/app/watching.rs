@@ -5,6 +5,7 @@
 //! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
 //! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, node's addresses, reserved ports, metrics |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
+//! | `sets` | four times a second | files of address sets that have changed, put in force |
 //! | `node` | netlink notices | the node's addresses and the uplink's in the kernel; next hops asked for anew |
 
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::gate::Gate;
 use super::report::{self, Names};
-use super::{attachment, nat, reload, uplink};
+use super::{attachment, nat, reload, sets, uplink};
 use crate::segmentation::Status;
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::watch::{Notice, Watch};
@@ -35,6 +36,7 @@ pub(crate) fn start(gate: &Arc<Gate>) -> JoinSet<()> {
     tasks.spawn(upkeep(Arc::clone(gate)));
     tasks.spawn(segmentation(Arc::clone(gate)));
     tasks.spawn(node(Arc::clone(gate)));
+    tasks.spawn(sets::watch(Arc::clone(gate)));
     tasks
 }
 
@@ -142,6 +144,9 @@ fn measure(gate: &Gate) -> Result<(), String> {
     }
     for (way, packets) in gate.enforcement.tables.ways().map_err(|error| error.to_string())? {
         metrics::fast_path(way, packets);
+    }
+    for (outcome, packets) in gate.enforcement.tables.rejections().map_err(|error| error.to_string())? {
+        metrics::rejections(outcome, packets);
     }
     metrics::flow_events_lost(gate.enforcement.lost_events());
     metrics::dns_learned(gate.enforcement.learned() as u64);

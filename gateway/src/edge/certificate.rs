@@ -10,9 +10,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
-use super::config::FilesDir;
-use super::files::{FileError, Stamp};
 use super::x509;
+use crate::files::{FileError, FilesDir, Stamp};
 
 /// Days before its end from which a certificate is called out.
 const EXPIRES_SOON_DAYS: i64 = 14;
@@ -74,9 +73,12 @@ pub(super) enum CertificateError {
     Tls(String),
 }
 
+/// A PEM file may be this long.
+const MAX_BYTES: u64 = 1 << 20;
+
 /// The states of the files now.
 pub(super) fn stamps(files: &FilesDir, wanted: &Wanted) -> Stamps {
-    let stamp = |file: &str| files.stamp(&wanted.namespace, file);
+    let stamp = |file: &str| files.stamp(wanted.namespace.as_str(), file);
     [stamp(&wanted.cert_file), stamp(&wanted.key_file), wanted.client_ca.as_deref().and_then(stamp)]
 }
 
@@ -87,9 +89,10 @@ pub(super) fn load(
     provider: &Arc<CryptoProvider>,
     now: i64,
 ) -> Result<(Loaded, Stamps), CertificateError> {
-    let certificate = files.read(&wanted.namespace, &wanted.cert_file)?;
-    let key = files.read(&wanted.namespace, &wanted.key_file)?;
-    let client_ca = wanted.client_ca.as_deref().map(|file| files.read(&wanted.namespace, file)).transpose()?;
+    let read = |file: &str| files.read(wanted.namespace.as_str(), file, (MAX_BYTES, "a PEM file is meant"));
+    let certificate = read(&wanted.cert_file)?;
+    let key = read(&wanted.key_file)?;
+    let client_ca = wanted.client_ca.as_deref().map(read).transpose()?;
     let stamps = [Some(certificate.stamp), Some(key.stamp), client_ca.as_ref().map(|found| found.stamp)];
 
     let chain = chain(&wanted.cert_file, &certificate.bytes)?;

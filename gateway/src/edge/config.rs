@@ -1,7 +1,6 @@
 //! What the edge serves, as plain values: exposed apps whose backends are already endpoints.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use config::names::{DnsName, Name};
@@ -66,10 +65,6 @@ pub struct Endpoint {
     /// Where to connect: the workload's handle and the port.
     pub address: SocketAddr,
 }
-
-/// The folder that resources' file names are relative to (`[node] files_dir`).
-#[derive(Clone, Debug)]
-pub struct FilesDir(pub PathBuf);
 
 /// How long the edge waits for whom.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustls::crypto::CryptoProvider;
 
 use super::certificate::{self, CertificateError, Loaded, Stamps, Wanted};
-use super::config::FilesDir;
+use crate::files::FilesDir;
 
 /// One app's certificate. Its lock is held for copying a pointer only.
 #[derive(Debug)]

@@ -25,7 +25,6 @@ mod check;
 mod client_hello;
 mod client_stream;
 pub mod config;
-mod files;
 mod headers;
 mod http;
 mod identity;
@@ -48,9 +47,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::check::{EdgeProblem, Prepared};
-pub use self::config::{App, EdgeConfig, Endpoint, FilesDir, Mode, Route, Timeouts};
+pub use self::config::{App, EdgeConfig, Endpoint, Mode, Route, Timeouts};
 pub use self::shared::{Dial, Dialling};
 pub use self::status::{AppStatus, CertificateStatus, EdgeStatus, EndpointStatus};
+pub use crate::files::FilesDir;
 
 use self::shared::{Phase, Shared};
 use self::table::Ends;

@@ -18,8 +18,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::activity::Count;
-use super::config::{FilesDir, Timeouts};
+use super::config::Timeouts;
 use super::table::Table;
+use crate::files::FilesDir;
 use crate::telemetry::metrics;
 
 /// Client connections at one time.

@@ -1,8 +1,11 @@
 //! What the store keeps, and the changes to it. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use config::Prefixes;
 use config::api::{ResourceName, Timestamp};
+use config::prefixes::Difference;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,9 +19,11 @@ pub struct Contents {
     /// Numbers that must never be used twice.
     pub counters: Counters,
     /// The resources in their Kubernetes form, without `status`.
-    pub resources: BTreeMap<ResourceName, Kept<Value>>,
+    pub resources: Arc<BTreeMap<ResourceName, Kept<Value>>>,
+    /// The prefixes of address sets, which are not in `resources`: those of a file as they were put in force last.
+    pub sets: BTreeMap<ResourceName, Prefixes>,
     /// The attached workloads. Their addresses and handles are the leases.
-    pub workloads: BTreeMap<WorkloadId, Kept<Workload>>,
+    pub workloads: Arc<BTreeMap<WorkloadId, Kept<Workload>>>,
 }
 
 /// The lowest number of each sort that was never given out. The first one given out is 1.
@@ -46,7 +51,11 @@ pub struct Kept<T> {
 pub enum Change {
     /// A resource is there as given; its time of creation stays if it was there.
     Put(ResourceName, Value),
-    /// A resource is gone.
+    /// An address set has these prefixes. One commit has one such change for a set.
+    Prefixes(ResourceName, Prefixes),
+    /// An address set that is there was changed so.
+    PatchPrefixes(ResourceName, Difference),
+    /// A resource is gone, with the prefixes that it had.
     Remove(ResourceName),
     /// A workload is there as given.
     Attach(Box<Workload>),
@@ -91,17 +100,26 @@ impl Contents {
             match change {
                 Change::Put(name, value) => {
                     let created = next.resources.get(name).map_or(now, |kept| kept.created);
-                    next.resources.insert(name.clone(), Kept { created, value: value.clone() });
+                    let kept = Kept { created, value: value.clone() };
+                    Arc::make_mut(&mut next.resources).insert(name.clone(), kept);
                 }
                 Change::Remove(name) => {
-                    next.resources.remove(name);
+                    Arc::make_mut(&mut next.resources).remove(name);
+                    next.sets.remove(name);
+                }
+                Change::Prefixes(name, prefixes) => drop(next.sets.insert(name.clone(), prefixes.clone())),
+                Change::PatchPrefixes(name, change) => {
+                    if let Some(set) = next.sets.get_mut(name) {
+                        *set = set.changed(&change.added, &change.removed);
+                    }
                 }
                 Change::Attach(workload) => {
                     let created = next.workloads.get(&workload.id).map_or(now, |kept| kept.created);
-                    next.workloads.insert(workload.id, Kept { created, value: workload.as_ref().clone() });
+                    let kept = Kept { created, value: workload.as_ref().clone() };
+                    Arc::make_mut(&mut next.workloads).insert(workload.id, kept);
                 }
                 Change::Detach(id) => {
-                    next.workloads.remove(id);
+                    Arc::make_mut(&mut next.workloads).remove(id);
                 }
                 Change::Count(counters) => next.counters = next.counters.max(*counters),
             }

@@ -1,6 +1,7 @@
-//! Contents to and from redb. Three tables: `resources` (name → JSON), `workloads` (number → JSON), `meta`
-//! (format, generation and counters). The page cache is bounded by [`CACHE`].
+//! Contents to and from redb. Four tables: `resources` (name → JSON), `workloads` (number → JSON), `sets`
+//! ([`super::sets`]), `meta` (format, generation and counters). The page cache is bounded by [`CACHE`].
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -88,13 +89,18 @@ impl Database {
 
     /// One transaction: the changes, as they stand in `next`.
     pub(super) fn write(&mut self, next: &Contents, changes: &[Change]) -> Result<(), StoreError> {
-        self.transact(next, |resources, workloads| {
+        self.transact(next, |Tables { resources, workloads, sets }| {
             for change in changes {
                 match change {
                     Change::Put(name, _) | Change::Remove(name) => match next.resources.get(name) {
                         Some(kept) => drop(resources.insert(name.to_string().as_str(), json(kept)?.as_str())?),
-                        None => drop(resources.remove(name.to_string().as_str())?),
+                        None => {
+                            resources.remove(name.to_string().as_str())?;
+                            super::sets::write(sets, name, next, None)?;
+                        }
                     },
+                    Change::Prefixes(name, _) => super::sets::write(sets, name, next, None)?,
+                    Change::PatchPrefixes(name, change) => super::sets::write(sets, name, next, Some(change))?,
                     Change::Attach(workload) => put_workload(workloads, workload.id, next)?,
                     Change::Detach(id) => put_workload(workloads, *id, next)?,
                     Change::Count(_) => {}
@@ -105,12 +111,15 @@ impl Database {
     }
 
     fn write_all(&mut self, next: &Contents) -> Result<(), StoreError> {
-        self.transact(next, |resources, workloads| {
-            for (name, kept) in &next.resources {
+        self.transact(next, |Tables { resources, workloads, sets }| {
+            for (name, kept) in next.resources.iter() {
                 resources.insert(name.to_string().as_str(), json(kept)?.as_str())?;
             }
             for id in next.workloads.keys() {
                 put_workload(workloads, *id, next)?;
+            }
+            for name in next.sets.keys() {
+                super::sets::write(sets, name, next, None)?;
             }
             Ok(())
         })
@@ -119,14 +128,16 @@ impl Database {
     fn transact(
         &mut self,
         next: &Contents,
-        body: impl FnOnce(&mut redb::Table<'_, &str, &str>, &mut redb::Table<'_, u32, &str>) -> Result<(), redb::Error>,
+        body: impl FnOnce(&mut Tables<'_>) -> Result<(), redb::Error>,
     ) -> Result<(), StoreError> {
         let run = || -> Result<(), redb::Error> {
             let transaction = self.redb.begin_write()?;
             {
-                let mut resources = transaction.open_table(RESOURCES)?;
-                let mut workloads = transaction.open_table(WORKLOADS)?;
-                body(&mut resources, &mut workloads)?;
+                body(&mut Tables {
+                    resources: transaction.open_table(RESOURCES)?,
+                    workloads: transaction.open_table(WORKLOADS)?,
+                    sets: transaction.open_table(super::sets::TABLE)?,
+                })?;
                 let mut meta = transaction.open_table(META)?;
                 for (key, value) in meta_of(next) {
                     meta.insert(key, value)?;
@@ -142,7 +153,18 @@ impl Database {
     }
 }
 
-fn put_workload(table: &mut redb::Table<'_, u32, &str>, id: WorkloadId, next: &Contents) -> Result<(), redb::Error> {
+/// The tables of a transaction that writes.
+struct Tables<'t> {
+    resources: redb::Table<'t, &'static str, &'static str>,
+    workloads: redb::Table<'t, u32, &'static str>,
+    sets: redb::Table<'t, (&'static str, u64), &'static [u8]>,
+}
+
+fn put_workload(
+    table: &mut redb::Table<'_, u32, &'static str>,
+    id: WorkloadId,
+    next: &Contents,
+) -> Result<(), redb::Error> {
     match next.workloads.get(&id) {
         Some(kept) => drop(table.insert(id.0, json(kept)?.as_str())?),
         None => drop(table.remove(id.0)?),
@@ -190,18 +212,28 @@ fn read(redb: &redb::Database) -> Result<Read, String> {
     };
     let mut contents = Contents { generation: number("generation")?, counters, ..Contents::default() };
     let resources = transaction.open_table(RESOURCES).map_err(|error| text(error.into()))?;
+    let mut found = BTreeMap::new();
     for entry in resources.iter().map_err(|error| text(error.into()))? {
         let (key, value) = entry.map_err(|error| text(error.into()))?;
         let name = key.value().parse().map_err(|error| format!("a resource's name: {error}"))?;
         let kept = serde_json::from_str(value.value()).map_err(|error| format!("{name}: {error}"))?;
-        contents.resources.insert(name, kept);
+        found.insert(name, kept);
     }
+    contents.resources = found.into();
     let workloads = transaction.open_table(WORKLOADS).map_err(|error| text(error.into()))?;
+    let mut found = BTreeMap::new();
     for entry in workloads.iter().map_err(|error| text(error.into()))? {
         let (key, value) = entry.map_err(|error| text(error.into()))?;
         let id = WorkloadId(key.value());
         let kept = serde_json::from_str(value.value()).map_err(|error| format!("workload {}: {error}", id.0))?;
-        contents.workloads.insert(id, kept);
+        found.insert(id, kept);
+    }
+    contents.workloads = found.into();
+    match transaction.open_table(super::sets::TABLE) {
+        Ok(table) => contents.sets = super::sets::read(&table)?,
+        // No set was ever written.
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(text(error.into())),
     }
     Ok(Read::Contents(Box::new(contents)))
 }

@@ -7,12 +7,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use config::api::{Kind, ResourceName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::StoreError;
 use super::contents::{Contents, Counters, Kept};
+use super::sets;
 use crate::workload::Workload;
 
 /// The export's name in the state folder.
@@ -86,10 +89,16 @@ pub(super) fn read(dir: &Path) -> Result<Option<Contents>, String> {
     }
     let state: State = serde_json::from_value(document.state).map_err(|error| error.to_string())?;
     let mut contents = Contents { generation: state.generation, counters: state.counters, ..Contents::default() };
+    let mut resources = BTreeMap::new();
     for (name, kept) in state.resources {
-        contents.resources.insert(name.parse().map_err(|error| format!("{error}"))?, kept);
+        resources.insert(name.parse().map_err(|error| format!("{error}"))?, kept);
     }
-    contents.workloads = state.workloads.into_iter().map(|kept| (kept.value.id, kept)).collect();
+    let (read, latest) =
+        sets::read_files(dir, resources.keys().filter(|name: &&ResourceName| name.kind == Kind::AddressSet))?;
+    contents.sets = read;
+    contents.generation = contents.generation.max(latest);
+    contents.resources = resources.into();
+    contents.workloads = Arc::new(state.workloads.into_iter().map(|kept| (kept.value.id, kept)).collect());
     Ok(Some(contents))
 }
 
@@ -112,9 +121,9 @@ fn render(contents: &Contents) -> Result<String, serde_json::Error> {
 }
 
 fn checksum(state: &Value) -> String {
-    let fnv = state
-        .to_string()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("fnv1a64:{fnv:016x}")
+    format!("fnv1a64:{:016x}", fnv(state.to_string().bytes()))
+}
+
+pub(super) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -8,14 +8,16 @@
 //! |---|---|
 //! | `state.redb` | the database, one transaction a commit, every page checked when it is opened |
 //! | `desired.json` | the last good export: the same contents, readable, with a checksum, replaced as a whole |
+//! | `sets/*.txt` | beside it, the prefixes of each address set, readable, with a checksum; changes are added as lines |
 //! | `store.lock` | held by the daemon that uses the folder |
 //! | `*.broken-N` | what could not be read, moved aside; the newest [`KEEP_BROKEN`] of each |
 //!
 //! 1. `contents.rs`: what is kept, and the changes to it. Pure.
 //! 2. `database.rs`: contents to and from redb.
 //! 3. `export.rs`: contents to and from `desired.json`.
-//! 4. `recover.rs`: which of the two is believed when the daemon starts.
-//! 5. [`Store::commit`]: export written beside the old one, transaction, export renamed. An error before or in the
+//! 4. `sets.rs`: the prefixes of address sets to and from both.
+//! 5. `recover.rs`: which of the two is believed when the daemon starts.
+//! 6. [`Store::commit`]: export written beside the old one, transaction, export renamed. An error before or in the
 //!    transaction leaves the last state in force and in the export.
 //!
 //! Two locks. The writer's is held through the fsyncs of a commit, so commits come from a thread that may block. The
@@ -25,6 +27,7 @@ mod contents;
 mod database;
 mod export;
 mod recover;
+mod sets;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -137,7 +140,7 @@ impl Store {
         let mut database = held(&self.database);
         let current = self.contents();
         let next = Arc::new(current.with(changes, SystemTime::now().into()));
-        let prepared = export::prepare(&self.dir, &next)?;
+        let prepared = self.prepare(&next, changes)?;
         match database.take() {
             Some(mut open) => match open.write(&next, changes) {
                 Ok(()) => *database = Some(open),
@@ -150,11 +153,45 @@ impl Store {
             },
             None => *database = Some(Database::rebuild(&self.dir, &next)?),
         }
-        if let Err(error) = prepared.publish() {
+        if let Err(error) = self.publish(prepared, &next, changes) {
             tracing::warn!(%error, "the state is committed, and its export is older than it; the next commit writes it again");
         }
         *held(&self.contents) = Arc::clone(&next);
         Ok(next)
+    }
+
+    /// The export of what is written whole; changes of address sets alone only add lines to it.
+    fn prepare(
+        &self,
+        next: &Contents,
+        changes: &[Change],
+    ) -> Result<Option<(export::Prepared, sets::Prepared)>, StoreError> {
+        if changes.iter().all(|change| matches!(change, Change::PatchPrefixes(..))) {
+            return Ok(None);
+        }
+        let whole = changes.iter().filter_map(|change| match change {
+            Change::Prefixes(name, _) => Some(name),
+            Change::Put(..)
+            | Change::Remove(_)
+            | Change::PatchPrefixes(..)
+            | Change::Attach(_)
+            | Change::Detach(_)
+            | Change::Count(_) => None,
+        });
+        Ok(Some((export::prepare(&self.dir, next)?, sets::prepare(&self.dir, next, whole)?)))
+    }
+
+    fn publish(
+        &self,
+        prepared: Option<(export::Prepared, sets::Prepared)>,
+        next: &Contents,
+        changes: &[Change],
+    ) -> io::Result<()> {
+        if let Some((state, whole)) = prepared {
+            whole.publish(next)?;
+            state.publish()?;
+        }
+        sets::append(&self.dir, next.generation, changes)
     }
 }
 

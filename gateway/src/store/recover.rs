@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::contents::{Contents, Counters};
 use super::database::{self, Database, Found};
-use super::{KEEP_BROKEN, StoreError, export};
+use super::{KEEP_BROKEN, StoreError, export, sets};
 
 /// What opening found. Display is a sentence for log and `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,8 +128,12 @@ fn older_than(contents: &Contents, exported: &Result<Option<Contents>, String>) 
 
 /// An export that cannot be written now is written at the next commit, and keeps nothing from starting.
 fn refresh(dir: &Path, contents: &Contents) {
-    let written = export::prepare(dir, contents).map_err(|error| error.to_string());
-    if let Err(error) = written.and_then(|prepared| prepared.publish().map_err(|error| error.to_string())) {
+    let write = || -> Result<(), String> {
+        let whole = sets::prepare(dir, contents, contents.sets.keys()).map_err(|error| error.to_string())?;
+        let state = export::prepare(dir, contents).map_err(|error| error.to_string())?;
+        whole.publish(contents).and_then(|()| state.publish()).map_err(|error| error.to_string())
+    };
+    if let Err(error) = write() {
         tracing::warn!(error, "the export of the stored state could not be written");
     }
 }

@@ -10,6 +10,7 @@
 //! | `tidegate_flow_events_lost_total` | | events that found the ring full |
 //! | `tidegate_packets_total` | verdict, reason | packets, by the kernel's own counters |
 //! | `tidegate_bytes_total` | verdict, reason | bytes, by the kernel's own counters |
+//! | `tidegate_rejections_total` | outcome | denied packets whose sender was to be told: `reset`, `icmp`; not told: `over-budget`, `failed` |
 //! | `tidegate_fast_path_packets_total` | stack, way | allowed packets that may skip the node's stack: skipped it or not, and how or why |
 //! | `tidegate_dns_queries_total` | outcome | queries of workloads |
 //! | `tidegate_dns_query_seconds` | outcome | from a query to its answer, where it was looked up |
@@ -38,6 +39,7 @@ use metrics::{SharedString, Unit, counter, describe_counter, describe_gauge, des
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use policy::reason::Reason;
 
+use crate::egress::tables::fill::Rejection;
 use crate::egress::tables::uplink::Way;
 
 /// Upper bounds of the time histograms, seconds.
@@ -70,6 +72,11 @@ fn describe() {
     describe_counter!("tidegate_flow_events_lost_total", Unit::Count, "Flow events that found the ring full.");
     describe_counter!("tidegate_packets_total", Unit::Count, "Packets of workloads by verdict and reason.");
     describe_counter!("tidegate_bytes_total", Unit::Bytes, "Bytes of workloads by verdict and reason.");
+    describe_counter!(
+        "tidegate_rejections_total",
+        Unit::Count,
+        "Denied packets whose sender was to be told, by how that went."
+    );
     describe_counter!(
         "tidegate_fast_path_packets_total",
         Unit::Count,
@@ -142,6 +149,11 @@ pub fn flow_events_lost(total: u64) {
 pub fn packets(reason: Reason, packets: u64, bytes: u64) {
     counter!("tidegate_packets_total", "verdict" => verdict(reason), "reason" => reason.word()).absolute(packets);
     counter!("tidegate_bytes_total", "verdict" => verdict(reason), "reason" => reason.word()).absolute(bytes);
+}
+
+/// The kernel's counter of told senders since the tables were made.
+pub fn rejections(outcome: Rejection, packets: u64) {
+    counter!("tidegate_rejections_total", "outcome" => outcome.word()).absolute(packets);
 }
 
 /// The kernel's counter of a way since the tables were made.

@@ -17,6 +17,8 @@ mod from_workload;
 mod live;
 mod nat;
 mod nat_frames;
+mod pressure;
+mod reject;
 mod restart;
 mod service;
 mod to_workload;

@@ -255,6 +255,7 @@ pub(crate) fn entry(id: u32) -> WorkloadEntry {
         external: false,
         open: false,
         probes: false,
+        rejects: false,
         flow_quota: 100,
         mac: MAC,
         gateway_mac: GATEWAY_MAC,

@@ -31,6 +31,7 @@ mod peers;
 mod programs;
 mod reading;
 mod reference;
+mod rejection;
 mod scenario;
 mod segment;
 #[path = "../../../policy/tests/verdicts/text.rs"]

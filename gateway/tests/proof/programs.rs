@@ -175,6 +175,7 @@ impl Programs {
                 external: member.external,
                 open: policy.is_some_and(|policy| policy.open),
                 probes: policy.is_some_and(|policy| policy.probes),
+                rejects: member.rejects,
                 flow_quota: phase.quota as u32,
                 mac: member.mac,
                 gateway_mac: GATEWAY_MAC,
@@ -343,18 +344,19 @@ impl Programs {
             Entrance::Stranger => self.devices[WORKLOADS + 2],
         };
         let answer = self.tables.try_frame(shot.program, &shot.frame, device, entered_by).map_err(|e| e.to_string())?;
-        let action = match answer.action {
-            2 => Action::Drop,
-            -1 => Action::Pass,
-            7 => Action::Redirect,
-            other => return Err(format!("the program returned {other}")),
-        };
         let reason = if self.count(expected as usize) == run.counts[expected as usize] + 1 {
             expected
         } else {
             let now = self.counts();
             let mut moved = Reason::ALL.iter().filter(|reason| now[**reason as usize] != run.counts[**reason as usize]);
             *moved.next().ok_or("no counter moved")?
+        };
+        let action = match answer.action {
+            2 => Action::Drop,
+            -1 => Action::Pass,
+            7 if reason.passes() => Action::Redirect,
+            7 => Action::Reject,
+            other => return Err(format!("the program returned {other}")),
         };
         run.counts[reason as usize] += 1;
         Ok(Done { reason, action, frame: answer.packet })

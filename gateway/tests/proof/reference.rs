@@ -16,7 +16,7 @@ use crate::reading::{
     read,
 };
 use crate::scenario::{Entrance, Shot};
-use crate::segment;
+use crate::{rejection, segment};
 
 /// One of the node's workloads.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) external: bool,
     pub(crate) epoch: u32,
     pub(crate) quota: usize,
+    /// `onDeny: Reject`
+    pub(crate) rejects: bool,
 }
 
 /// What is known besides frames.
@@ -43,13 +45,15 @@ pub(crate) struct Rules<'a> {
     pub(crate) now: u64,
 }
 
-/// What a program does with a frame that passes.
+/// What a program does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Drop,
     Pass,
     /// Redirected: into the service namespace, out of it, or back as an answer.
     Redirect,
+    /// Dropped, and its sender is told.
+    Reject,
 }
 
 /// All that outlives a frame.
@@ -74,6 +78,7 @@ impl Reference {
         let redirected =
             answered || shot.program == Program::FromService || matches!(reason, Reason::Dns | Reason::Edge);
         let action = match (reason.passes(), redirected) {
+            (false, _) if rejection::is_told(shot, reason, rules.members) => Action::Reject,
             (false, _) => Action::Drop,
             (true, true) => Action::Redirect,
             (true, false) => Action::Pass,

@@ -32,6 +32,8 @@ pub(crate) struct Phase {
     /// By network: a router on the VLAN routes.
     pub(crate) external: [bool; 2],
     pub(crate) quota: usize,
+    /// By network, though namespaces say it.
+    pub(crate) rejects: [bool; 2],
     pub(crate) steps: Vec<Step>,
 }
 
@@ -138,6 +140,7 @@ impl Phase {
             apart: draw.one_in(3),
             external: [draw.one_in(3), draw.one_in(3)],
             quota: if draw.one_in(3) { 1 + draw.below(4) as usize } else { 1000 },
+            rejects: [draw.one_in(2), draw.one_in(2)],
             steps: Vec::new(),
         }
     }
@@ -164,6 +167,7 @@ impl Phase {
                 external: self.external[network],
                 epoch,
                 quota: self.quota,
+                rejects: self.rejects[network],
             }
         };
         self.world.subjects.iter().enumerate().map(member).collect()

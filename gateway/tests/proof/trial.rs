@@ -11,6 +11,7 @@ use crate::packets::{checksum, transport_checksum};
 use crate::programs::{Done, Programs, Run};
 use crate::reading::{Content, Packet, TCP, UDP, read};
 use crate::reference::{Action, Member, Reference, Rules};
+use crate::rejection;
 use crate::scenario::{Phase, Scenario, Shot, Step};
 
 pub(crate) enum Outcome {
@@ -101,6 +102,7 @@ fn check_frame(shot: &Shot, done: &Done, members: &[Member]) -> Result<(), Strin
     let into_service = matches!(done.reason, Reason::Dns | Reason::Edge);
     match done.action {
         Action::Drop => return Ok(()),
+        Action::Reject => return rejection::check(&shot.frame, &done.frame),
         Action::Redirect if into_service => {}
         Action::Redirect => return check_answer(&done.frame),
         Action::Pass if done.frame == shot.frame => return Ok(()),

@@ -2,11 +2,15 @@
 //! committed may be lost, and no commit may be seen in part.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{Dir, open, put, remove};
-use gateway::store::Opened;
+use config::api::ResourceName;
+use config::prefixes::Difference;
+use gateway::store::{Change, Opened};
+use ipnetwork::IpNetwork;
 
 const WRITER: &str = "TIDEGATE_TEST_STORE_WRITER";
 /// Resources of each commit; all carry its number.
@@ -31,8 +35,10 @@ fn a_killed_writer_loses_no_commit_and_leaves_none_in_part() {
         );
         assert!(contents.generation > last);
         last = contents.generation;
-        assert_eq!(contents.resources.len() as u64, WIDTH);
-        for (name, kept) in &contents.resources {
+        assert_eq!(contents.resources.len() as u64, WIDTH + 1);
+        let set = contents.sets.get(&feed()).expect("the set");
+        assert!(set.iter().eq((0..contents.generation).map(single)), "round {round}: each commit adds one prefix");
+        for (name, kept) in contents.resources.iter().filter(|(name, _)| **name != feed()) {
             assert_eq!(kept.value["spec"]["number"], contents.generation, "round {round}: {name}");
         }
     }
@@ -55,13 +61,37 @@ fn kill_a_writer(dir: &Path, commits: usize) -> u64 {
     late.or(told.last().copied()).expect("the writer told no commit")
 }
 
+fn feed() -> ResourceName {
+    "addressset/feed".parse().unwrap()
+}
+
+fn single(number: u64) -> IpNetwork {
+    IpNetwork::from(IpAddr::from((number as u32).to_be_bytes()))
+}
+
 fn write_for_ever(dir: &Path) {
     let (store, _) = open(dir);
     loop {
         let number = store.contents().generation + 1;
-        let stale = store.contents().resources.keys().map(|name| remove(name.name.as_str())).collect::<Vec<_>>();
+        let stale = store
+            .contents()
+            .resources
+            .keys()
+            .filter(|name| **name != feed())
+            .map(|name| remove(name.name.as_str()))
+            .collect::<Vec<_>>();
         let fresh = (0..WIDTH).map(|index| put(&format!("net-{}", (number + index) % 11), number));
-        let contents = store.commit(&stale.into_iter().chain(fresh).collect::<Vec<_>>()).unwrap();
+        let listed = match store.contents().sets.contains_key(&feed()) {
+            true => {
+                vec![Change::PatchPrefixes(feed(), Difference { added: vec![single(number - 1)], removed: Vec::new() })]
+            }
+            false => {
+                let all = (0..number).map(single).collect();
+                vec![Change::Put(feed(), serde_json::json!({})), Change::Prefixes(feed(), all)]
+            }
+        };
+        let all: Vec<Change> = stale.into_iter().chain(fresh).chain(listed).collect();
+        let contents = store.commit(&all).unwrap();
         println!("\ncommitted {}", contents.generation);
         std::io::stdout().flush().unwrap();
     }

@@ -45,7 +45,7 @@ impl Attach {
         let absolute = std::path::absolute(&self.netns);
         let netns = absolute.map_err(|error| Failure::Usage(format!("--netns {}: {error}", self.netns.display())))?;
         let request = AttachRequest {
-            namespace: self.namespace.namespace,
+            namespace: self.namespace.or_default()?,
             name: self.name,
             netns,
             labels: self.labels.into_iter().collect(),

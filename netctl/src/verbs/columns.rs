@@ -13,13 +13,15 @@ pub(super) fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
             &["WORKLOADS", "BRIDGE", "MTU", "SNAT", "TRAFFIC"],
         ),
         Kind::Namespace => (&["NAME", "NETWORK", "EGRESS", "INGRESS", "WORKLOADS", "READY", "AGE"], &["LABELS"]),
+        Kind::AddressSet => (&["NAME", "PREFIXES", "SOURCE", "READY", "AGE"], &["POLICIES", "LOADED"]),
         Kind::ClusterEgressPolicy => (
             &["NAME", "NAMESPACES", "SELECTOR", "MODE", "DENY", "ALLOW", "PASS", "WORKLOADS", "READY", "AGE"],
-            &["CIDRS", "DNS NAMES"],
+            &["CIDRS", "SETS", "DNS NAMES"],
         ),
-        Kind::EgressPolicy => {
-            (&["NAME", "SELECTOR", "MODE", "ALLOW", "DENY", "WORKLOADS", "READY", "AGE"], &["CIDRS", "DNS NAMES"])
-        }
+        Kind::EgressPolicy => (
+            &["NAME", "SELECTOR", "MODE", "ALLOW", "DENY", "WORKLOADS", "READY", "AGE"],
+            &["CIDRS", "SETS", "DNS NAMES"],
+        ),
         Kind::NetworkPolicy => (&["NAME", "SELECTOR", "TYPES", "WORKLOADS", "READY", "AGE"], &["INGRESS", "EGRESS"]),
         Kind::ExposedApp => (&["NAME", "HOSTS", "TLS", "BACKENDS", "READY", "AGE"], &["PATHS", "CERTIFICATE EXPIRES"]),
         Kind::Workload => (
@@ -52,6 +54,9 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
             let (egress, ingress) = (text(item, "/spec/egressDefault"), text(item, "/spec/ingressDefault"));
             let workloads = text(item, "/status/workloads");
             vec![name, text(item, "/spec/network"), or(egress, "Deny"), or(ingress, "Deny"), workloads, ready, age]
+        }
+        Kind::AddressSet => {
+            vec![name, text(item, "/status/prefixes"), or(text(item, "/spec/file"), "<cidrs>"), ready, age]
         }
         Kind::ClusterEgressPolicy => {
             let namespaces = or(selector(item, "/spec/namespaceSelector"), "<all>");
@@ -109,12 +114,13 @@ fn more(kind: Kind, item: &Value) -> Vec<String> {
             or(text(item, "/spec/workloadTraffic"), "Open"),
         ],
         Kind::Namespace => vec![labels(item, "/metadata/labels")],
+        Kind::AddressSet => vec![join(item, "/status/policies", ""), text(item, "/status/loaded")],
         Kind::ClusterEgressPolicy | Kind::EgressPolicy => {
             let of = |key: &str| {
                 let rules = item.pointer("/spec/allow").and_then(Value::as_array).into_iter().flatten();
                 rules.map(|rule| join(rule, key, "")).filter(|text| !text.is_empty()).collect::<Vec<_>>().join(",")
             };
-            vec![of("/cidrs"), of("/dnsNames")]
+            vec![of("/cidrs"), of("/sets"), of("/dnsNames")]
         }
         Kind::NetworkPolicy => vec![count(item, "/spec/ingress"), count(item, "/spec/egress")],
         Kind::ExposedApp => vec![join(item, "/spec/routes", "/path"), text(item, "/status/certificateExpires")],

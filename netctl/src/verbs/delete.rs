@@ -36,7 +36,7 @@ pub(crate) struct Delete {
 impl Delete {
     pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Done, Failure> {
         let names = match &self.kind {
-            Some(kind) => vec![resource_name(kind, self.name.as_deref(), &self.namespace.namespace)?],
+            Some(kind) => vec![resource_name(kind, self.name.as_deref(), &self.namespace)?],
             None => Vec::new(),
         };
         let request = DeleteRequest { names, files: manifests::read(&self.files)?, dry_run: self.dry_run };

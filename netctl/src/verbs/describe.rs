@@ -5,7 +5,7 @@ use config::api::{FlowList, Kind, ResourceList, ResourceName, Timestamp};
 use serde_json::Value;
 
 use super::columns::{self, labels, text};
-use super::{Done, flows, list_path, resource_name};
+use super::{Done, flows, list_path, named, resource_name};
 use crate::client::Client;
 use crate::command::InNamespace;
 use crate::failure::Failure;
@@ -28,10 +28,9 @@ pub(crate) struct Describe {
 
 impl Describe {
     pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Done, Failure> {
-        let wanted = resource_name(&self.kind, self.name.as_deref(), &self.namespace.namespace)?;
-        let list: ResourceList =
-            client.get(&list_path(wanted.kind, wanted.namespace.as_ref(), Some(&wanted.name))).await?;
-        let Some(item) = list.items.first() else {
+        let wanted = resource_name(&self.kind, self.name.as_deref(), &self.namespace)?;
+        let items = named(client, &wanted, true).await?;
+        let Some(item) = items.first() else {
             return Err(Failure::refused(
                 format!("there is no {wanted}"),
                 format!("see `netctl get {}`", wanted.kind.plural()),
@@ -39,7 +38,8 @@ impl Describe {
         };
         head(output, &wanted, item)?;
         for (title, pointer) in [("Spec", "/spec"), ("Status", "/status")] {
-            if let Some(part) = item.pointer(pointer) {
+            let some = |part: &&Value| part.as_object().is_none_or(|fields| !fields.is_empty());
+            if let Some(part) = item.pointer(pointer).filter(some) {
                 section(output, title, &yaml::block(part))?;
             }
         }
@@ -77,7 +77,7 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
                 .await
         }
         Kind::Namespace => {
-            for kind in [Kind::EgressPolicy, Kind::NetworkPolicy, Kind::ExposedApp, Kind::Workload] {
+            for kind in [Kind::AddressSet, Kind::EgressPolicy, Kind::NetworkPolicy, Kind::ExposedApp, Kind::Workload] {
                 of_kind(client, output, kind, Some(wanted), |_| true).await?;
             }
             Ok(())
@@ -90,7 +90,7 @@ async fn belongings(client: &Client, output: &mut Output, wanted: &ResourceName)
             let selected = |item: &Value| lists(item, list, wanted);
             of_kind(client, output, Kind::Workload, Some(wanted), selected).await
         }
-        Kind::ExposedApp => Ok(()),
+        Kind::AddressSet | Kind::ExposedApp => Ok(()),
         Kind::Workload => {
             let namespace =
                 wanted.namespace.as_ref().map(|namespace| format!("?namespace={namespace}")).unwrap_or_default();
@@ -119,7 +119,7 @@ async fn of_kind(
     belongs: impl Fn(&Value) -> bool,
 ) -> Result<(), Failure> {
     let namespace = within.map(|within| within.namespace.as_ref().unwrap_or(&within.name));
-    let list: ResourceList = client.get(&list_path(kind, namespace, None)).await?;
+    let list: ResourceList = client.get(&list_path(kind, namespace, None, true)).await?;
     let mut table = Table::new(&columns::header(kind, false));
     let mut some = false;
     for item in list.items.iter().filter(|item| belongs(item)) {

@@ -22,7 +22,7 @@ pub(crate) struct Detach {
 
 impl Detach {
     pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Done, Failure> {
-        let request = DetachRequest { namespace: self.namespace.namespace, name: self.name };
+        let request = DetachRequest { namespace: self.namespace.or_default()?, name: self.name };
         client.post::<IgnoredAny>("detach", &request).await?;
         output.coloured_line(Colour::Red, &format!("workload/{}/{} detached", request.namespace, request.name))?;
         Ok(Done::Well)

@@ -5,10 +5,11 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 use config::api::{API_VERSION, Kind, ResourceList, ResourceName, WatchEvent};
 use config::names::Name;
+use config::resource::Scope;
 use serde_json::{Value, json};
 
 use super::columns::{self, text};
-use super::{Done, list_path, resource_name};
+use super::{Done, list_path, named, resource_name};
 use crate::client::Client;
 use crate::command::InNamespace;
 use crate::failure::Failure;
@@ -18,7 +19,7 @@ use crate::output::{Output, time};
 /// Its arguments.
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// The kind (network, namespace, clusteregresspolicy, egresspolicy, networkpolicy, exposedapp, workload), all, or KIND/NAME.
+    /// The kind (network, namespace, addressset, clusteregresspolicy, egresspolicy, networkpolicy, exposedapp, workload), all, or KIND/NAME.
     kind: String,
     /// The name.
     name: Option<String>,
@@ -52,7 +53,7 @@ enum Shape {
 
 impl Get {
     pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Done, Failure> {
-        let namespace = (!self.all_namespaces).then(|| self.namespace.namespace.clone());
+        let namespace = (!self.all_namespaces).then(|| self.namespace.or_default()).transpose()?;
         if self.kind == "all" {
             if self.watch || self.name.is_some() {
                 return Err(Failure::Usage("`all` takes neither a name nor --watch; name one kind".to_owned()));
@@ -66,18 +67,24 @@ impl Get {
                 ));
             }
             let ResourceName { kind, namespace, name } =
-                resource_name(&self.kind, self.name.as_deref(), &self.namespace.namespace)?;
+                resource_name(&self.kind, self.name.as_deref(), &self.namespace)?;
             (kind, namespace, Some(name))
         } else {
             let kind: Kind = self.kind.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
-            (kind, namespace, None)
+            (kind, if self.shows_every(kind) { None } else { namespace }, None)
         };
-        let path = list_path(kind, namespace.as_ref(), name.as_ref());
+        let path = list_path(kind, namespace.as_ref(), name.as_ref(), self.is_brief());
         if self.watch {
             let path = format!("{path}{}watch=true", if path.contains('?') { '&' } else { '?' });
             return self.watch(client, kind, &path, output).await;
         }
-        let list: ResourceList = client.get(&path).await?;
+        let list = match &name {
+            Some(name) => {
+                let wanted = ResourceName { kind, namespace: namespace.clone(), name: name.clone() };
+                ResourceList { items: named(client, &wanted, self.is_brief()).await? }
+            }
+            None => client.get(&path).await?,
+        };
         if name.is_none() && list.items.is_empty() && matches!(self.output, Shape::Table | Shape::Wide) {
             nothing_found(kind, namespace.as_ref());
             return Ok(Done::Well);
@@ -101,7 +108,8 @@ impl Get {
     ) -> Result<Done, Failure> {
         let mut lists = Vec::new();
         for kind in Kind::ALL {
-            let list: ResourceList = client.get(&list_path(kind, namespace, None)).await?;
+            let namespace = namespace.filter(|_| !self.shows_every(kind));
+            let list: ResourceList = client.get(&list_path(kind, namespace, None, self.is_brief())).await?;
             lists.push((kind, list.items));
         }
         lists.retain(|(_, items)| !items.is_empty());
@@ -129,7 +137,7 @@ impl Get {
     }
 
     fn table(&self, kind: Kind, items: &[Value], prefix: &str) -> Table {
-        let namespaces = self.all_namespaces && kind.is_namespaced();
+        let namespaces = self.shows_every(kind);
         let header = columns::header(kind, self.wide());
         let header: Vec<_> = namespaces.then_some("NAMESPACE").into_iter().chain(header).collect();
         let mut table = Table::new(&header);
@@ -142,10 +150,27 @@ impl Get {
     fn row(&self, kind: Kind, item: &Value, prefix: &str) -> Vec<String> {
         let mut cells = columns::row(kind, item, time::now(), self.wide());
         cells[0].insert_str(0, prefix);
-        if self.all_namespaces && kind.is_namespaced() {
+        if self.shows_every(kind) {
             cells.insert(0, text(item, "/metadata/namespace"));
         }
         cells
+    }
+
+    /// Whether those of every namespace are shown: with -A, and of a kind that may be in none unless one is named.
+    fn shows_every(&self, kind: Kind) -> bool {
+        match kind.scope() {
+            Scope::Node => false,
+            Scope::Namespace => self.all_namespaces,
+            Scope::Either => self.all_namespaces || self.namespace.namespace.is_none(),
+        }
+    }
+
+    /// Whether the answer shows no prefixes of sets.
+    fn is_brief(&self) -> bool {
+        match self.output {
+            Shape::Table | Shape::Wide | Shape::Name => true,
+            Shape::Json | Shape::Yaml => false,
+        }
     }
 
     fn wide(&self) -> bool {
@@ -200,10 +225,9 @@ fn list_of(items: Vec<Value>) -> Value {
 
 fn full_name(kind: Kind, item: &Value) -> String {
     let name = text(item, "/metadata/name");
-    if kind.is_namespaced() {
-        format!("{kind}/{}/{name}", text(item, "/metadata/namespace"))
-    } else {
-        format!("{kind}/{name}")
+    match text(item, "/metadata/namespace") {
+        none if none.is_empty() => format!("{kind}/{name}"),
+        namespace => format!("{kind}/{namespace}/{name}"),
     }
 }
 

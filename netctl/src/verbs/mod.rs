@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod flows;
 pub(crate) mod get;
+pub(crate) mod patch;
 pub(crate) mod plan;
 pub(crate) mod status;
 
@@ -17,9 +18,13 @@ mod columns;
 
 use std::process::ExitCode;
 
-use config::api::{Action, Change, Kind, Problem, ResourceName};
+use config::api::{Action, Change, Kind, Problem, ResourceList, ResourceName};
 use config::names::Name;
+use config::resource::{Scope, SetName};
+use serde_json::Value;
 
+use crate::client::Client;
+use crate::command::InNamespace;
 use crate::failure::Failure;
 use crate::output::{Colour, Output};
 
@@ -64,8 +69,9 @@ fn no_problems(problems: Vec<Problem>) -> Result<(), Failure> {
     if problems.is_empty() { Ok(()) } else { Err(Failure::Problems(problems)) }
 }
 
-/// The resource that `KIND NAME`, `KIND/NAME` or `KIND/NAMESPACE/NAME` names.
-fn resource_name(kind: &str, name: Option<&str>, namespace: &Name) -> Result<ResourceName, Failure> {
+/// The resource that `KIND NAME`, `KIND/NAME` or `KIND/NAMESPACE/NAME` names; of a kind that may be in no namespace,
+/// the one in none unless a namespace is named.
+fn resource_name(kind: &str, name: Option<&str>, namespace: &InNamespace) -> Result<ResourceName, Failure> {
     let usage = |error: config::names::NameError| Failure::Usage(error.to_string());
     let mut named: ResourceName = match (kind.contains('/'), name) {
         (true, None) => kind.parse().map_err(usage)?,
@@ -80,16 +86,38 @@ fn resource_name(kind: &str, name: Option<&str>, namespace: &Name) -> Result<Res
             return Err(Failure::Usage(format!("which {kind}? write {kind} NAME or {kind}/NAME")));
         }
     };
-    if named.kind.is_namespaced() && named.namespace.is_none() {
-        named.namespace = Some(namespace.clone());
+    // Written out, it is meant whatever `-n` and the environment say.
+    let administrators = kind.split('/').nth(1) == Some(SetName::ADMIN);
+    if named.namespace.is_none() && !administrators {
+        named.namespace = match named.kind.scope() {
+            Scope::Node => None,
+            Scope::Namespace => Some(namespace.or_default()?),
+            Scope::Either => namespace.namespace.clone(),
+        };
     }
     Ok(named)
 }
 
-/// `resources/<kind>?namespace=…&name=…`
-fn list_path(kind: Kind, namespace: Option<&Name>, name: Option<&Name>) -> String {
+/// The resource of that name, if it is there.
+async fn named(client: &Client, wanted: &ResourceName, brief: bool) -> Result<Vec<Value>, Failure> {
+    let path = list_path(wanted.kind, wanted.namespace.as_ref(), Some(&wanted.name), brief);
+    let mut list: ResourceList = client.get(&path).await?;
+    // Without a namespace the daemon answers those of every one too.
+    if wanted.kind.scope() == Scope::Either && wanted.namespace.is_none() {
+        list.items.retain(|item| item.pointer("/metadata/namespace").is_none());
+        if list.items.is_empty() {
+            let mend = format!("name its namespace with -n; see `netctl get {} -A`", wanted.kind.plural());
+            return Err(Failure::refused(format!("there is no {wanted} of the administrators"), mend));
+        }
+    }
+    Ok(list.items)
+}
+
+/// `resources/<kind>?namespace=…&name=…`, for people without the prefixes of sets: there may be a million.
+fn list_path(kind: Kind, namespace: Option<&Name>, name: Option<&Name>, brief: bool) -> String {
     let namespace = namespace.filter(|_| kind.is_namespaced()).map(|namespace| format!("namespace={namespace}"));
     let name = name.map(|name| format!("name={name}"));
-    let query = namespace.into_iter().chain(name).collect::<Vec<_>>().join("&");
+    let brief = (brief && kind == Kind::AddressSet).then(|| "brief=true".to_owned());
+    let query = namespace.into_iter().chain(name).chain(brief).collect::<Vec<_>>().join("&");
     format!("resources/{kind}{}{query}", if query.is_empty() { "" } else { "?" })
 }

@@ -156,6 +156,7 @@ fn check(path: &str, status: u16, text: &str) -> Result<(), String> {
             list.items.iter().try_for_each(|item| same::<api::Workload>(&item.to_string()))
         }
         "resources" => same::<api::ResourceList>(text),
+        "patch" => same::<api::PatchSetResponse>(text),
         "attach" => same::<api::Workload>(text),
         "explain" => same::<api::Explanation>(text),
         "flows" => same::<api::FlowList>(text),

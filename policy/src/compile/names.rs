@@ -52,9 +52,9 @@ impl Names {
         let mut rules = BTreeMap::new();
         for (order, part) in (0u32..).zip(&table.parts) {
             let (patterns, ports) = match &part.what {
-                What::Own(Rule::Names(rule)) => (rule.names.as_slice(), Some(rule.ports.clone())),
-                What::Own(Rule::Resolve(patterns)) => (*patterns, None),
-                What::Own(Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation) | What::Peers(_) => {
+                What::Own(Rule::Names(rule), _) => (rule.names.as_slice(), Some(rule.ports.clone())),
+                What::Own(Rule::Resolve(patterns), _) => (*patterns, None),
+                What::Own(Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation, _) | What::Peers(_) => {
                     continue;
                 }
             };

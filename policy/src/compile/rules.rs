@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use config::Prefixes;
 use config::resource::{CidrRule, NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PortRange, Ports};
 use ipnetwork::IpNetwork;
 
@@ -37,7 +38,8 @@ pub(super) struct Part<'a> {
 
 /// What a part says.
 pub(super) enum What<'a> {
-    Own(Rule<'a>),
+    /// A rule of an EgressPolicy, with the sets that it names.
+    Own(Rule<'a>, Vec<&'a Prefixes>),
     Peers(PeerPart),
 }
 
@@ -72,8 +74,12 @@ impl<'a> RuleTable<'a> {
         let mut claims = Vec::new();
         for (rule, part) in (0..).zip(&self.parts).filter(|(_, part)| sources.contains(&part.source)) {
             let (networks, except) = match &part.what {
-                What::Own(Rule::Deny(own) | Rule::Allow(own)) => (&own.cidrs, &own.except),
-                What::Own(Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation) => continue,
+                What::Own(Rule::Deny(own) | Rule::Allow(own), sets) => {
+                    let listed = sets.iter().flat_map(|set| set.iter());
+                    claims.extend(listed.map(|network| Claim { network, rule, kind: Kind::Covered }));
+                    (&own.cidrs, &own.except)
+                }
+                What::Own(Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation, _) => continue,
                 What::Peers(own) => (&own.networks, &own.except),
             };
             claims.extend(networks.iter().map(|&network| Claim { network, rule, kind: Kind::Covered }));
@@ -90,9 +96,9 @@ impl<'a> RuleTable<'a> {
             Some(Line { action, tier: part.tier, audited, order, rule: part.id, ports })
         };
         match &part.what {
-            What::Own(Rule::Deny(CidrRule { ports, .. })) => line(Action::Deny, ports),
-            What::Own(Rule::Allow(CidrRule { ports, .. })) => line(Action::Allow, ports),
-            What::Own(Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation) => None,
+            What::Own(Rule::Deny(CidrRule { ports, .. }), _) => line(Action::Deny, ports),
+            What::Own(Rule::Allow(CidrRule { ports, .. }), _) => line(Action::Allow, ports),
+            What::Own(Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation, _) => None,
             What::Peers(own) => line(Action::Allow, &own.ports),
         }
     }
@@ -104,7 +110,7 @@ impl<'a> RuleTable<'a> {
 
     /// What stands for the isolation by an audited source.
     pub(super) fn isolation_of(&self, source: u32) -> Option<RuleId> {
-        let own = |part: &&Part<'_>| part.source == source && matches!(part.what, What::Own(Rule::Isolation));
+        let own = |part: &&Part<'_>| part.source == source && matches!(part.what, What::Own(Rule::Isolation, _));
         self.parts.iter().find(own).map(|part| part.id)
     }
 
@@ -116,7 +122,14 @@ impl<'a> RuleTable<'a> {
 
 fn rules<'a>(model: &Model<'a>, source: &Source<'a>) -> Vec<(RuleName, Vec<What<'a>>)> {
     match source {
-        Source::Egress(policy) => policy.rules().map(|(name, rule)| (name, vec![What::Own(rule)])).collect(),
+        Source::Egress(policy) => {
+            let (_, namespace, _) = policy.key();
+            let sets = |rule| match rule {
+                Rule::Deny(own) | Rule::Allow(own) => model.sets_of(namespace, own).map(|(_, set)| set).collect(),
+                Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => Vec::new(),
+            };
+            policy.rules().map(|(name, rule)| (name, vec![What::Own(rule, sets(rule))])).collect()
+        }
         Source::To(policy, view) => peer_rules(policy, RuleList::Egress, |rule| to(model, policy, *view, rule)),
         Source::From(policy, view, own) => {
             peer_rules(policy, RuleList::Ingress, |rule| from(model, policy, *view, own, rule))

@@ -5,7 +5,8 @@
 //! 1. `outbound`: what a workload sends, by address, with the names it has resolved.
 //! 2. `inbound`: what is sent to a workload.
 //! 3. [`name`](mod@name): what a workload would reach by a name, before it has asked for it.
-//! 4. `sentence`: the words.
+//! 4. `addresses`: what a rule by address means, its sets included.
+//! 5. `sentence`: the words.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use crate::model::{Model, Subject};
 use crate::reason::Reason;
 use crate::tables::RuleName;
 
+mod addresses;
 mod inbound;
 pub mod name;
 mod outbound;

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use config::names::DnsName;
-use config::resource::{CidrRule, NameRule, Namespace, NetworkPolicy};
+use config::names::{DnsName, Name};
+use config::resource::{NameRule, Namespace, NetworkPolicy};
 
+use super::addresses::{Addresses, Covering};
 use super::sentence::{self, Isolating, Named, Service};
 use super::{Decision, Outbound, Target};
 use crate::model::{self, Model};
@@ -76,7 +77,7 @@ fn by_policies(
     reading: Reading,
     flow: &Outbound<'_>,
 ) -> Decision {
-    let rules = Rules::of(selected, reading);
+    let rules = Rules::of(model, selected, reading);
     if let Some(decision) = by_tier(&rules, Tier::Admin, flow).or_else(|| by_live_name(&rules, Tier::Admin, flow)) {
         return decision; // 6
     }
@@ -126,13 +127,12 @@ fn by_namespace(
 
 /// What a tier's rules by address say: its denies, then its allows.
 fn by_tier(rules: &Rules<'_>, tier: Tier, flow: &Outbound<'_>) -> Option<Decision> {
-    if let Some((name, rule)) = rules.by_address(tier, flow.to, |rule| matches!(rule, Rule::Deny(_))) {
-        return Some(sentence::denied_by(tier, name, rule, flow.to));
+    if let Some((name, prefix)) = rules.by_address(tier, flow.to, |rule| matches!(rule, Rule::Deny(_))) {
+        return Some(sentence::denied_by(tier, name, prefix, flow.to));
     }
-    let (name, rule) = rules.by_address(tier, flow.to, |rule| matches!(rule, Rule::Allow(_)))?;
-    let Target { address, protocol, port } = flow.to;
-    let (rule, service) = (covering(rule, address), Service { protocol, port });
-    let text = format!("{} allows {service} of {rule}", Named(name));
+    let (name, prefix) = rules.by_address(tier, flow.to, |rule| matches!(rule, Rule::Allow(_)))?;
+    let service = Service { protocol: flow.to.protocol, port: flow.to.port };
+    let text = format!("{} allows {service} of {prefix}", Named(name));
     Some(Decision::allow(Reason::AllowedByCidr, text).by(name.clone()))
 }
 
@@ -148,47 +148,53 @@ fn by_live_name(rules: &Rules<'_>, tier: Tier, flow: &Outbound<'_>) -> Option<De
 }
 
 /// Every rule that counts of the policies that select a workload, in the order in which they are named.
-struct Rules<'a>(Vec<(Tier, RuleName, Rule<'a>)>);
+struct Rules<'a>(Vec<(Tier, RuleName, Rule<'a>, Option<Addresses<'a>>)>);
 
 impl<'a> Rules<'a> {
-    fn of(selected: &[Policy<'a>], reading: Reading) -> Self {
+    fn of(model: &Model<'a>, selected: &[Policy<'a>], reading: Reading) -> Self {
         let rules = selected.iter().flat_map(|policy| {
-            let (tier, counts) = (policy.tier(), policy.counts(reading));
+            let ((tier, namespace, _), counts) = (policy.key(), policy.counts(reading));
             let rules = policy.rules().filter(move |(_, rule)| counts || !matches!(rule, Rule::Deny(_)));
-            rules.map(move |(name, rule)| (tier, name, rule))
+            rules.map(move |(name, rule)| (tier, name, rule, addresses(model, namespace, rule)))
         });
         Self(rules.collect())
     }
 
-    fn of_tier(&self, tier: Tier) -> impl Iterator<Item = (&RuleName, &Rule<'a>)> {
-        self.0.iter().filter(move |(own, _, _)| *own == tier).map(|(_, name, rule)| (name, rule))
+    fn of_tier(&self, tier: Tier) -> impl Iterator<Item = &(Tier, RuleName, Rule<'a>, Option<Addresses<'a>>)> {
+        self.0.iter().filter(move |(own, ..)| *own == tier)
     }
 
-    /// The tier's first rule by address of the wanted kind that covers the target.
+    /// The tier's first rule by address of the wanted kind that covers the target, and its narrowest prefix around it.
     fn by_address(
         &self,
         tier: Tier,
         to: Target,
         wanted: impl Fn(&Rule<'_>) -> bool,
-    ) -> Option<(&RuleName, &'a CidrRule)> {
-        self.of_tier(tier).filter(|(_, rule)| wanted(rule)).find_map(|(name, rule)| match rule {
-            Rule::Deny(rule) | Rule::Allow(rule) | Rule::Pass(rule) => {
-                let meant = covers(rule, to.address) && model::holds(&rule.ports, to.protocol, to.port);
-                meant.then_some((name, *rule))
-            }
-            Rule::Names(_) | Rule::Resolve(_) | Rule::Isolation => None,
+    ) -> Option<(&RuleName, Covering<'a>)> {
+        let mut wanted = self.of_tier(tier).filter(|(_, _, rule, _)| wanted(rule));
+        wanted.find_map(|(_, name, _, addresses)| {
+            let addresses = addresses.as_ref()?;
+            let holds = model::holds(&addresses.rule.ports, to.protocol, to.port);
+            addresses.meaning(to.address).filter(|_| holds).map(|prefix| (name, prefix))
         })
     }
 
     /// The tier's first rule that allows the target to this name.
     fn by_name(&self, tier: Tier, asked: &DnsName, to: Target) -> Option<&RuleName> {
-        self.of_tier(tier).find_map(|(name, rule)| match rule {
+        self.of_tier(tier).find_map(|(_, name, rule, _)| match rule {
             Rule::Names(rule) => {
                 let meant = matches(rule, asked) && model::holds(&rule.ports, to.protocol, to.port);
                 meant.then_some(name)
             }
             Rule::Deny(_) | Rule::Allow(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => None,
         })
+    }
+}
+
+fn addresses<'a>(model: &Model<'a>, namespace: Option<&Name>, rule: Rule<'a>) -> Option<Addresses<'a>> {
+    match rule {
+        Rule::Deny(rule) | Rule::Allow(rule) | Rule::Pass(rule) => Some(Addresses::of(model, namespace, rule)),
+        Rule::Names(_) | Rule::Resolve(_) | Rule::Isolation => None,
     }
 }
 
@@ -228,32 +234,25 @@ fn by_default(
     let service = Service { protocol, port };
     let live: Vec<&DnsName> =
         flow.resolved.iter().filter(|resolved| flow.now < resolved.expires).map(|resolved| &resolved.name).collect();
-    let nearest = rules.0.iter().find_map(|(_, name, rule)| {
+    let nearest = rules.0.iter().find_map(|(_, name, rule, addresses)| {
         let named = Named(name);
         match rule {
-            Rule::Allow(rule) if covers(rule, address) => Some(format!("{named} lists {address}, but not {service}")),
-            Rule::Allow(rule) if rule.cidrs.iter().any(|cidr| cidr.contains(address)) => {
-                Some(format!("{named} leaves {address} out by `except`"))
+            Rule::Allow(_) => {
+                let addresses = addresses.as_ref()?;
+                addresses.listing(address)?;
+                Some(match addresses.meaning(address) {
+                    Some(_) => format!("{named} lists {address}, but not {service}"),
+                    None => format!("{named} leaves {address} out by `except`"),
+                })
             }
             Rule::Names(rule) => {
                 let asked = live.iter().find(|asked| matches(rule, asked))?;
                 Some(format!("{named} allows {asked}, but not {service}"))
             }
-            Rule::Allow(_) | Rule::Deny(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => None,
+            Rule::Deny(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => None,
         }
     });
     sentence::egress_default(namespace, isolating, flow.to, nearest.or(peer), live.first().copied())
-}
-
-/// Whether the rule means the address. `except` narrows this rule only.
-fn covers(rule: &CidrRule, address: IpAddr) -> bool {
-    rule.cidrs.iter().any(|cidr| cidr.contains(address)) && !rule.except.iter().any(|cidr| cidr.contains(address))
-}
-
-/// The rule's narrowest prefix around the address, as text.
-pub(super) fn covering(rule: &CidrRule, address: IpAddr) -> String {
-    let around = rule.cidrs.iter().filter(|cidr| cidr.contains(address));
-    around.max_by_key(|cidr| cidr.prefix()).map_or_else(|| address.to_string(), ToString::to_string)
 }
 
 /// Whether one of the rule's patterns means the name.

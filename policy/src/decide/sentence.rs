@@ -5,9 +5,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use config::names::DnsName;
-use config::resource::{CidrRule, Kind, NAMESPACE_NAME_LABEL, Namespace, Network, NetworkPolicy};
+use config::resource::{Kind, NAMESPACE_NAME_LABEL, Namespace, Network, NetworkPolicy};
 
-use super::outbound::{SCTP, TCP, UDP, covering};
+use super::addresses::Covering;
+use super::outbound::{SCTP, TCP, UDP};
 use super::{Decision, Target};
 use crate::model::{Probes, Subject};
 use crate::reason::Reason;
@@ -85,16 +86,17 @@ pub(super) fn node_address(to: Target) -> Decision {
     )
 }
 
-pub(super) fn denied_by(tier: Tier, name: &RuleName, rule: &CidrRule, to: Target) -> Decision {
+pub(super) fn denied_by(tier: Tier, name: &RuleName, prefix: Covering<'_>, to: Target) -> Decision {
     let service = Service { protocol: to.protocol, port: to.port };
     let wins = match tier {
         Tier::Admin => "no namespace can allow it",
         Tier::Namespace => "a deny wins over every allow",
     };
+    let narrowed = if prefix.set.is_some() { "sets" } else { "cidrs" };
     Decision::deny(
         Reason::DeniedByCidr,
-        format!("{} denies {service} of {}; {wins}", Named(name), covering(rule, to.address)),
-        format!("add {} to `except` of {}, or narrow its `cidrs` or `ports`", host(to.address), Named(name)),
+        format!("{} denies {service} of {prefix}; {wins}", Named(name)),
+        format!("add {} to `except` of {}, or narrow its `{narrowed}` or `ports`", host(to.address), Named(name)),
     )
     .by(name.clone())
 }
@@ -283,7 +285,12 @@ impl fmt::Display for Named<'_> {
         match self.0.kind {
             _ if self.0.list == RuleList::Isolation => write!(f, "`{}`", self.0),
             Kind::ClusterEgressPolicy => write!(f, "admin rule `{}`", self.0),
-            Kind::EgressPolicy | Kind::NetworkPolicy | Kind::Network | Kind::Namespace | Kind::ExposedApp => {
+            Kind::EgressPolicy
+            | Kind::NetworkPolicy
+            | Kind::Network
+            | Kind::Namespace
+            | Kind::AddressSet
+            | Kind::ExposedApp => {
                 write!(f, "rule `{}`", self.0)
             }
         }

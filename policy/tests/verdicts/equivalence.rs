@@ -23,8 +23,8 @@ enum Case {
     Ingress { subject: usize, same: bool, node: bool, from: Target },
 }
 
-/// The reason, and the deciding rule's kind of policy and list.
-type Way = (Reason, Option<(Kind, RuleList)>);
+/// The reason, the deciding rule's kind of policy and list, and whether a set had the address.
+type Way = (Reason, Option<(Kind, RuleList)>, bool);
 
 #[test]
 fn tables_say_what_decide_says() {
@@ -48,7 +48,7 @@ fn tables_say_what_decide_says() {
             }
         }
     }
-    let reasons: BTreeSet<Reason> = seen.iter().map(|(reason, _)| *reason).collect();
+    let reasons: BTreeSet<Reason> = seen.iter().map(|(reason, ..)| *reason).collect();
     for reason in [
         Reason::AllowedByCidr,
         Reason::AllowedByName,
@@ -68,11 +68,14 @@ fn tables_say_what_decide_says() {
     }
     for reason in [Reason::DeniedByCidr, Reason::AllowedByCidr, Reason::AllowedByName, Reason::Audited] {
         for kind in [Kind::ClusterEgressPolicy, Kind::EgressPolicy] {
-            let found = seen.iter().any(|(own, rule)| *own == reason && rule.is_some_and(|(by, _)| by == kind));
+            let found = seen.iter().any(|(own, rule, _)| *own == reason && rule.is_some_and(|(by, _)| by == kind));
             assert!(found, "no case came to {reason:?} by {kind}");
+            let by_set =
+                seen.iter().any(|(own, rule, set)| *set && *own == reason && rule.is_some_and(|(by, _)| by == kind));
+            assert!(by_set || reason == Reason::AllowedByName, "no case came to {reason:?} by a set of a {kind}");
         }
     }
-    let lists: BTreeSet<_> = seen.iter().filter_map(|(_, rule)| *rule).collect();
+    let lists: BTreeSet<_> = seen.iter().filter_map(|(_, rule, _)| *rule).collect();
     let of_peers = [RuleList::Ingress, RuleList::Egress].map(|list| (Kind::NetworkPolicy, list));
     assert!(of_peers.iter().all(|list| lists.contains(list)), "rules of every list decided: {lists:?}");
     assert!(views > 100, "{views} views of their own");
@@ -166,10 +169,11 @@ impl Simulation {
             }
         };
         match got {
-            None if wanted.reason == Reason::Sealed => Ok((wanted.reason, None)),
+            None if wanted.reason == Reason::Sealed => Ok((wanted.reason, None, false)),
             None => Err(format!("decide says {wanted:?}, and there is no policy")),
             Some(got) if self.agree(&wanted, got) => {
-                Ok((wanted.reason, wanted.rule.map(|rule| (rule.kind, rule.list))))
+                let by_set = wanted.text.contains(" of AddressSet `");
+                Ok((wanted.reason, wanted.rule.map(|rule| (rule.kind, rule.list)), by_set))
             }
             Some(got) => Err(format!("decide says {wanted:?}\nthe tables say {got:?}")),
         }

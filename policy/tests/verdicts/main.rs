@@ -15,5 +15,6 @@ mod peers;
 mod resolving;
 mod scale;
 mod semantics;
+mod sets;
 mod text;
 mod world;

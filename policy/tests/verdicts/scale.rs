@@ -35,7 +35,7 @@ fn a_hundred_thousand_prefixes() {
         .collect();
     for index in 0..20 {
         let cidrs = cidrs.iter().copied().skip(index).step_by(20).collect();
-        let rule = CidrRule { cidrs, except: Vec::new(), ports: Ports::All };
+        let rule = CidrRule { cidrs, sets: Vec::new(), except: Vec::new(), ports: Ports::All };
         policies[index].deny.push(rule.clone());
         policies[19 - index].allow.push(AllowRule::Cidrs(rule));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
     AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels, Mode,
-    NAMESPACE_NAME_LABEL, NameRule, Namespace, PortRange, Ports, Protocol, Route, Tls,
+    NAMESPACE_NAME_LABEL, NameRule, Namespace, OnDeny, PortRange, Ports, Protocol, Route, SetName, Tls,
 };
 use ipnetwork::IpNetwork;
 use policy::Subject;
@@ -28,7 +28,14 @@ pub(crate) fn subject(namespace: &str, own: &str) -> Subject {
 
 pub(crate) fn namespace(text: &str, egress_default: Fallback, ingress_default: Fallback) -> Namespace {
     let labels = labels(&format!("{NAMESPACE_NAME_LABEL}={text} kind={text}"));
-    Namespace { name: name(text), labels, network: name("tenant-a"), egress_default, ingress_default }
+    Namespace {
+        name: name(text),
+        labels,
+        network: name("tenant-a"),
+        egress_default,
+        ingress_default,
+        on_deny: OnDeny::Reject,
+    }
 }
 
 /// An app that exposes one port of what the labels select.
@@ -43,7 +50,7 @@ pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
     }
 }
 
-/// `deny 10.0.0.0/8 !10.1.0.0/16 tcp/443 udp/8000-8010 icmp/echo`, `allow *.example.com tcp/443`, `resolve a.example`; a line each.
+/// `deny 10.0.0.0/8 $feed $_admin/drop !10.1.0.0/16 tcp/443 udp/8000-8010 icmp/echo`, `allow *.example.com tcp/443`, `resolve a.example`; a line each.
 pub(crate) fn policy(namespace: &str, own: &str, selector: &str, rules: &str) -> EgressPolicy {
     let Lists { deny, allow, pass } = lists(rules);
     assert!(pass.is_empty(), "only the admin tier passes on");
@@ -90,6 +97,7 @@ fn lists(rules: &str) -> Lists {
 
 struct Words {
     cidrs: Vec<IpNetwork>,
+    sets: Vec<SetName>,
     except: Vec<IpNetwork>,
     patterns: Vec<DomainPattern>,
     ports: Ports,
@@ -97,11 +105,17 @@ struct Words {
 
 impl Words {
     fn new(words: &str) -> Self {
-        let mut own = Self { cidrs: Vec::new(), except: Vec::new(), patterns: Vec::new(), ports: Ports::All };
+        let mut own =
+            Self { cidrs: Vec::new(), sets: Vec::new(), except: Vec::new(), patterns: Vec::new(), ports: Ports::All };
         let mut ranges = Vec::new();
         for word in words.split_whitespace() {
             if let Some(except) = word.strip_prefix('!') {
                 own.except.push(except.parse().unwrap());
+            } else if let Some(set) = word.strip_prefix('$') {
+                own.sets.push(match set.strip_prefix("_admin/") {
+                    Some(set) => SetName::Admin(name(set)),
+                    None => SetName::Own(name(set)),
+                });
             } else if let Some(range) = port_range(word) {
                 ranges.push(range);
             } else if let Ok(cidr) = word.parse() {
@@ -118,7 +132,7 @@ impl Words {
 
     fn cidrs(self) -> CidrRule {
         assert!(self.patterns.is_empty(), "a rule by address takes no names");
-        CidrRule { cidrs: self.cidrs, except: self.except, ports: self.ports }
+        CidrRule { cidrs: self.cidrs, sets: self.sets, except: self.except, ports: self.ports }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use config::Prefixes;
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
-    AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression, Gateway, Mode,
-    NameRule, NamedPort, Namespace, Network, NetworkPolicy, PortName, PortRange, Ports, Protocol, Requirement,
-    Selector, Snat, WorkloadTraffic, selects,
+    AddressSet, AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression,
+    Gateway, Mode, NameRule, NamedPort, Namespace, Network, NetworkPolicy, PortName, PortRange, Ports, Protocol,
+    Requirement, Resource, Selector, SetName, SetSource, Snat, WorkloadTraffic, selects,
 };
 use ipnetwork::IpNetwork;
 use policy::model::Node;
@@ -23,6 +24,7 @@ pub(crate) struct World {
     /// That of `shop` and that of `bank`: with a router of its own, it has the addresses of the other.
     pub(crate) networks: [Network; 2],
     pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) sets: Vec<AddressSet>,
     pub(crate) cluster_policies: Vec<ClusterEgressPolicy>,
     pub(crate) policies: Vec<EgressPolicy>,
     pub(crate) network_policies: Vec<NetworkPolicy>,
@@ -106,14 +108,16 @@ impl World {
                 network_policies.push(peers::any_policy(draw, own));
             }
         }
+        let sets = sets(draw);
         let (namespaces, subjects) = (spaces.to_vec(), subjects(draw));
-        Self { networks, namespaces, cluster_policies, policies, network_policies, apps, node, lookups, subjects }
+        Self { networks, namespaces, sets, cluster_policies, policies, network_policies, apps, node, lookups, subjects }
     }
 
     pub(crate) fn model(&self) -> Model<'_> {
         Model::new(&self.namespaces, &self.networks, &self.policies, &self.apps, &self.node)
             .with_cluster_policies(&self.cluster_policies)
             .with_network_policies(&self.network_policies)
+            .with_sets(self.sets.iter().map(|set| (Resource::from(set.clone()).key(), prefixes(set))))
             .with_residents(self.residents())
     }
 
@@ -189,6 +193,15 @@ impl World {
             keep(&|world| drop(world.network_policies.remove(index)));
             for smaller in peers::smaller(&self.network_policies[index]) {
                 keep(&|world| world.network_policies[index] = smaller.clone());
+            }
+        }
+        for index in 0..self.sets.len() {
+            keep(&|world| drop(world.sets.remove(index)));
+            for prefix in prefixes(&self.sets[index]).iter() {
+                keep(&|world| {
+                    let fewer = prefixes(&world.sets[index]).changed(&[], &[prefix]);
+                    world.sets[index].source = SetSource::Cidrs(fewer);
+                });
             }
         }
         keep(&|world| world.node = Node { probes: world.node.probes, ..Node::default() });
@@ -279,7 +292,35 @@ fn ports(draw: &mut Draw) -> Ports {
 fn cidr_rule(draw: &mut Draw) -> CidrRule {
     let mut cidrs = draw.some(3, prefix);
     cidrs.push(prefix(draw));
-    CidrRule { cidrs, except: draw.some(2, prefix), ports: ports(draw) }
+    let sets = if draw.one_in(2) { Vec::new() } else { draw.some(2, set_name) };
+    if !sets.is_empty() && draw.one_in(2) {
+        cidrs.clear();
+    }
+    CidrRule { cidrs, sets, except: draw.some(2, prefix), ports: ports(draw) }
+}
+
+/// Two of the administrators and one of each namespace, under the same names; some are missing.
+fn sets(draw: &mut Draw) -> Vec<AddressSet> {
+    let all = [(None, "feed"), (None, "drop"), (Some("shop"), "feed"), (Some("bank"), "drop")];
+    all.into_iter()
+        .filter_map(|(space, own)| {
+            let listed: Prefixes = draw.some(6, prefix).into_iter().collect();
+            let source = SetSource::Cidrs(listed);
+            (!draw.one_in(4)).then(|| AddressSet { namespace: space.map(name), name: name(own), source })
+        })
+        .collect()
+}
+
+fn set_name(draw: &mut Draw) -> SetName {
+    let own = name(draw.of(&["feed", "drop"]));
+    if draw.one_in(3) { SetName::Admin(own) } else { SetName::Own(own) }
+}
+
+fn prefixes(set: &AddressSet) -> &Prefixes {
+    match &set.source {
+        SetSource::Cidrs(prefixes) => prefixes,
+        SetSource::File(file) => panic!("no world has files, and {file} is one"),
+    }
 }
 
 fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
@@ -369,6 +410,11 @@ fn smaller_cidrs(rule: &CidrRule) -> Vec<CidrRule> {
     for index in 0..rule.cidrs.len() {
         let mut one = rule.clone();
         one.cidrs.remove(index);
+        smaller.push(one);
+    }
+    for index in 0..rule.sets.len() {
+        let mut one = rule.clone();
+        one.sets.remove(index);
         smaller.push(one);
     }
     for index in 0..rule.except.len() {

@@ -25,6 +25,34 @@ pub struct Losses {
     pub over_budget: u64,
 }
 
+/// What became of a denied packet whose sender was to be told; `enum rejection` of `bpf/reject.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// A TCP reset was sent.
+    Reset = 0,
+    /// ICMP's "administratively prohibited" was sent.
+    Icmp = 1,
+    /// The workload had its share of this second.
+    OverBudget = 2,
+    /// The kernel did not make the answer.
+    Failed = 3,
+}
+
+impl Rejection {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Reset, Self::Icmp, Self::OverBudget, Self::Failed];
+
+    /// As metrics have it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Icmp => "icmp",
+            Self::OverBudget => "over-budget",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Entries of a table, and what it can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fill {
@@ -51,6 +79,15 @@ impl Tables {
     pub fn losses(&self) -> Result<Losses, TableError> {
         let sum = |index| Ok(self.losses.get(index).in_table("losses")?.iter().sum());
         Ok(Losses { ring_full: sum(0)?, over_budget: sum(1)? })
+    }
+
+    /// Denied packets whose sender was to be told, since the maps were made.
+    pub fn rejections(&self) -> Result<[(Rejection, u64); 4], TableError> {
+        let mut counts = Rejection::ALL.map(|outcome| (outcome, 0));
+        for (outcome, count) in &mut counts {
+            *count = self.rejections.get(*outcome as u32).in_table("rejections")?.iter().sum();
+        }
+        Ok(counts)
     }
 
     /// How full the tables are that refuse more when full. Walks them: for a scrape or a status, not for each packet.

@@ -53,11 +53,11 @@ plain! {
         time_ns: u64, workload: u32, ifindex: u32, rule: u32, name: u32, local: Address, remote: Address, local_port: Port,
         remote_port: Port, protocol: u8, kind: u8, direction: u8, reason: u8,
     }
-    (C) Budget = "budget" { second: u64, flows: u32, drops: u32, }
+    (C) Budget = "budget" { second: u64, flows: u32, drops: u32, rejections: u32, pad: u32, }
     (C) Counter = "counter" { packets: u64, bytes: u64, }
     (C) Settings = "settings" {
         tcp_idle_ns: u64, other_idle_ns: u64, closed_idle_ns: u64, sweep_ns: u64, tg0_ifindex: u32, flow_events: u32,
-        drop_events: u32, tg1_mac: [u8; 6], pad: [u8; 6],
+        drop_events: u32, rejections: u32, tg1_mac: [u8; 6], pad: [u8; 2],
     }
     (C) Sweeper = "sweeper" { timer: [u64; 2], runs: u64, reclaimed: u64, took_ns: u64, }
 }

@@ -52,6 +52,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Events told a second and workload.
 const FLOW_EVENTS: u32 = 500;
 const DROP_EVENTS: u32 = 100;
+/// Denied packets a second and workload whose sender is told.
+const REJECTIONS: u32 = 1_000;
 
 /// The kernel's tables and programs, open.
 #[derive(Debug)]
@@ -79,6 +81,7 @@ pub struct Tables {
     budgets: Map<u32, l::Budget>,
     counters: PerCpuArray<l::Counter>,
     losses: PerCpuArray<u64>,
+    rejections: PerCpuArray<u64>,
     settings: Map<u32, l::Settings>,
     uplink: Map<u32, l::Uplink>,
     uplink_changes: Mutex<()>,
@@ -205,6 +208,7 @@ impl Tables {
             budgets: open(&maps, "budgets")?,
             counters: open_array(per_cpu("counters"))?,
             losses: open_array(per_cpu("losses"))?,
+            rejections: open_array(per_cpu("rejections"))?,
             settings: open(&maps, "settings")?,
             uplink: open(&maps, "uplink")?,
             uplink_changes: Mutex::new(()),
@@ -260,6 +264,7 @@ impl Tables {
         settings.sweep_ns = nanoseconds((other / 4).clamp(Duration::from_millis(100), SWEEP));
         settings.flow_events = FLOW_EVENTS;
         settings.drop_events = DROP_EVENTS;
+        settings.rejections = REJECTIONS;
         self.settings.set(&0, &settings).in_table("settings")?;
         self.change_nat(|nat| {
             nat.quota = limits.nat_mappings_per_network;

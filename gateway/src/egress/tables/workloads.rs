@@ -32,6 +32,8 @@ pub struct WorkloadEntry {
     pub open: bool,
     /// The node may open connections to it.
     pub probes: bool,
+    /// `onDeny: Reject`
+    pub rejects: bool,
     /// Flows it may have open.
     pub flow_quota: u32,
     /// Its Ethernet address.
@@ -59,7 +61,8 @@ const SEALED: u32 = 1;
 const EXTERNAL: u32 = 2;
 const OPEN: u32 = 4;
 const PROBES: u32 = 8;
-const MASQUERADED: u32 = 16;
+const REJECTS: u32 = 16;
+const MASQUERADED: u32 = 32;
 
 impl Tables {
     /// Puts a workload's entry at a device, or another in its place. A device without entry passes nothing.
@@ -173,6 +176,7 @@ fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
             | flag(entry.external, EXTERNAL)
             | flag(entry.open, OPEN)
             | flag(entry.probes, PROBES)
+            | flag(entry.rejects, REJECTS)
             | flag(entry.masqueraded, MASQUERADED),
         flow_quota: entry.flow_quota,
         mac: entry.mac.0,
@@ -195,6 +199,7 @@ fn from_kernel(entry: l::Workload) -> WorkloadEntry {
         open: entry.flags & OPEN != 0,
         probes: entry.flags & PROBES != 0,
         masqueraded: entry.flags & MASQUERADED != 0,
+        rejects: entry.flags & REJECTS != 0,
         flow_quota: entry.flow_quota,
         mac: Mac(entry.mac),
         gateway_mac: Mac(entry.gateway_mac),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use config::api::Direction;
 use policy::reason::Reason;
 
+use crate::egress::tables::fill::Rejection;
 use crate::egress::tables::uplink::Way;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -47,6 +48,7 @@ async fn metrics_health_and_readiness_are_served() {
         r#"tidegate_flows_total{direction="egress",verdict="denied",reason="denied-by-default"} 1"#,
         r#"tidegate_packets_total{verdict="allowed",reason="allowed-by-name"} 7"#,
         r#"tidegate_bytes_total{verdict="allowed",reason="allowed-by-name"} 4200"#,
+        r#"tidegate_rejections_total{outcome="reset"} 6"#,
         r#"tidegate_fast_path_packets_total{stack="taken",way="too-big"} 9"#,
         r#"tidegate_dns_queries_total{outcome="unknown-asker"} 1"#,
         r#"tidegate_dns_query_seconds_bucket{outcome="answered",le="0.0025"} 0"#,
@@ -82,6 +84,7 @@ fn everything() {
     metrics::flows_open(3);
     metrics::flow_events_lost(1);
     metrics::packets(Reason::AllowedByName, 7, 4200);
+    metrics::rejections(Rejection::Reset, 6);
     metrics::fast_path(Way::TooBig, 9);
     metrics::dns_query("unknown-asker");
     metrics::dns_query_time("answered", Duration::from_millis(3));

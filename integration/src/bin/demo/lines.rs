@@ -26,6 +26,7 @@ pub(crate) enum Attempt {
 pub(crate) enum End {
     Reached,
     NameRefused,
+    Refused,
     NoAnswer,
     Other,
 }
@@ -66,20 +67,20 @@ pub(crate) fn lines(stage: &Stage) -> Vec<Line<'_>> {
     from_pod(web_1, Https("cdn.example.com"), "an alias of an alias", End::Reached, SHOP_NAMES);
     from_pod(web_1, Https("shared.example.com"), "another name of the API's address", End::NameRefused, DEFAULT);
     from_pod(web_1, Http("blocked.example.com"), "", End::NameRefused, DEFAULT);
-    from_pod(web_1, tcp(FORBIDDEN.v4(), 80), "the same by address", End::NoAnswer, DEFAULT);
-    from_pod(web_1, tcp(FORBIDDEN.v6(), 80), "the same by address", End::NoAnswer, DEFAULT);
-    from_pod(web_2, tcp(API.v4(), 443), "web-1's lookup is not web-2's", End::NoAnswer, DEFAULT);
+    from_pod(web_1, tcp(FORBIDDEN.v4(), 80), "the same by address", End::Refused, DEFAULT);
+    from_pod(web_1, tcp(FORBIDDEN.v6(), 80), "the same by address", End::Refused, DEFAULT);
+    from_pod(web_2, tcp(API.v4(), 443), "web-1's lookup is not web-2's", End::Refused, DEFAULT);
     from_pod(web_1, tcp(ECHO.v4(), 7), "allowed by address", End::Reached, SHOP_ECHO);
     from_pod(web_1, tcp(ECHO.v6(), 7), "allowed by address", End::Reached, SHOP_ECHO);
     from_pod(web_1, Bare(Target::new("udp", ECHO.v4(), 7)), "allowed by address", End::Reached, SHOP_ECHO);
-    from_pod(web_1, Bare(Target::Ping(ECHO.v4())), "its rule names ports", End::NoAnswer, DEFAULT);
-    from_pod(web_1, tcp(metadata, 80), "a cloud's metadata service", End::NoAnswer, SHOP_DENY);
-    from_pod(web_1, tcp(console.v4.into(), 8443), "the other tenant", End::NoAnswer, DEFAULT);
-    from_pod(web_1, tcp(web_2.v4.into(), 8080), "a port for the edge alone", End::NoAnswer, DEFAULT);
+    from_pod(web_1, Bare(Target::Ping(ECHO.v4())), "its rule names ports", End::Refused, DEFAULT);
+    from_pod(web_1, tcp(metadata, 80), "a cloud's metadata service", End::Refused, SHOP_DENY);
+    from_pod(web_1, tcp(console.v4.into(), 8443), "the other tenant", End::Refused, DEFAULT);
+    from_pod(web_1, tcp(web_2.v4.into(), 8080), "a port for the edge alone", End::Refused, DEFAULT);
     from_pod(console, Https("cdn.example.com"), "allowed by name", End::Reached, LAB_NAMES);
     from_pod(console, Https("api.example.com"), "the other tenant's name", End::NameRefused, DEFAULT);
     from_pod(bench, tcp(OTHER.v4(), 7), "allowed by address", End::Reached, LAB_ECHO);
-    from_pod(bench, tcp(ECHO.v4(), 7), "excepted from the block", End::NoAnswer, DEFAULT);
+    from_pod(bench, tcp(ECHO.v4(), 7), "excepted from the block", End::Refused, DEFAULT);
 
     let internet = &stage.site.internet.namespace;
     let mut from_outside = |from: &str, inside, attempt, note, expected| {
@@ -125,6 +126,7 @@ impl End {
         match self {
             Self::Reached => "reached",
             Self::NameRefused => "name refused",
+            Self::Refused => "refused",
             Self::NoAnswer => "no answer",
             Self::Other => "unreachable",
         }

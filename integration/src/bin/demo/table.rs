@@ -101,7 +101,7 @@ fn attempt(stage: &Stage, line: &Line<'_>) -> End {
             match line.inside.attempt(*target, bound) {
                 Outcome::Reached => End::Reached,
                 Outcome::Silent => End::NoAnswer,
-                Outcome::Refused => End::Other,
+                Outcome::Refused | Outcome::Prohibited => End::Refused,
             }
         }
     }
@@ -109,10 +109,12 @@ fn attempt(stage: &Stage, line: &Line<'_>) -> End {
 
 fn end_of(said: &Said) -> End {
     const COULD_NOT_RESOLVE: i32 = 6;
+    const COULD_NOT_CONNECT: i32 = 7;
     const TIMED_OUT: i32 = 28;
     match said.status {
         0 => End::Reached,
         COULD_NOT_RESOLVE => End::NameRefused,
+        COULD_NOT_CONNECT => End::Refused,
         TIMED_OUT => End::NoAnswer,
         _ => End::Other,
     }
