@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::names::{DnsName, InterfaceName, Name};
-use config::resource::{DnsVia, Gateway, Network, OnDeny};
+use config::resource::{DnsVia, Gateway, Network, OnDeny, Snat};
 use policy::ledger::{Changes, Ledger};
 use policy::tables::{ClassId, NameId, PolicyId};
 use policy::{Compiled, Node, Subject};
@@ -171,6 +171,7 @@ impl Enforcement {
             self.reslot(state, workload, Some(next))?;
         }
         self.tables.set_subnets(&subnets(desired))?;
+        self.tables.set_masqueraded(&masqueraded(desired))?;
         let exposed = endpoints::exposed_ports(desired);
         self.tables.set_exposed(&exposed.into_iter().map(|(id, port)| (id, port, TCP)).collect())
     }
@@ -303,6 +304,7 @@ impl Enforcement {
             mac: workload.mac,
             gateway_mac: port.bridge_mac,
             bridge: network.and_then(super::uplink::bridge_of),
+            masqueraded: network.is_some_and(|network| network.snat == Snat::Masquerade),
         };
         self.tables.switch(port.ifindex, &entry)?;
         Ok(entry)
@@ -322,6 +324,7 @@ impl Enforcement {
         state.ports.remove(&workload.id);
         state.askers.retain(|_, asker| asker.workload != workload.id);
         self.tables.forget_workload(workload.id)?;
+        self.tables.end_mappings(&workload.addresses.iter().map(|own| own.address).collect())?;
         let changes = state.ledger.forget(workload.id.0);
         self.write(state, &changes)
     }
@@ -363,6 +366,16 @@ fn policies(compiled: &Compiled) -> BTreeSet<PolicyId> {
 fn subnets(desired: &Desired) -> BTreeMap<u32, Vec<ipnetwork::IpNetwork>> {
     let network = |network: &Network| (network_number(&network.name), network.subnets.iter().map(|s| s.cidr).collect());
     desired.resources.networks().map(network).collect()
+}
+
+/// The subnets that are translated at the uplink, with the number of their network.
+pub(super) fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u32> {
+    let networks = desired.resources.networks().filter(|network| network.snat == Snat::Masquerade);
+    let subnets = |network: &Network| {
+        let number = network_number(&network.name);
+        network.subnets.iter().map(move |subnet| (subnet.cidr, number)).collect::<Vec<_>>()
+    };
+    networks.flat_map(subnets).collect()
 }
 
 fn askers(desired: &Desired, compiled: &Compiled) -> HashMap<IpAddr, Asker> {

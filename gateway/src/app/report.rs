@@ -16,6 +16,7 @@ use super::desired::Desired;
 use super::gate::Gate;
 use super::uplink::FastPath;
 use super::views::{timestamp, usage};
+use super::{nat, nat_overlap};
 use crate::admin::ControlError;
 use crate::egress::dns;
 use crate::egress::events::{self, Event};
@@ -105,6 +106,9 @@ pub(crate) fn doctor(gate: &Gate) -> Doctor {
         })
         .collect();
     checks.push(fast_path(&gate.fast_path()));
+    if nat::is_needed(&gate.now()) {
+        checks.extend(nat_overlap::checks(gate.settings.egress.snat_ports.range()));
+    }
     checks.extend(gate.conditions().into_iter().map(|condition| Check {
         name: condition.what,
         ok: false,

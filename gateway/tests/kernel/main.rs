@@ -15,6 +15,8 @@ mod frames;
 mod from_service;
 mod from_workload;
 mod live;
+mod nat;
+mod nat_frames;
 mod pressure;
 mod reject;
 mod restart;
