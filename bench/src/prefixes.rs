@@ -116,7 +116,7 @@ struct Node {
 
 impl Node {
     fn start(workloads: usize) -> Self {
-        let gateway = Gateway::start_with("    - { cidr: 10.96.0.0/14, gateway: 10.96.0.1 }\n", LIMITS);
+        let gateway = Gateway::start_with("    - { cidr: 10.96.0.0/14, gateway: 10.96.0.1 }\n", "None", LIMITS);
         fs::create_dir_all(gateway.world.folder().join("files/_admin")).expect("the administrators' folder");
         let mut manifests = set("cidrs: []");
         for number in 0..workloads {

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::desired::Desired;
-use super::endpoints;
 use super::gate::Gate;
+use super::{endpoints, nat};
 use crate::admin::ControlError;
 use crate::edge::EdgeProblem;
 use crate::segmentation::{self, Error as SegmentationError};
@@ -56,6 +56,9 @@ pub(crate) async fn carry(gate: &Gate, next: Desired, commit: &[Change]) -> Resu
     }
     gate.edge.install(prepared);
     gate.desired.send_replace(Arc::new(next));
+    if let Err(error) = in_place(|| nat::keep_ports(gate, &gate.now())) {
+        tracing::warn!(%error, "tried again every second");
+    }
     Ok(steps)
 }
 

@@ -147,8 +147,14 @@ pub(super) async fn look(gate: &Gate, first: bool) -> Result<u64, String> {
     let _turn = gate.looking.lock().await;
     let found = find(gate).await?;
     let device = found.nat.as_ref().map(|(name, _)| name.clone());
-    let moved = gate.nat_device() != device;
-    if moved && device.is_none() && !first {
+    let pinned = gate.enforcement.tables.nat_device();
+    if first && pinned.is_some() && pinned != found.nat.as_ref().map(|(_, ifindex)| *ifindex) {
+        // An earlier daemon's ruleset relies on what is there: the next look moves it.
+        return Ok(0);
+    }
+    let former = gate.nat_device();
+    let moved = former != device;
+    if moved && former.is_some() {
         // the node's own masquerade first: nothing leaves with a tenant's address meanwhile
         tell_segmentation(gate, None).await?;
     }

@@ -292,7 +292,7 @@ fn a_routes_own_mtu_is_kept_to() {
 }
 
 /// The world of [`Net`] with its far device as the uplink, and a firewall of others that forwards nothing.
-fn closed_to_the_stack() -> Net {
+pub(crate) fn closed_to_the_stack() -> Net {
     let mut net = Net::new();
     net.node.entry.bridge = Some(ifindex("br0"));
     net.node.switch();
@@ -306,7 +306,7 @@ fn closed_to_the_stack() -> Net {
     net
 }
 
-fn at(ip: &str, port: u16) -> std::net::SocketAddr {
+pub(crate) fn at(ip: &str, port: u16) -> std::net::SocketAddr {
     std::net::SocketAddr::new(addr(ip), port)
 }
 

@@ -17,6 +17,7 @@ mod from_workload;
 mod live;
 mod nat;
 mod nat_frames;
+mod nat_live;
 mod pressure;
 mod reject;
 mod restart;

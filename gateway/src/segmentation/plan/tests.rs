@@ -156,6 +156,17 @@ fn settled(desired: &Desired) -> Observed {
 }
 
 #[test]
+fn where_the_programs_translate_the_table_does_not() {
+    let mut desired = desired(&[network()], &[]);
+    assert!(ruleset::text(&desired).contains("ip saddr 10.100.0.0/24 oifname != \"tgb*\" masquerade"));
+    desired.node.nat = Some("eth0".parse().unwrap());
+    let text = ruleset::text(&desired);
+    for family in ["ip saddr 10.100.0.0/24", "ip6 saddr fd00:100::/64"] {
+        assert!(text.contains(&format!("{family} oifname != \"tgb*\" oifname != \"eth0\" masquerade")), "{text}");
+    }
+}
+
+#[test]
 fn from_nothing() {
     let network = network();
     let desired = desired(std::slice::from_ref(&network), &[workload(1, &network)]);
