@@ -30,7 +30,7 @@ const NEW_FLOW: &str = "new flow, not told";
 
 const DROP: i32 = 2;
 const REDIRECT: i32 = 7;
-const STACK: i32 = -1;
+pub(crate) const STACK: i32 = -1;
 
 /// The programs' costs.
 pub(crate) struct Costs {
@@ -45,7 +45,8 @@ struct Way {
     in_a_row: Option<Median>,
 }
 
-struct Program {
+/// A loaded program.
+pub(crate) struct Program {
     name: &'static str,
     descriptor: OwnedFd,
     /// As the verifier left it, and how many it walked.
@@ -100,7 +101,7 @@ pub(crate) fn measure(lane: &Lane) -> Costs {
 }
 
 impl Program {
-    fn open(folder: &Path, name: &'static str) -> Self {
+    pub(crate) fn open(folder: &Path, name: &'static str) -> Self {
         let info = ProgramInfo::from_pin(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let descriptor = info.fd().expect("the pinned program").as_fd().try_clone_to_owned().expect("it twice");
         let translated = info.size_translated().unwrap_or(0) / 8;
@@ -108,7 +109,7 @@ impl Program {
     }
 
     /// Nanoseconds of a run, the mean of so many.
-    fn run(&self, frame: &[u8], device: u32, action: i32, times: u32) -> f64 {
+    pub(crate) fn run(&self, frame: &[u8], device: u32, action: i32, times: u32) -> f64 {
         let answer = test_run(self.descriptor.as_fd(), frame, device, 0, times).expect("BPF_PROG_TEST_RUN");
         assert_eq!(answer.action, action, "{}", self.name);
         answer.took.as_nanos() as f64

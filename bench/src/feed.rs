@@ -66,8 +66,11 @@ impl Feed {
     /// Addresses of the feed, at random.
     pub(crate) fn addresses(&self, count: usize) -> Vec<Ipv4Addr> {
         let mut random = Random(2);
-        let one = |random: &mut Random| self.prefixes[random.below(self.prefixes.len() as u64) as usize].0;
-        (0..count).map(|_| Ipv4Addr::from(one(&mut random) | 1)).collect()
+        let mut one = || {
+            let (address, length) = self.prefixes[random.below(self.prefixes.len() as u64) as usize];
+            Ipv4Addr::from(if length == 24 { address | 1 } else { address })
+        };
+        (0..count).map(|_| one()).collect()
     }
 }
 

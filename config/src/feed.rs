@@ -3,9 +3,9 @@
 //! `#` begins a comment, empty lines count for nothing, lines may end as Windows writes them, and what stands twice counts
 //! once. A file with one bad line is bad as a whole: half a list of what is denied would be open.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 use crate::decode::prefix_or_address;
 use crate::document::report::Report;
@@ -67,11 +67,23 @@ fn read(line: &[u8]) -> Result<Option<IpNetwork>, (String, String)> {
     }
     let text = str::from_utf8(before)
         .map_err(|_| ("the line is not text".to_owned(), "write one prefix or address a line".to_owned()))?;
-    // The usual lines are read without making messages.
-    if let Ok(IpAddr::V4(address)) = text.parse::<IpAddr>() {
-        return Ok(Some(IpNetwork::from(IpAddr::V4(address))));
+    match usual(text) {
+        Some(prefix) => Ok(Some(prefix)),
+        None => prefix_or_address(text).map(Some).map_err(|error| (error.problem, error.mend)),
     }
-    prefix_or_address(text).map(Some).map_err(|error| (error.problem, error.mend))
+}
+
+/// What nearly every line of a feed is: an IPv4 address or prefix as it should be. Of anything else [`prefix_or_address`]
+/// says what it is, and takes longer.
+fn usual(text: &str) -> Option<IpNetwork> {
+    let (address, length) = text.split_once('/').unwrap_or((text, "32"));
+    let address: Ipv4Addr = address.parse().ok()?;
+    let length: u8 = length.parse().ok().filter(|_| !length.starts_with(['+', '0']))?;
+    let behind = u32::MAX.checked_shr(length.into()).unwrap_or(0);
+    if length > 32 || u32::from(address) & behind != 0 {
+        return None;
+    }
+    Ipv4Network::new_checked(address, length).map(IpNetwork::V4)
 }
 
 #[cfg(test)]
@@ -109,6 +121,26 @@ mod tests {
         let long = [b'1'; 300];
         assert_eq!(told(&long), ["feed.txt:1: the line is too long; write one prefix or address a line"]);
         assert!(parse("feed.txt", &[b"10.0.0.1 # ".as_slice(), &[b'x'; 5_000]].concat(), 5).is_ok());
+    }
+
+    #[test]
+    fn the_short_way_takes_what_the_long_one_takes() {
+        for text in ["10.0.0.1", "10.0.0.0/8", "0.0.0.0/1", "255.255.255.255/32", "10.0.0.0/31", "128.0.0.0/1"] {
+            assert_eq!(usual(text), Some(prefix(text).unwrap()), "{text}");
+        }
+        for text in [
+            "10.0.0.1/31",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/08",
+            "10.0.0.0/",
+            "0.0.0.0/0",
+            "fd00::1",
+            "10.0.0/8",
+        ] {
+            assert_eq!(usual(text), None, "{text}");
+        }
     }
 
     #[test]

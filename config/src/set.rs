@@ -28,10 +28,10 @@ impl Origin {
 }
 
 /// Resources by key, each valid in itself; [`check`](crate::check) tells whether they fit together. Sets are equal when
-/// their resources are, wherever these came from.
+/// their resources are, wherever these came from. A copy shares everything until one of the two is changed.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
-    entries: BTreeMap<ResourceKey, Member>,
+    entries: Arc<BTreeMap<ResourceKey, Arc<Member>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,12 +57,16 @@ impl Resources {
     }
 
     fn put(&mut self, resource: Resource, origin: Option<Origin>) -> Option<Resource> {
-        self.entries.insert(resource.key(), Member { resource, origin }).map(|member| member.resource)
+        let member = Arc::new(Member { resource, origin });
+        let former = Arc::make_mut(&mut self.entries).insert(member.resource.key(), member);
+        former.map(|former| Arc::unwrap_or_clone(former).resource)
     }
 
     /// Takes a resource out.
     pub fn remove(&mut self, key: &ResourceKey) -> Option<Resource> {
-        self.entries.remove(key).map(|member| member.resource)
+        self.entries.get(key)?;
+        let former = Arc::make_mut(&mut self.entries).remove(key);
+        former.map(|former| Arc::unwrap_or_clone(former).resource)
     }
 
     /// The resource of that key.
@@ -77,7 +81,12 @@ impl Resources {
 
     /// Forgets files and lines: for a set that is kept when the apply is over.
     pub fn forget_origins(&mut self) {
-        self.entries.values_mut().for_each(|member| member.origin = None);
+        if self.entries.values().all(|member| member.origin.is_none()) {
+            return;
+        }
+        for member in Arc::make_mut(&mut self.entries).values_mut().filter(|member| member.origin.is_some()) {
+            Arc::make_mut(member).origin = None;
+        }
     }
 
     /// How many resources there are.

@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config::names::{InterfaceName, Name};
-use config::resource::{AddressSet, DnsVia, Network};
+use config::resource::{AddressSet, DnsVia, Network, Snat};
 use policy::compile::Compiled;
 use policy::ledger::Ledger;
 use policy::tables::{NameId, PolicyId, RuleEntry, Step};
@@ -162,6 +162,7 @@ impl Enforcement {
         let all: Vec<&Workload> = desired.workloads.values().map(|workload| &**workload).collect();
         let prepared = self.prepare(state, &step, &all, None).and_then(|()| {
             self.tables.set_subnets(&subnets(desired))?;
+            self.tables.set_masqueraded(&masqueraded(desired))?;
             let exposed = endpoints::exposed_ports(desired);
             self.tables.set_exposed(&exposed.into_iter().map(|(id, port)| (id, port, TCP)).collect())
         });
@@ -424,6 +425,15 @@ pub(crate) fn network_number(name: &Name) -> u32 {
 fn subnets(desired: &Desired) -> BTreeMap<u32, Vec<ipnetwork::IpNetwork>> {
     let network = |network: &Network| (network_number(&network.name), network.subnets.iter().map(|s| s.cidr).collect());
     desired.resources.networks().map(network).collect()
+}
+
+pub(super) fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u32> {
+    let networks = desired.resources.networks().filter(|network| network.snat == Snat::Masquerade);
+    let subnets = |network: &Network| {
+        let number = network_number(&network.name);
+        network.subnets.iter().map(move |subnet| (subnet.cidr, number)).collect::<Vec<_>>()
+    };
+    networks.flat_map(subnets).collect()
 }
 
 fn asker(state: &State, desired: &Desired, workload: &Workload) -> impl Iterator<Item = (IpAddr, Asker)> {

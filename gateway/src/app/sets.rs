@@ -41,7 +41,8 @@ pub(crate) struct Loaded {
     pub(crate) prefixes: Prefixes,
     /// `None`: these prefixes are those that the store kept.
     pub(crate) stamp: Option<Stamp>,
-    pub(crate) at: Timestamp,
+    /// When; `None` for those that the store kept.
+    pub(crate) at: Option<Timestamp>,
 }
 
 /// Reads the files of sets that are new or name another file, and holds every new set against its limit.
@@ -84,7 +85,7 @@ fn read(gate: &Gate, set: &AddressSet, file: &str) -> Result<Loaded, String> {
     let found = found.map_err(|error| error.to_string())?;
     let prefixes = feed::parse(file, &found.bytes, most)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    Ok(Loaded { prefixes, stamp: Some(found.stamp), at: SystemTime::now().into() })
+    Ok(Loaded { prefixes, stamp: Some(found.stamp), at: Some(SystemTime::now().into()) })
 }
 
 fn most(gate: &Gate) -> usize {

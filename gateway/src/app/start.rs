@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::api::{ConditionState, ResourceName, Timestamp, WorkloadName};
+use config::Prefixes;
+use config::api::{ConditionState, WorkloadName};
 use config::resource::{AddressSet, Resource, SetSource};
 use policy::ledger::{self, Ledger};
 use tokio::net::TcpStream;
@@ -221,7 +222,8 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
     let dial: Arc<dyn Dial> = Arc::new(ServiceDial(Arc::clone(&service)));
     let edge = Edge::start(&settings.edge.listen, dial, FilesDir(settings.node.files_dir.clone()))?;
     let upstreams: Arc<[SocketAddr]> = upstreams(&settings).into();
-    let segmentation_node = segmentation::Node { seed: link_names::node_seed(), edge: settings.edge.listen.clone() };
+    let segmentation_node =
+        segmentation::Node { seed: link_names::node_seed(), edge: settings.edge.listen.clone(), nat: None };
     let gate = Gate::new(Parts {
         settings,
         store,
@@ -256,6 +258,9 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
 async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
     let desired = stored(gate, &gate.store.contents());
     watching::look_at_node(gate).await;
+    // before a bridge is up: nothing leaves with a tenant's address
+    reload::in_place(|| gate.enforcement.masquerade_also(&desired))?;
+    watching::look_at_uplink(gate, true).await;
     let status = gate.segmentation.restore(reload::segments(gate, &desired)).await;
     watching::note_segmentation(gate, &status);
     let failed = |error: super::ports::SealError| StartError::Programs(error.to_string());
@@ -266,7 +271,7 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
         InstallError::Store(error) => StartError::Store(error),
     })?;
     reload::in_place(|| gate.enforcement.forget_strangers(&desired))?;
-    watching::look_at_uplink(gate).await;
+    watching::look_at_uplink(gate, false).await;
     let (prepared, problems) = gate.edge.check_accepted(&endpoints::edge_config(&desired));
     problems.iter().for_each(|problem| tracing::warn!("{problem}"));
     gate.edge.install(prepared);
@@ -279,7 +284,7 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
     let mut desired = Desired::default();
     for (name, kept) in contents.resources.iter() {
         match config::from_json(&name.to_string(), &kept.value) {
-            Ok(Resource::AddressSet(set)) => with_prefixes(&mut desired, set, name, kept.created, contents),
+            Ok(Resource::AddressSet(set)) => with_prefixes(&mut desired, set, contents.sets.get(name)),
             Ok(resource) => drop(Arc::make_mut(&mut desired.resources).insert(resource)),
             Err(problems) => {
                 let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -301,12 +306,12 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
 }
 
 /// A set with the prefixes that were in force last; its file, if it has one, is looked at soon.
-fn with_prefixes(desired: &mut Desired, set: AddressSet, name: &ResourceName, created: Timestamp, contents: &Contents) {
-    let prefixes = contents.sets.get(name).cloned().unwrap_or_default();
+fn with_prefixes(desired: &mut Desired, set: AddressSet, prefixes: Option<&Prefixes>) {
+    let prefixes = prefixes.cloned().unwrap_or_default();
     let source = match &set.source {
         SetSource::Cidrs(_) => SetSource::Cidrs(prefixes),
         SetSource::File(file) => {
-            desired.files.insert(set_key(&set), Loaded { prefixes, stamp: None, at: created });
+            desired.files.insert(set_key(&set), Loaded { prefixes, stamp: None, at: None });
             SetSource::File(file.clone())
         }
     };

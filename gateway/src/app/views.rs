@@ -103,8 +103,8 @@ impl View<'_> {
             "policies": users,
             "ready": broken.is_none(),
         });
-        if let Some(loaded) = self.desired.files.get(&key) {
-            shown["loaded"] = json!(loaded.at);
+        if let Some(at) = self.desired.files.get(&key).and_then(|loaded| loaded.at) {
+            shown["loaded"] = json!(at);
         }
         with_message(shown, broken)
     }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use config::api::{
     ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
-    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PlanResponse, ResourceList, ResourceQuery, Status,
-    WatchEvent, Workload,
+    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse,
+    ResourceList, ResourceQuery, Status, WatchEvent, Workload,
 };
 use gateway::admin::{AdminSocket, Control, ControlError, Reply};
 use serde_json::{Value, json};
@@ -176,6 +176,20 @@ impl Control for Recorder {
 
     fn delete(&self, _: DeleteRequest) -> Reply<'_, ApplyResponse> {
         unused()
+    }
+
+    fn patch_set(&self, request: PatchSetRequest) -> Reply<'_, PatchSetResponse> {
+        Box::pin(async move {
+            Ok(PatchSetResponse {
+                namespace: request.namespace,
+                name: request.name,
+                prefixes: 7,
+                added: request.add.len() as u64,
+                removed: request.remove.len() as u64,
+                already_there: Vec::new(),
+                not_there: Vec::new(),
+            })
+        })
     }
 
     fn attach(&self, _: AttachRequest) -> Reply<'_, Workload> {

@@ -32,6 +32,12 @@ async fn requests_reach_the_daemon_and_answers_come_back() {
     assert_eq!(status, 200, "{body}");
     let explanation: Explanation = serde_json::from_str(&body).unwrap();
     assert_eq!(explanation.verdict, "shop/web to [2001:db8::1]:443 over tcp");
+    let patch = json!({"namespace": "shop", "name": "feed", "add": ["10.0.0.1", "fd00::/8"]});
+    let (status, body) = daemon.post("/v1/patch/addressset", &patch).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body, r#"{"namespace":"shop","name":"feed","prefixes":7,"added":2,"removed":0}"#);
+    let (status, body) = daemon.get("/v1/resources/networks?name=tenant-a&brief=true").await;
+    assert_eq!(status, 200, "{body}");
     let (status, body) = daemon.get("/v1/resources/networks?name=tenant-a").await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(serde_json::from_str::<ResourceList>(&body).unwrap().items.len(), 1);
@@ -47,6 +53,7 @@ async fn refusals_have_a_message_and_a_mend() {
         ("/v1/resources/pods", 400, "`pods` is no kind"),
         ("/v1/resources/networks?name=UPPER", 400, "is not a name"),
         ("/v1/resources/networks?name=tenant-z", 404, "there is no network tenant-z"),
+        ("/v1/resources/networks?brief=yes", 400, "provided string was not `true` or `false`"),
         ("/v1/resources/networks?colour=red", 400, "`colour` is not known"),
         ("/v1/flows?verdict=maybe", 400, "`maybe` is not a verdict"),
         ("/v1/flows?limit=-1", 400, "invalid digit"),
