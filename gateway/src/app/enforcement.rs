@@ -370,8 +370,8 @@ impl Enforcement {
 }
 
 /// What decides about packets beside policies: ports of the edge, and networks' subnets.
-fn around(desired: &Desired) -> (BTreeSet<(WorkloadId, u16)>, BTreeMap<u32, Vec<ipnetwork::IpNetwork>>) {
-    (endpoints::exposed_ports(desired), subnets(desired))
+fn around(desired: &Desired) -> impl PartialEq + use<> {
+    (endpoints::exposed_ports(desired), subnets(desired), masqueraded(desired))
 }
 
 /// Numbers for one change: two policies for each workload at most, and a view for each network and one more. A number past
