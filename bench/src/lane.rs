@@ -4,7 +4,7 @@
 //! client eth0 ── port, bridge 10.100.0.1, node, eth0 192.0.2.2 ── 192.0.2.1 eth0 sink, 203.0.113.30
 //! ```
 //! The rules are the same in nftables and in Tidegate: [`RULES`] prefixes with a range of TCP ports and one of UDP ports
-//! each; the sink's is one of them. Nothing is masqueraded, so that Tidegate takes its fast path.
+//! each; the sink's is one of them. Nothing is masqueraded but in the lanes of [`crate::nat`], where everything is.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -66,10 +66,45 @@ impl Lane {
         })
     }
 
+    /// The same, and the node's address for whatever leaves.
+    pub(crate) fn masquerading_nftables() -> Self {
+        Self::routed("nftables", |node| {
+            let chain = "type nat hook postrouting priority srcnat; ip saddr 10.100.0.0/24 oifname eth0 masquerade;";
+            let rules = format!("{}table ip out {{ chain out {{ {chain} }}; }}\n", nft_rules());
+            let said = output_with_input(node.command("nft").args(["-f", "-"]), &rules);
+            assert!(said.success(), "nft: {}", said.stderr);
+        })
+    }
+
+    /// The same rules with ipset and iptables.
+    pub(crate) fn masquerading_iptables() -> Self {
+        Self::routed("iptables + ipset", |node| {
+            let said = output_with_input(node.command("ipset").args(["restore"]), &ipset_rules());
+            assert!(said.success(), "ipset: {}", said.stderr);
+            for line in [
+                "iptables -P FORWARD DROP",
+                "iptables -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+                "iptables -A FORWARD -m set --match-set allowed dst,dst -j ACCEPT",
+                "iptables -t nat -A POSTROUTING -s 10.100.0.0/24 -o eth0 -j MASQUERADE",
+            ] {
+                node.ok(line);
+            }
+        })
+    }
+
     /// A workload of a running gateway.
     pub(crate) fn tidegate() -> Self {
+        Self::workload("None")
+    }
+
+    /// A workload of a network with source NAT.
+    pub(crate) fn masquerading_tidegate() -> Self {
+        Self::workload("Masquerade")
+    }
+
+    fn workload(snat: &str) -> Self {
         let Gateway { daemon, node, sink, world } =
-            Gateway::start("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n");
+            Gateway::start_with("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n", snat, "");
         daemon.netctl().apply(&(namespace("bench", "tenant") + &tidegate_rules()));
         let client = world.namespace("client", None);
         let path = client.path().to_str().expect("a path of the world is text").to_owned();
@@ -174,11 +209,11 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// `subnets` are lines of the network's spec.
     pub(crate) fn start(subnets: &str) -> Self {
-        Self::start_with(subnets, "")
+        Self::start_with(subnets, "None", "")
     }
 
-    /// The same with further lines of settings.
-    pub(crate) fn start_with(subnets: &str, more: &str) -> Self {
+    /// The same with this source NAT, and with further lines of settings.
+    pub(crate) fn start_with(subnets: &str, snat: &str, more: &str) -> Self {
         let (world, node, sink) = node_and_sink();
         let settings = Settings {
             upstreams: vec![SINK.into()],
@@ -189,7 +224,7 @@ impl Gateway {
         let daemon = Daemon::start(&world, &node, &settings);
         daemon.netctl().apply(&format!(
             "apiVersion: tidegate.dev/v1alpha1\nkind: Network\nmetadata: {{ name: tenant }}\nspec:\n  subnets:\n{subnets}  \
-             gateway: Node\n  egress: {{ snat: None }}\n"
+             gateway: Node\n  egress: {{ snat: {snat} }}\n"
         ));
         Self { daemon, node, sink, world }
     }
@@ -222,6 +257,18 @@ fn tidegate_rules() -> String {
         "[ {{ protocol: TCP, port: {TCP_PORT}, endPort: {BULK_PORT} }}, {{ protocol: UDP, port: {UDP_PORT}, endPort: {LAST_UDP_PORT} }} ]"
     );
     policy("bench", "allowed", &allow_cidrs(&prefixes, &ports))
+}
+
+/// As `ipset restore` takes it.
+fn ipset_rules() -> String {
+    let mut lines = "create allowed hash:net,port\n".to_owned();
+    for prefix in prefixes() {
+        let _infallible = write!(
+            lines,
+            "add allowed {prefix},tcp:{TCP_PORT}-{BULK_PORT}\nadd allowed {prefix},udp:{UDP_PORT}-{LAST_UDP_PORT}\n"
+        );
+    }
+    lines
 }
 
 fn nft_rules() -> String {

@@ -3,11 +3,12 @@
 //! 1. [`lane`] builds three worlds of one shape: client, node, sink.
 //! 2. [`packets`] sends 64-byte packets and answers, [`bulk`] TCP of one and of eight connections, [`connects`] opens and closes
 //!    connections; each a slice of time at a time.
-//! 3. [`flood`] sends packets beside another workload's denied ones; [`costs`] runs single packets through the loaded programs.
-//! 4. [`attach`] times workloads that come to a node with few and with many others.
-//! 5. [`prefixes`] loads a [`feed`] of a million prefixes, and changes them one by one through the [`api`].
-//! 6. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 7. [`report`] prints the table and writes JSON.
+//! 3. [`nat`] sends packets and answers whose source is translated.
+//! 4. [`flood`] sends packets beside another workload's denied ones; [`costs`] runs single packets through the loaded programs.
+//! 5. [`attach`] times workloads that come to a node with few and with many others.
+//! 6. [`prefixes`] loads a [`feed`] of a million prefixes, and changes them one by one through the [`api`].
+//! 7. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 8. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
@@ -20,6 +21,7 @@ mod costs;
 mod feed;
 mod flood;
 mod lane;
+mod nat;
 mod packets;
 mod prefixes;
 mod report;
@@ -73,6 +75,8 @@ enum Only {
     Bulk,
     /// New TCP connections.
     Connects,
+    /// 64-byte packets whose source is translated, and their answers.
+    Nat,
     /// Allowed packets beside a flood of denied ones.
     Flood,
     /// One packet in the programs.
@@ -87,8 +91,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (slices, slice) = (arguments.slices, Duration::from_millis(arguments.slice_ms));
     let wanted = |part| [Only::Egress, part].contains(&arguments.only);
-    let alone = [Only::Flood, Only::Costs, Only::Attach, Only::Prefixes].contains(&arguments.only);
+    let alone = [Only::Nat, Only::Flood, Only::Costs, Only::Attach, Only::Prefixes].contains(&arguments.only);
     let mut measurements = if alone { Vec::new() } else { beside_peers(slices, slice, wanted) };
+    if wanted(Only::Nat) {
+        measurements.extend(nat::measure(slices, slice));
+    }
     let mut notes = Vec::new();
     if wanted(Only::Flood) {
         let (flood, rate) = beside_a_flood(slices, slice);

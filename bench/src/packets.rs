@@ -1,12 +1,14 @@
 //! 64-byte packets (60 and the frame check) past the sender's queueing, counted where the other end's device receives
 //! them: from the client to the sink, and the answers back.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use integration::frame::{ethernet, udp};
 use integration::namespace::Namespace;
 use integration::process::output_with_input;
 use integration::sys::packet::{BURST, PacketSocket};
+use integration::wait::wait_for;
 
 use crate::lane::{Lane, SINK, UDP_PORT};
 use crate::report::Subject;
@@ -52,6 +54,35 @@ impl<'a> Sender<'a> {
         let (next_hop, own) = lane.sinks_next_hop();
         let frame = |number: u16| {
             let packet = udp((SINK.into(), UDP_PORT + number % 64), (lane.address.into(), port(number)), &PAYLOAD);
+            ethernet(next_hop, own, 0x0800, &packet)
+        };
+        Self::new(&lane.sink, &lane.client, "sport", frame)
+    }
+
+    /// Answers to what the node translates: to the addresses and ports that arrive.
+    pub(crate) fn back_translated(lane: &'a Lane) -> Self {
+        let (next_hop, own) = lane.sinks_next_hop();
+        let clients_next_hop = lane.next_hop();
+        let arrivals = lane.sink.enter(|| PacketSocket::open("eth0", true)).expect("a raw socket at the sink");
+        let sender = lane.client.enter(|| PacketSocket::open("eth0", false)).expect("a raw socket at the client");
+        let source = |number: u16| {
+            let mut payload = PAYLOAD;
+            payload[..2].copy_from_slice(&number.to_be_bytes());
+            payload[2..].fill(0xa5);
+            let to = (SINK.into(), UDP_PORT + number % 64);
+            let packet = udp((lane.address.into(), port(number)), to, &payload);
+            sender.send(&ethernet(clients_next_hop, lane.mac, 0x0800, &packet)).expect("one packet is sent");
+            wait_for("the packet at the sink", Duration::from_secs(5), || {
+                let frame = arrivals.receive(Duration::from_millis(500)).expect("the sink's link")?;
+                let arrived = !frame.outgoing && frame.bytes.get(42..60) == Some(&payload[..]);
+                arrived.then(|| {
+                    let address = Ipv4Addr::new(frame.bytes[26], frame.bytes[27], frame.bytes[28], frame.bytes[29]);
+                    (IpAddr::from(address), u16::from_be_bytes([frame.bytes[34], frame.bytes[35]]))
+                })
+            })
+        };
+        let frame = |number: u16| {
+            let packet = udp((SINK.into(), UDP_PORT + number % 64), source(number), &PAYLOAD);
             ethernet(next_hop, own, 0x0800, &packet)
         };
         Self::new(&lane.sink, &lane.client, "sport", frame)

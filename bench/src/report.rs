@@ -103,7 +103,7 @@ impl fmt::Display for Measurement {
         let Subject { title, unit, suffix, .. } = self.subject;
         writeln!(f, "\n{title}")?;
         for row in &self.lanes {
-            write!(f, "  {:<14} {:>9.1} {suffix:<5}", row.name, row.rate.value / unit)?;
+            write!(f, "  {:<16} {:>9.1} {suffix:<5}", row.name, row.rate.value / unit)?;
             for (to, ratio) in &row.ratios {
                 write!(f, "  {:.2} of {to} ({:.2}–{:.2})", ratio.value, ratio.low, ratio.high)?;
             }

@@ -10,6 +10,9 @@
  * next hop is still there, and finds it if it was never asked for; the others take the MAC that was found. Neither meets
  * the node's FORWARD rules. The same question is asked about who sends to a workload: only what comes from where the
  * answer would go skips the stack, so that the node's reverse path filter keeps its word on all else.
+ *
+ * Where a network is masqueraded, an ordinary packet's source is translated here (nat.h), once it is certain that it
+ * leaves by the uplink; all else is translated by `to_uplink`, which it meets there.
  */
 #pragma once
 
@@ -43,7 +46,7 @@ struct next_hop {
 	__u32 way; /* WAY_OUT, or why the stack must do it */
 	__u32 mtu; /* the smaller of the route's and the uplink's */
 	__u8 macs[2 * MAC_LENGTH];
-	__u8 pad[4];
+	struct endpoint wire; /* the flow's own mapping; port 0: not known here */
 };
 
 /* A cache and no state: each program's own, each CPU's own, so that nobody reads what another is writing. */
@@ -59,12 +62,6 @@ static __always_inline void take(__u32 way)
 	__u64 *n = bpf_map_lookup_elem(&ways, &way);
 	if (n)
 		*n += 1;
-}
-
-static __always_inline int to_stack(__u32 way)
-{
-	take(way);
-	return TC_ACT_UNSPEC;
 }
 
 static __always_inline struct uplink *node_uplink(void)
@@ -88,13 +85,14 @@ static __always_inline void hop_key_of(union hop_key *key, const struct packet *
 	key->generation = u->generation;
 }
 
-static __always_inline struct next_hop *slot_of(const union hop_key *key)
+static __always_inline struct next_hop *slot_of(const union hop_key *key, struct packet *p)
 {
 	__u64 hash = 0;
 #pragma unroll
 	for (int i = 0; i < 7; i++)
 		hash += key->words[i] * (0x9e3779b97f4a7c15ull * (2 * i + 1));
 	__u32 index = (hash ^ hash >> 29) * 0xbf58476d1ce4e5b9ull >> 54;
+	p->hop_slot = index;
 	return bpf_map_lookup_elem(&next_hops, &index);
 }
 
@@ -126,52 +124,58 @@ static __always_inline int fits(struct __sk_buff *skb, const struct packet *p, _
 
 /*
  * Asks the node's routes as for a packet of this size that came in by the bridge. Answers the way, and the next hop in
- * `via`; what may be used again stays in `hop`.
+ * this CPU's `via`; what may be used again stays in `hop`.
  */
 static __always_inline __u32 ask_routes(struct __sk_buff *skb, const union hop_key *key, __u64 now, __u32 size,
-					struct next_hop *hop, struct bpf_redir_neigh *via)
+					struct next_hop *hop)
 {
-	struct bpf_fib_lookup f = {
-		.l4_protocol = key->protocol,
-		.sport = key->local_port,
-		.dport = key->remote_port,
-		.tot_len = size < 0xffff ? size : 0xffff,
-		.ifindex = key->bridge,
-	};
+	struct attempt *a = own_attempt();
+	if (!a)
+		return WAY_FAILED;
+	struct bpf_fib_lookup *f = &a->route;
+	struct bpf_redir_neigh *via = &a->via;
+	__builtin_memset(f, 0, sizeof(*f));
+	__builtin_memset(via, 0, sizeof(*via));
+	f->l4_protocol = key->protocol;
+	f->sport = key->local_port;
+	f->dport = key->remote_port;
+	f->tot_len = size < 0xffff ? size : 0xffff;
+	f->ifindex = key->bridge;
 	if (is_ipv4(&key->local)) {
-		f.family = ADDRESS_FAMILY_INET;
-		f.tos = key->service;
-		f.ipv4_src = key->local.w[3];
-		f.ipv4_dst = key->remote.w[3];
+		f->family = ADDRESS_FAMILY_INET;
+		f->tos = key->service;
+		f->ipv4_src = key->local.w[3];
+		f->ipv4_dst = key->remote.w[3];
 	} else {
-		f.family = ADDRESS_FAMILY_INET6;
-		f.flowinfo = bpf_htonl((__u32)key->service << 20);
-		__builtin_memcpy(f.ipv6_src, &key->local, sizeof(f.ipv6_src));
-		__builtin_memcpy(f.ipv6_dst, &key->remote, sizeof(f.ipv6_dst));
+		f->family = ADDRESS_FAMILY_INET6;
+		f->flowinfo = bpf_htonl((__u32)key->service << 20);
+		__builtin_memcpy(f->ipv6_src, &key->local, sizeof(f->ipv6_src));
+		__builtin_memcpy(f->ipv6_dst, &key->remote, sizeof(f->ipv6_dst));
 	}
-	long answer = bpf_fib_lookup(skb, &f, sizeof(f), 0);
+	long answer = bpf_fib_lookup(skb, f, sizeof(*f), 0);
 	__u32 way = WAY_NOT_ROUTED, mtu = 0;
 	if (answer == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return WAY_TOO_BIG;
 	if (answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH)
-		way = f.ifindex == key->uplink ? WAY_OUT : WAY_OTHER_DEVICE;
+		way = f->ifindex == key->uplink ? WAY_OUT : WAY_OTHER_DEVICE;
 	if (way == WAY_OUT) {
-		via->nh_family = f.family; /* IPv4 may go by a router of IPv6 */
-		if (f.family == ADDRESS_FAMILY_INET)
-			via->ipv4_nh = f.ipv4_dst;
+		via->nh_family = f->family; /* IPv4 may go by a router of IPv6 */
+		if (f->family == ADDRESS_FAMILY_INET)
+			via->ipv4_nh = f->ipv4_dst;
 		else
-			__builtin_memcpy(via->ipv6_nh, f.ipv6_dst, sizeof(via->ipv6_nh));
+			__builtin_memcpy(via->ipv6_nh, f->ipv6_dst, sizeof(via->ipv6_nh));
 		if (answer == BPF_FIB_LKUP_RET_NO_NEIGH)
 			return WAY_RESOLVED;
 		bpf_check_mtu(skb, key->uplink, &mtu, 0, 0); /* tells the device's MTU whatever it answers */
-		mtu = f.mtu_result && f.mtu_result < mtu ? f.mtu_result : mtu;
+		mtu = f->mtu_result && f->mtu_result < mtu ? f->mtu_result : mtu;
 	}
 	hop->key = *key;
 	hop->found_ns = now;
 	hop->way = way;
 	hop->mtu = mtu;
-	__builtin_memcpy(hop->macs, f.dmac, MAC_LENGTH);
-	__builtin_memcpy(hop->macs + MAC_LENGTH, f.smac, MAC_LENGTH);
+	hop->wire.port = 0;
+	__builtin_memcpy(hop->macs, f->dmac, MAC_LENGTH);
+	__builtin_memcpy(hop->macs + MAC_LENGTH, f->smac, MAC_LENGTH);
 	return way;
 }
 
@@ -189,61 +193,92 @@ static __always_inline long lower_hop_limit(struct __sk_buff *skb, const struct 
 	return bpf_skb_store_bytes(skb, ETH_HLEN + 8, &h, sizeof(h), 0);
 }
 
-/* An allowed packet of a workload, which sent it to its network's gateway. */
-CHECKED_ALONE int to_uplink(struct __sk_buff *skb, struct packet *p, struct workload *w)
+#define NO_WAY 255
+
+/*
+ * Which way an allowed packet of a workload takes, which sent it to its network's gateway; NO_WAY: it is not for this
+ * path. WAY_OUT: the next hop's MACs are in `p`, and its mapping if it is known here. WAY_RESOLVED: the next hop is in
+ * this CPU's `via`.
+ */
+CHECKED_ALONE __u32 way_out(struct __sk_buff *skb, struct packet *p, struct workload *w)
 {
 	if (!p || !w || !w->bridge || !same_mac(p->mac_destination, w->gateway_mac))
-		return TC_ACT_UNSPEC;
+		return NO_WAY;
 	struct uplink *u = node_uplink();
-	if (!u || !u->ifindex)
-		return TC_ACT_UNSPEC;
+	struct nat *n = node_nat();
+	if (!u || !u->ifindex || !n || (w->flags & WORKLOAD_MASQUERADED && n->ifindex != u->ifindex))
+		return NO_WAY;
 	if (is_link_local6(&p->source) || is_link_local6(&p->destination))
-		return to_stack(WAY_LINK_LOCAL);
+		return WAY_LINK_LOCAL;
 	if (p->hop_limit <= 1)
-		return to_stack(WAY_LAST_HOP);
+		return WAY_LAST_HOP;
 	union hop_key key = {};
 	hop_key_of(&key, p, w, u);
-	struct next_hop *hop = slot_of(&key);
+	struct next_hop *hop = slot_of(&key, p);
 	if (!hop)
-		return to_stack(WAY_FAILED);
-	__u32 ifindex = key.uplink;
+		return WAY_FAILED;
+	__u32 ifindex = key.uplink, mtu = 0;
 	if (is_found(hop, &key, p->now)) {
 		if (hop->way != WAY_OUT)
-			return to_stack(hop->way);
+			return hop->way;
 		if (!fits(skb, p, ifindex, hop->mtu))
-			return to_stack(WAY_TOO_BIG);
-		if (lower_hop_limit(skb, p) || bpf_skb_store_bytes(skb, 0, hop->macs, sizeof(hop->macs), 0))
-			return TC_ACT_SHOT;
-		take(WAY_OUT);
-		return bpf_redirect(ifindex, 0);
+			return WAY_TOO_BIG;
+		__builtin_memcpy(p->mac_destination, hop->macs, MAC_LENGTH);
+		__builtin_memcpy(p->mac_source, hop->macs + MAC_LENGTH, MAC_LENGTH);
+		if (hop->wire.port && !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))) {
+			p->wire = hop->wire;
+			p->translated = 1;
+		}
+		return WAY_OUT;
 	}
-	struct bpf_redir_neigh via = {};
-	__u32 way = ask_routes(skb, &key, p->now, wire_size(skb, p), hop, &via), mtu = 0;
+	__u32 way = ask_routes(skb, &key, p->now, wire_size(skb, p), hop);
 	if (way != WAY_OUT && way != WAY_RESOLVED)
-		return to_stack(way);
+		return way;
 	if (bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS)) /* the route's MTU may be larger than the device's */
-		return to_stack(WAY_TOO_BIG);
-	if (lower_hop_limit(skb, p))
-		return TC_ACT_SHOT;
-	take(WAY_RESOLVED);
-	return bpf_redirect_neigh(ifindex, &via, sizeof(via), 0);
+		return WAY_TOO_BIG;
+	return WAY_RESOLVED;
 }
 
-/* The host side of the workload that a frame from the uplink is for; 0: it is none of ours. */
-static __always_inline __u32 routed_device(struct __sk_buff *skb)
+/* Whether a packet is translated here: later by `to_uplink` where more than its own ports must be looked at. */
+static __always_inline int is_translated_here(const struct packet *p, const struct workload *w, const struct verdict *v)
 {
-	struct address to = {};
-	if (skb->vlan_present || skb->pkt_type)
-		return 0;
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		to.w[2] = bpf_htonl(0xffff);
-		if (bpf_skb_load_bytes(skb, ETH_HLEN + 16, &to.w[3], 4))
-			return 0;
-	} else if (skb->protocol != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, ETH_HLEN + 24, &to, sizeof(to))) {
-		return 0;
-	}
-	__u32 *device = bpf_map_lookup_elem(&routed, &to);
-	return device ? *device : 0;
+	return w->flags & WORKLOAD_MASQUERADED && !p->fragment && (!v->origin || v->origin == ORIGIN_EGRESS) &&
+	       (p->icmp_kind == ICMP_NONE || p->icmp_kind == ICMP_ASKS);
+}
+
+/* The flow's mapping, which is made if there is none; 0, or why there is none. */
+CHECKED_ALONE __u8 mapping_of(struct __sk_buff *skb, struct packet *p, __u32 network)
+{
+	if (!p)
+		return REASON_KERNEL_ERROR;
+	__u8 reason = tuple_out(skb, p);
+	if (!reason && !find_mapping(p))
+		reason = make_mapping(p, network);
+	if (reason)
+		return reason;
+	__u32 slot = p->hop_slot;
+	struct next_hop *hop = bpf_map_lookup_elem(&next_hops, &slot);
+	/* a connection is looked up until it is known to be one, and its end, so that the mapping lives as long */
+	if (hop && p->settled && p->icmp_kind == ICMP_NONE)
+		hop->wire = p->wire;
+	return 0;
+}
+
+CHECKED_ALONE int leave(struct __sk_buff *skb, struct packet *p, __u32 way)
+{
+	__u8 macs[2 * MAC_LENGTH];
+	struct uplink *u = node_uplink();
+	struct attempt *a = own_attempt();
+	if (!p || !a || !u || lower_hop_limit(skb, p))
+		return TC_ACT_SHOT;
+	if (p->translated && translate_source(skb, p))
+		return TC_ACT_SHOT;
+	take(way);
+	if (way == WAY_RESOLVED)
+		return bpf_redirect_neigh(u->ifindex, &a->via, sizeof(a->via), 0);
+	__builtin_memcpy(macs, p->mac_destination, MAC_LENGTH);
+	__builtin_memcpy(macs + MAC_LENGTH, p->mac_source, MAC_LENGTH);
+	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0) ? TC_ACT_SHOT : bpf_redirect(u->ifindex, 0);
 }
 
 /* Whether the stack would forward a packet from the uplink to this workload as it is, but for its hop limit. */
@@ -257,7 +292,7 @@ CHECKED_ALONE int is_forwarded(struct __sk_buff *skb, struct packet *p, struct w
 	__u32 device = p->ifindex, mtu = 0, way = WAY_FAILED;
 	union hop_key key = {};
 	hop_key_of(&key, p, w, u);
-	struct next_hop *hop = slot_of(&key);
+	struct next_hop *hop = slot_of(&key, p);
 	if (is_link_local6(&p->source) || p->icmp_kind == ICMP_ND || p->icmp_kind == ICMP_MLD) {
 		way = WAY_LINK_LOCAL;
 	} else if (p->hop_limit <= 1) {
@@ -269,8 +304,7 @@ CHECKED_ALONE int is_forwarded(struct __sk_buff *skb, struct packet *p, struct w
 	} else if (hop && is_found(hop, &key, p->now)) {
 		way = hop->way;
 	} else if (hop) {
-		struct bpf_redir_neigh via = {};
-		way = ask_routes(skb, &key, p->now, SMALLEST_MTU, hop, &via);
+		way = ask_routes(skb, &key, p->now, SMALLEST_MTU, hop);
 	}
 	if (way == WAY_OUT || way == WAY_RESOLVED)
 		return 1;
@@ -285,7 +319,8 @@ CHECKED_ALONE int into_workload(struct __sk_buff *skb, struct packet *p, struct 
 		return TC_ACT_SHOT;
 	__builtin_memcpy(macs, w->mac, MAC_LENGTH);
 	__builtin_memcpy(macs + MAC_LENGTH, w->gateway_mac, MAC_LENGTH);
-	if (lower_hop_limit(skb, p) || bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+	if (lower_hop_limit(skb, p) || (p->translated && translate_destination(skb, p)) ||
+	    bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
 		return TC_ACT_SHOT;
 	take(WAY_IN);
 	return bpf_redirect_peer(p->ifindex, 0);

@@ -6,15 +6,37 @@
  */
 #pragma once
 
+/* The flow that a packet belongs to, from the workload's view. */
+static __always_inline void key_of(struct flow_key *k, const struct workload *w, const struct packet *p)
+{
+	int out = p->direction == FROM_WORKLOAD;
+	k->workload = w->id;
+	k->protocol = p->protocol;
+	k->local = out ? p->source : p->destination;
+	k->remote = out ? p->destination : p->source;
+	k->local_port = out ? p->source_port : p->destination_port;
+	k->remote_port = out ? p->destination_port : p->source_port;
+	if (p->icmp_kind == ICMP_ASKS || p->icmp_kind == ICMP_ANSWERS) {
+		int asked_here = (p->icmp_kind == ICMP_ASKS) == out;
+		k->local_port = asked_here ? p->echo_id : 0;
+		k->remote_port = asked_here ? 0 : p->echo_id;
+	}
+}
+
 #define SEEN_ANSWER 1    /* the side that did not open it has sent */
 #define SEEN_CONFIRMED 2 /* and the opener went on: a handshake, not a flood's half-open entry */
 #define SEEN_FIN_OPENER 4
 #define SEEN_FIN_ANSWERER 8
 #define SEEN_RST 16
 
+static __always_inline int is_over(__u8 tcp)
+{
+	return tcp & SEEN_RST || (tcp & SEEN_FIN_OPENER && tcp & SEEN_FIN_ANSWERER);
+}
+
 static __always_inline int is_closed(const struct flow *f)
 {
-	return f->tcp & SEEN_RST || (f->tcp & SEEN_FIN_OPENER && f->tcp & SEEN_FIN_ANSWERER);
+	return is_over(f->tcp);
 }
 
 static __always_inline int is_stale(const struct flow *f, const struct flow_key *k, const struct settings *s, __u64 now)
@@ -44,6 +66,19 @@ static __always_inline int is_from_opener(const struct flow *f, __u8 direction)
 	return (f->origin == ORIGIN_EGRESS) == (direction == FROM_WORKLOAD);
 }
 
+/* What is known of a connection after one more packet of it. */
+static __always_inline __u8 tcp_after(__u8 before, __u8 flags, int opener)
+{
+	__u8 tcp = flags & TCP_RST ? before | SEEN_RST : before & ~SEEN_RST;
+	if (!opener)
+		tcp |= SEEN_ANSWER;
+	else if (tcp & SEEN_ANSWER && !(flags & (TCP_SYN | TCP_RST)))
+		tcp |= SEEN_CONFIRMED;
+	if (flags & TCP_FIN)
+		tcp |= opener ? SEEN_FIN_OPENER : SEEN_FIN_ANSWERER;
+	return tcp;
+}
+
 static __always_inline void touch(struct flow *f, const struct packet *p)
 {
 	if (p->direction == FROM_WORKLOAD) {
@@ -54,14 +89,7 @@ static __always_inline void touch(struct flow *f, const struct packet *p)
 		__sync_fetch_and_add(&f->bytes_in, p->bytes);
 	}
 	f->last_seen_ns = p->now;
-	int opener = is_from_opener(f, p->direction);
-	__u8 tcp = p->tcp_flags & TCP_RST ? f->tcp | SEEN_RST : f->tcp & ~SEEN_RST;
-	if (!opener)
-		tcp |= SEEN_ANSWER;
-	else if (tcp & SEEN_ANSWER && !(p->tcp_flags & (TCP_SYN | TCP_RST)))
-		tcp |= SEEN_CONFIRMED;
-	if (p->tcp_flags & TCP_FIN)
-		tcp |= opener ? SEEN_FIN_OPENER : SEEN_FIN_ANSWERER;
+	__u8 tcp = tcp_after(f->tcp, p->tcp_flags, is_from_opener(f, p->direction));
 	if (tcp != f->tcp)
 		f->tcp = tcp;
 }
@@ -238,33 +266,4 @@ CHECKED_ALONE __u8 later_fragment(struct workload *w, struct packet *p)
 	if (!f || f->epoch != w->epoch || p->now - f->seen_ns > FRAGMENT_LIFE_NS)
 		return REASON_FRAGMENT_UNKNOWN;
 	return REASON_KNOWN_FLOW;
-}
-
-struct sweep {
-	struct settings *settings;
-	__u64 now;
-	__u64 reclaimed;
-};
-
-static long sweep_one(void *map, struct flow_key *k, struct flow *f, struct sweep *sweep)
-{
-	if (is_stale(f, k, sweep->settings, sweep->now)) {
-		struct flow_key key = *k;
-		sweep->reclaimed += remove_flow(&key);
-	}
-	return 0;
-}
-
-static int sweep_flows(void *map, __u32 *zero, struct sweeper *sweeper)
-{
-	struct settings *s = node_settings();
-	if (!s)
-		return 0;
-	struct sweep sweep = { .settings = s, .now = bpf_ktime_get_boot_ns() };
-	bpf_for_each_map_elem(&flows, sweep_one, &sweep, 0);
-	sweeper->runs++;
-	sweeper->reclaimed += sweep.reclaimed;
-	sweeper->took_ns = bpf_ktime_get_boot_ns() - sweep.now;
-	bpf_timer_start(&sweeper->timer, s->sweep_ns, 0);
-	return 0;
 }

@@ -47,7 +47,11 @@ struct packet {
 	__u8 l4_header; /* octets of the transport header: TCP and UDP only */
 	__u8 service; /* IPv4's type of service, IPv6's traffic class */
 	__sum16 header_sum; /* IPv4's */
-	__u8 pad;
+	__u8 translated; /* `wire` is known */
+	__u8 settled; /* and nothing but time ends the mapping */
+	__u8 pad[3];
+	__u32 hop_slot; /* of fast.h */
+	struct endpoint wire; /* its end of this node's side on the uplink */
 };
 
 /* The common header of SCTP (RFC 9260, section 3.1); the kernel's headers for programs have none. */

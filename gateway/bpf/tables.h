@@ -8,9 +8,10 @@
  * of a program that reads it. What decides is therefore read twice, checked against another table, or stamped; and
  * where presence alone decides, it stands in the key.
  *
- * When full: `flows` refuses new flows (TABLE_FULL), a workload's quota its own only (QUOTA_FULL); `service_flows`,
- * `fragments` and `budgets` lose their oldest; `events` loses new ones, counted in `losses`; in all other tables the
- * daemon's write fails and the packet finds nothing, which denies, or leaves it to the node's stack (`routed`).
+ * When full: `flows` and `mappings` refuse new flows (TABLE_FULL), a workload's quota (QUOTA_FULL) and a network's
+ * (NAT_QUOTA) its own only; `service_flows`, `fragments`, `nat_fragments`, `direct` and `budgets` lose their oldest;
+ * `events` loses new ones, counted in `losses`; in all other tables the daemon's write fails and the packet finds
+ * nothing, which denies, or leaves it to the node's stack (`routed`).
  */
 #pragma once
 
@@ -44,6 +45,7 @@ struct address {
 #define WORKLOAD_OPEN 4     /* workloadTraffic: Open */
 #define WORKLOAD_PROBES 8   /* the node itself may open connections */
 #define WORKLOAD_REJECTS 16 /* onDeny: Reject */
+#define WORKLOAD_MASQUERADED 32 /* what leaves by the uplink has the node's address; see nat.h */
 struct workload {
 	__u32 stamp; /* another with each write; the kernel copies a value from its begin to its end */
 	__u32 id; /* never used twice */
@@ -56,7 +58,7 @@ struct workload {
 	__u32 flow_quota;
 	__u8 mac[6];
 	__u8 gateway_mac[6]; /* sender of frames from the service namespace */
-	__u32 bridge; /* where its network's gateway is; 0: its packets take the node's stack (NAT, another router) */
+	__u32 bridge; /* where its network's gateway is; 0: its packets take the node's stack (another router) */
 	__u32 stamp_again;
 };
 HASH(workloads, 8192, __u32, struct workload); /* by ifindex of the host side */
@@ -76,7 +78,8 @@ struct handle {
 };
 HASH(handles, 32768, struct address, struct handle);
 
-/* A generation's 32 bits always match whole, so that the next one is loaded beside it. */
+/* A view's 32 bits always match whole: one for all routed networks, one for each other that needs its own. After a restart
+ * all of it is loaded beside what is there, so that there is room for twice the prefixes; what is not used takes none. */
 struct class4_key {
 	__u32 prefix_length;
 	__u32 generation;
@@ -228,6 +231,61 @@ enum way {
 #define WAYS 16
 MAP(ways, BPF_MAP_TYPE_PERCPU_ARRAY, WAYS, 0, __u32, __u64); /* packets by way */
 
+/* Source NAT at the uplink; see nat.h. */
+struct nat {
+	__u32 ifindex; /* where addresses are translated; 0: nowhere */
+	__u16 first_port; /* both in the machine's order */
+	__u16 ports;
+	__u32 quota; /* mappings that one network may have */
+	__u32 pad;
+	__u64 hold_ns; /* a closed connection's port is given to nobody else so long */
+	struct address main4; /* the uplink's addresses that most of what leaves has; zero: none */
+	struct address main6;
+};
+MAP(nat, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct nat);
+struct prefix_key {
+	__u32 prefix_length;
+	struct address address;
+};
+TRIE(masqueraded, 16384, struct prefix_key, __u32); /* sources -> their network */
+TRIE(egress_addresses, 1024, struct prefix_key, struct address); /* destinations -> the uplink's address for them */
+struct endpoint {
+	struct address address;
+	__be16 port; /* ICMP echo: the id */
+	__u16 zero;
+};
+/* A packet's own addresses and ports. ICMP echo: the id is the port of the side that asks, the other's is 0. */
+struct tuple {
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+struct mapping {
+	__u64 last_seen_ns;
+	struct endpoint wire; /* what the far end sees as source */
+	__u32 network;
+	__u8 tcp; /* as a flow's */
+	__u8 over; /* set by the daemon: to be taken away */
+	__u8 pad[6];
+};
+HASH(mappings, 262144, struct tuple, struct mapping); /* by what leaves */
+struct way_back {
+	__u64 made_ns;
+	struct endpoint own; /* the source before translation */
+	__u32 pad;
+};
+HASH(ways_back, 262144, struct tuple, struct way_back); /* by what comes */
+HASH(nat_usage, 8192, __u32, struct usage); /* mappings by network */
+/* Other hosts' flows that were opened from outside to their own address, by what leaves: their replies keep it. */
+LRU(direct, 16384, struct tuple, __u64);
+struct nat_fragment {
+	__u64 seen_ns;
+	struct address address; /* of the side that is translated; its own where it is not */
+};
+
 struct fragment_key {
 	__u32 workload;
 	struct address source;
@@ -242,6 +300,7 @@ struct fragment {
 	__u32 pad;
 };
 LRU(fragments, 16384, struct fragment_key, struct fragment);
+LRU(nat_fragments, 16384, struct fragment_key, struct nat_fragment); /* workload: 0; addresses as they came */
 
 #define EVENT_FLOW 1
 #define EVENT_DROP 2

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The gate in the kernel. `from_workload` is at the tc ingress of a workload's host-side veth, `to_workload` at its tc
- * egress, `from_service` at the tc ingress of tg0, `from_uplink` at that of the uplink. Each asks its list, from the top;
- * the first line that speaks decides, and each return carries the line's number.
+ * egress, `from_service` at the tc ingress of tg0, `from_uplink` at that of the uplink, `to_uplink` at its tc egress. Each
+ * asks its list, from the top; the first line that speaks decides, and each return carries the line's number.
  *
  * From a workload
  *   0 unknown or sealed device                                                            drop
@@ -33,8 +33,11 @@
  *   7 same network, if workloadTraffic: Open                                              pass
  *   8 ingressDefault
  *
- * From the uplink: what is for a workload that this node routes for without NAT is asked the list "To a workload", and
- * comes neither from the same network nor from the node. All else is not looked at.
+ * From the uplink: what is for a workload that this node routes for, by its own address or in reply to what was
+ * translated (nat.h), is asked the list "To a workload", and comes neither from the same network nor from the node. All
+ * else is not judged.
+ *
+ * To the uplink: what is of a masqueraded network leaves with the node's address, or not at all.
  *
  * What passes goes past the node's stack if it may (fast.h). Otherwise it returns TC_ACT_UNSPEC: the filters of others
  * after this one still run, and the packet goes on into the node's stack. A drop is final; its sender is told if it is
@@ -60,26 +63,13 @@
 #include "flows.h"
 #include "icmp.h"
 #include "service.h"
+#include "nat.h"
+#include "translate.h"
 #include "fast.h"
+#include "uplink.h"
+#include "sweep.h"
 #include "events.h"
 #include "reject.h"
-
-/* The flow that a packet belongs to, from the workload's view. */
-static __always_inline void key_of(struct flow_key *k, const struct workload *w, const struct packet *p)
-{
-	int out = p->direction == FROM_WORKLOAD;
-	k->workload = w->id;
-	k->protocol = p->protocol;
-	k->local = out ? p->source : p->destination;
-	k->remote = out ? p->destination : p->source;
-	k->local_port = out ? p->source_port : p->destination_port;
-	k->remote_port = out ? p->destination_port : p->source_port;
-	if (p->icmp_kind == ICMP_ASKS || p->icmp_kind == ICMP_ANSWERS) {
-		int asked_here = (p->icmp_kind == ICMP_ASKS) == out;
-		k->local_port = asked_here ? p->echo_id : 0;
-		k->remote_port = asked_here ? 0 : p->echo_id;
-	}
-}
 
 static __always_inline int is_dns(const struct packet *p)
 {
@@ -245,6 +235,7 @@ int from_workload(struct __sk_buff *skb)
 	struct workload w = {};
 	__u32 ifindex = skb->ifindex;
 	int action = TC_ACT_UNSPEC;
+	__u32 way = NO_WAY;
 
 	p.bytes = skb->len;
 	p.ifindex = ifindex;
@@ -259,7 +250,18 @@ int from_workload(struct __sk_buff *skb)
 	else if (v.reason == REASON_SEGMENT_CONTROL && p.answer)
 		action = p.family == FAMILY_ARP ? answer_arp(skb, &w) : answer_nd(skb, &p, &w);
 	else if (passes(v.reason) && v.reason != REASON_SEGMENT_CONTROL)
-		action = to_uplink(skb, &p, &w);
+		way = way_out(skb, &p, &w);
+	if (way == WAY_OUT || way == WAY_RESOLVED) {
+		__u8 refused = 0;
+		if (!p.translated && is_translated_here(&p, &w, &v))
+			refused = mapping_of(skb, &p, w.network);
+		if (refused)
+			v.reason = refused;
+		else
+			action = leave(skb, &p, way);
+	} else if (way != NO_WAY) {
+		take(way);
+	}
 	if (action == TC_ACT_SHOT)
 		v.reason = REASON_KERNEL_ERROR;
 	return conclude(&p, &k, &v) == TC_ACT_UNSPEC ? action : reject_sender(skb, &p, &w, v.reason);
@@ -284,24 +286,59 @@ int to_workload(struct __sk_buff *skb)
 	return conclude(&p, &k, &v) == TC_ACT_UNSPEC ? TC_ACT_UNSPEC : reject_neighbour(skb, &p, &w, v.reason);
 }
 
+/* On to the stack, or past it to somebody who has no program: as the way back has it. */
+static __always_inline int pass_on(struct __sk_buff *skb, struct packet *p)
+{
+	return p->translated && translate_destination(skb, p) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
 SEC("classifier")
 int from_uplink(struct __sk_buff *skb)
 {
-	__u32 device = routed_device(skb);
-	if (!device)
-		return TC_ACT_UNSPEC;
 	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = TO_WORKLOAD };
 	struct flow_key k = {};
 	struct verdict v = {};
 	struct workload w = {};
+	struct nat *n = node_nat();
+	__u32 *device = 0;
+	__u8 protocol = 0;
+	int parsed = 0;
 
-	/* what cannot be read, or needs the stack, comes to `to_workload` */
-	if (!load_workload(device, &w) || parse(skb, &p))
+	if (skb->vlan_present || skb->pkt_type || !peek(skb, DESTINATION, &p.destination, &protocol))
 		return TC_ACT_UNSPEC;
-	p.ifindex = device;
+	int translates = n && n->ifindex == skb->ifindex, node = translates && is_main(n, &p.destination);
+	if (node && !may_be_reply(skb, n, protocol))
+		return TC_ACT_UNSPEC;
+	if (!node)
+		device = bpf_map_lookup_elem(&routed, &p.destination);
+	if (!device) {
+		if (!translates || parse(skb, &p))
+			return TC_ACT_UNSPEC;
+		parsed = 1;
+		int back = came_back(skb, &p);
+		if (back < 0) {
+			v.reason = REASON_KERNEL_ERROR;
+			return conclude(&p, &k, &v);
+		}
+		if (!back) {
+			note_direct(skb, &p);
+			return TC_ACT_UNSPEC;
+		}
+		device = bpf_map_lookup_elem(&routed, &p.destination);
+		if (!device)
+			return pass_on(skb, &p);
+	}
+	p.ifindex = *device;
+	/* what cannot be read, or needs the stack, comes to `to_workload` */
+	if (!load_workload(p.ifindex, &w))
+		return pass_on(skb, &p);
+	__u32 ifindex = p.ifindex;
+	if (!parsed && parse(skb, &p))
+		return TC_ACT_UNSPEC;
+	p.ifindex = ifindex;
 	__builtin_memcpy(p.mac_destination, w.mac, MAC_LENGTH); /* as it will be */
 	if (!is_forwarded(skb, &p, &w))
-		return TC_ACT_UNSPEC;
+		return pass_on(skb, &p);
 	v.reason = judge_to_workload(skb, &w, &p, &k, &v, 0, 1);
 	int action = TC_ACT_SHOT;
 	if (passes(v.reason)) {
@@ -311,6 +348,39 @@ int from_uplink(struct __sk_buff *skb)
 	}
 	int verdict = conclude(&p, &k, &v);
 	return verdict == TC_ACT_UNSPEC ? action : verdict;
+}
+
+SEC("classifier")
+int to_uplink(struct __sk_buff *skb)
+{
+	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = FROM_WORKLOAD };
+	struct flow_key k = {};
+	struct verdict v = {};
+	struct nat *n = node_nat();
+	__u8 protocol = 0;
+
+	if (!n || n->ifindex != skb->ifindex || skb->vlan_present || !peek(skb, SOURCE, &p.source, &protocol))
+		return TC_ACT_UNSPEC;
+	/* the node's own errors speak of what was translated, too */
+	int icmp = protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6, node = is_main(n, &p.source);
+	if (node && !icmp)
+		return TC_ACT_UNSPEC;
+	__u32 network = node ? 0 : masqueraded_network(&p.source);
+	if (!network && !icmp)
+		return TC_ACT_UNSPEC;
+	v.reason = parse(skb, &p);
+	if (!network && (v.reason || p.icmp_kind != ICMP_ERROR))
+		return TC_ACT_UNSPEC;
+	if (!v.reason && p.icmp_kind == ICMP_ERROR) {
+		int done = error_leaves(skb, &p, network);
+		if (done < 0)
+			v.reason = REASON_KERNEL_ERROR;
+		else if (!done && network && !is_error_of_direct(skb, &p, &k))
+			v.reason = REASON_ICMP_ERROR_UNKNOWN;
+	} else if (!v.reason) {
+		v.reason = leaves(skb, &p, &k, network);
+	}
+	return v.reason ? conclude(&p, &k, &v) : TC_ACT_UNSPEC;
 }
 
 static __always_inline __u8 judge_from_service(struct handle *h, struct packet *p, struct flow_key *k)
@@ -373,7 +443,7 @@ int start_sweeper(struct __sk_buff *skb)
 	if (!s)
 		return -1;
 	bpf_timer_init(&s->timer, &sweeper, 1 /* CLOCK_MONOTONIC */); /* refused if it runs already: fine */
-	if (bpf_timer_set_callback(&s->timer, sweep_flows))
+	if (bpf_timer_set_callback(&s->timer, sweep))
 		return -2;
 	return bpf_timer_start(&s->timer, 0, 0);
 }

@@ -204,7 +204,7 @@ fn forward_policy(dropping: &[String]) -> Check {
         Weight::Part,
         dropping.is_empty(),
         found,
-        "allowed packets of Node networks pass the node's own forward chains too, where they do not go by the fast path (source NAT, fragments, another device than the uplink), and this one drops what it does not name (Docker sets that); accept the bridges tgb* there",
+        "allowed packets of Node networks pass the node's own forward chains too, where they do not go by the fast path (fragments, another device than the uplink), and this one drops what it does not name (Docker sets that); accept the bridges tgb* there",
     )
 }
 

@@ -1,6 +1,7 @@
 //! The node's settings: one TOML file, every key with a default.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -59,9 +60,44 @@ pub struct Dns {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Egress {
-    /// Whether packets of networks that this node routes for without source NAT skip the node's stack between their
-    /// workload and the uplink.
+    /// Whether packets of networks that this node routes for skip the node's stack between their workload and the uplink.
     pub fast_path: bool,
+    /// Ports that masqueraded flows leave the node with.
+    pub snat_ports: SnatPorts,
+}
+
+/// Ports of source NAT, written `50000-59999`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SnatPorts(RangeInclusive<u16>);
+
+impl SnatPorts {
+    /// What keeps tenants from each other's ports needs some to choose from.
+    const FEWEST: u16 = 256;
+
+    /// First and last.
+    pub fn range(&self) -> &RangeInclusive<u16> {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for SnatPorts {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = |what: &str| format!("snat_ports: `{text}` {what}; write two ports such as \"50000-59999\"");
+        let ports = text
+            .split_once('-')
+            .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+        let Some((first, last)): Option<(u16, u16)> = ports else { return Err(wrong("is no range of ports")) };
+        if first < 1024 {
+            return Err(wrong("begins below 1024, where the node's own services are"));
+        }
+        if last < first || last - first < Self::FEWEST - 1 {
+            return Err(wrong("holds fewer than 256 ports"));
+        }
+        Ok(Self(first..=last))
+    }
 }
 
 /// `[edge]`
@@ -90,6 +126,10 @@ pub struct Limits {
     pub flows_per_workload: u32,
     /// Learned (workload, address) pairs of the node.
     pub learned: u32,
+    /// Source NAT's mappings of the node.
+    pub nat_mappings: u32,
+    /// Mappings of one network.
+    pub nat_mappings_per_network: u32,
     /// Prefixes of each family, of all rules and sets in use.
     pub prefixes: u32,
     /// Prefixes of one address set.
@@ -128,7 +168,7 @@ impl Default for Node {
 
 impl Default for Egress {
     fn default() -> Self {
-        Self { fast_path: true }
+        Self { fast_path: true, snat_ports: SnatPorts(50_000..=59_999) }
     }
 }
 
@@ -150,6 +190,8 @@ impl Default for Limits {
             flows: 262_144,
             flows_per_workload: 16_384,
             learned: 65_536,
+            nat_mappings: 262_144,
+            nat_mappings_per_network: 65_536,
             prefixes: 2_200_000,
             set_prefixes: 1_000_000,
             tcp_idle_s: 7_200,
@@ -224,6 +266,8 @@ impl Settings {
             ("[limits] flows", self.limits.flows),
             ("[limits] flows_per_workload", self.limits.flows_per_workload),
             ("[limits] learned", self.limits.learned),
+            ("[limits] nat_mappings", self.limits.nat_mappings),
+            ("[limits] nat_mappings_per_network", self.limits.nat_mappings_per_network),
             ("[limits] prefixes", self.limits.prefixes),
             ("[limits] set_prefixes", self.limits.set_prefixes),
             ("[limits] tcp_idle_s", self.limits.tcp_idle_s),
@@ -260,6 +304,12 @@ mod tests {
         assert!(load("[node]\nprobe = true\n").expect_err("unknown").contains("probe"));
         assert!(load("[node]\nstate_dir = \"state\"\n").expect_err("relative").contains("absolute"));
         assert!(load("[edge]\nlisten = []\n").expect_err("empty").contains("[edge] listen"));
+        for (ports, said) in
+            [("50000", "no range"), ("80-59999", "below 1024"), ("50000-50099", "fewer"), ("60000-50000", "fewer")]
+        {
+            let error = load(&format!("[egress]\nsnat_ports = \"{ports}\"\n")).expect_err(ports);
+            assert!(error.contains(said) && error.contains("50000-59999"), "{error}");
+        }
         assert!(load("[limits]\nflows = 0\n\n").expect_err("zero").contains("[limits] flows"));
     }
 }

@@ -95,6 +95,12 @@ reasons! {
     Misdirected = 52, "misdirected";
     /// A port that is exposed is opened by the edge, and by nobody beside it.
     EdgeOnly = 53, "edge-only";
+    /// Source NAT has no port left for this network towards this far end.
+    NatExhausted = 54, "nat-exhausted";
+    /// The network has as many NAT mappings as one may have.
+    NatQuota = 55, "nat-quota";
+    /// The uplink has no address of this family that a source could be translated to.
+    NatNoAddress = 56, "nat-no-address";
 }
 
 impl Reason {

@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config::names::{InterfaceName, Name};
-use config::resource::{AddressSet, DnsVia, Network};
+use config::resource::{AddressSet, DnsVia, Network, Snat};
 use policy::compile::Compiled;
 use policy::ledger::Ledger;
 use policy::tables::{NameId, PolicyId, RuleEntry, Step};
@@ -162,6 +162,7 @@ impl Enforcement {
         let all: Vec<&Workload> = desired.workloads.values().map(|workload| &**workload).collect();
         let prepared = self.prepare(state, &step, &all, None).and_then(|()| {
             self.tables.set_subnets(&subnets(desired))?;
+            self.tables.set_masqueraded(&masqueraded(desired))?;
             let exposed = endpoints::exposed_ports(desired);
             self.tables.set_exposed(&exposed.into_iter().map(|(id, port)| (id, port, TCP)).collect())
         });
@@ -173,7 +174,9 @@ impl Enforcement {
             }
             return Err(error.into());
         }
-        let anew = if rebuilding { Anew::All } else { Anew::Under(&BTreeSet::new()) };
+        // Flows that are open to a port that is the edge's now, or that came from a network's own subnet, know no policy.
+        let elsewhere = around(&state.desired) != around(desired);
+        let anew = if rebuilding || elsewhere { Anew::All } else { Anew::Under(&BTreeSet::new()) };
         self.switch(state, desired, all.iter().copied(), &anew)?;
         if rebuilding {
             self.readdress_all(state, desired)?;
@@ -183,6 +186,8 @@ impl Enforcement {
         if rebuilding {
             self.tables.retire_all_but(&state.compiled.view_numbers(), &state.compiled.policy_numbers())?;
             state.dead = Default::default();
+            let known = state.compiled.policy_numbers();
+            state.named.retain(|policy, _| known.contains(policy));
         }
         state.unknown_past = false;
         Ok(())
@@ -364,6 +369,11 @@ impl Enforcement {
     }
 }
 
+/// What decides about packets beside policies: ports of the edge, and networks' subnets.
+fn around(desired: &Desired) -> impl PartialEq + use<> {
+    (endpoints::exposed_ports(desired), subnets(desired), masqueraded(desired))
+}
+
 /// Numbers for one change: two policies for each workload at most, and a view for each network and one more. A number past
 /// what is reserved could come again after a crash.
 fn reserve(state: &mut State, desired: &Desired, store: &Store) -> Result<(), StoreError> {
@@ -415,6 +425,15 @@ pub(crate) fn network_number(name: &Name) -> u32 {
 fn subnets(desired: &Desired) -> BTreeMap<u32, Vec<ipnetwork::IpNetwork>> {
     let network = |network: &Network| (network_number(&network.name), network.subnets.iter().map(|s| s.cidr).collect());
     desired.resources.networks().map(network).collect()
+}
+
+pub(super) fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u32> {
+    let networks = desired.resources.networks().filter(|network| network.snat == Snat::Masquerade);
+    let subnets = |network: &Network| {
+        let number = network_number(&network.name);
+        network.subnets.iter().map(move |subnet| (subnet.cidr, number)).collect::<Vec<_>>()
+    };
+    networks.flat_map(subnets).collect()
 }
 
 fn asker(state: &State, desired: &Desired, workload: &Workload) -> impl Iterator<Item = (IpAddr, Asker)> {

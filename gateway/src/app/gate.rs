@@ -3,17 +3,19 @@
 //! | lock or channel | guards | held |
 //! |---|---|---|
 //! | `changing` | one change of desired state at a time | for a whole change, across awaits |
+//! | `looking` | one look at the uplink at a time | for a whole look, across awaits; `changing` is taken inside it |
 //! | `desired` (watch) | the state in force; readers take a snapshot | for a pointer's copy |
 //! | `conditions` | what `status` names | for one insert or removal |
-//! | `fast_path` | what `status` says of the way past the stack | for one copy |
+//! | `uplink` | the way past the stack, where addresses are translated, the default routes | for one copy |
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use config::api::{Condition, ConditionState, Timestamp};
+use config::names::InterfaceName;
 use tokio::sync::watch;
 
 use super::desired::Desired;
@@ -26,6 +28,7 @@ use crate::segmentation::{self, Segmentation};
 use crate::service::Service;
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::sys::netlink::DefaultRoute;
 
 /// The running daemon.
 pub(crate) struct Gate {
@@ -45,11 +48,20 @@ pub(crate) struct Gate {
     /// Where the next free address is looked for.
     pub(crate) cursor: Mutex<Cursor>,
     pub(crate) changing: tokio::sync::Mutex<()>,
+    pub(crate) looking: tokio::sync::Mutex<()>,
     pub(crate) desired: watch::Sender<Arc<Desired>>,
     conditions: Mutex<BTreeMap<String, Condition>>,
-    fast_path: Mutex<FastPath>,
+    uplink: Mutex<Uplink>,
     /// Another device may be the default route's now.
     pub(crate) routes_moved: AtomicBool,
+}
+
+/// What was found of the uplink last.
+#[derive(Debug, Default)]
+struct Uplink {
+    fast_path: FastPath,
+    nat: Option<InterfaceName>,
+    default_routes: Vec<DefaultRoute>,
 }
 
 /// Parts of a [`Gate`], made by `start`.
@@ -84,9 +96,10 @@ impl Gate {
             vlan,
             cursor: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
+            looking: tokio::sync::Mutex::new(()),
             desired: watch::Sender::new(Arc::new(Desired::default())),
             conditions: Mutex::default(),
-            fast_path: Mutex::default(),
+            uplink: Mutex::default(),
             routes_moved: AtomicBool::new(true),
         }
     }
@@ -96,17 +109,38 @@ impl Gate {
         Arc::clone(&self.desired.borrow())
     }
 
+    fn uplink(&self) -> MutexGuard<'_, Uplink> {
+        self.uplink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The way past the node's stack.
     pub(crate) fn fast_path(&self) -> FastPath {
-        self.fast_path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.uplink().fast_path.clone()
     }
 
     /// Takes note of it; whether that is news.
     pub(crate) fn set_fast_path(&self, now: FastPath) -> bool {
-        let mut known = self.fast_path.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = *known != now;
-        *known = now;
-        news
+        std::mem::replace(&mut self.uplink().fast_path, now.clone()) != now
+    }
+
+    /// Where the kernel programs translate addresses; on all other devices the node's own masquerade does.
+    pub(crate) fn nat_device(&self) -> Option<InterfaceName> {
+        self.uplink().nat.clone()
+    }
+
+    /// Takes note of it.
+    pub(crate) fn set_nat_device(&self, device: Option<InterfaceName>) {
+        self.uplink().nat = device;
+    }
+
+    /// As they were found when they last changed.
+    pub(crate) fn default_routes(&self) -> Vec<DefaultRoute> {
+        self.uplink().default_routes.clone()
+    }
+
+    /// Takes note of them.
+    pub(crate) fn set_default_routes(&self, routes: Vec<DefaultRoute>) {
+        self.uplink().default_routes = routes;
     }
 
     /// Somebody should know. The same text again keeps its time.

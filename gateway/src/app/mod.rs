@@ -1,11 +1,14 @@
 //! Where the flows meet: the daemon from its start to its end.
 //!
 //! Files: [`desired`] is what the node should be; [`manifests`] make the next of it; [`reload`] carries one change through
-//! all flows; [`attachment`] does that for a workload that comes or goes, [`sets`] for the prefixes of address
-//! sets; [`enforcement`] is policy in the kernel's tables, with [`placing`] for workloads' entries; [`names`] is what DNS adds to it, and [`slots`] carries that through a
-//! change of policy; [`seal`] and [`ports`] close a new workload's host side; [`numbers`] are never used twice; [`endpoints`] is the edge's side;
-//! [`uplink`] is the way past the node's stack; [`watching`] keeps it all as it should be; [`control`] answers the admin socket with [`views`], [`report`],
-//! [`explain`] and [`history`]; [`gate`] holds it together.
+//! all flows; [`attachment`] does that for a workload that comes or goes, [`sets`] for the prefixes of address sets;
+//! [`enforcement`] is policy in the kernel's tables, with [`placing`] for workloads' entries; [`names`] is what DNS adds to
+//! it, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
+//! [`numbers`] are never used twice; [`endpoints`] is the edge's side;
+//! [`uplink`] is the way past the node's stack and [`nat`] what is translated there,
+//! [`nat_overlap`] who else uses its ports; [`watching`] keeps it all as it should
+//! be; [`control`] answers the admin socket with [`views`], [`report`], [`explain`] and [`history`]; [`gate`] holds it
+//! together.
 //!
 //! The start, in the order in which rights are given up:
 //! 1. `start::prepare`, one thread, all rights: settings, the kernel's features, the bpf file system, the service namespace,
@@ -26,6 +29,8 @@ mod gate;
 mod history;
 mod manifests;
 mod names;
+mod nat;
+mod nat_overlap;
 mod numbers;
 mod placing;
 mod ports;

@@ -1,7 +1,7 @@
 //! One change of desired state, carried through all flows. The only place where they meet in time.
 //!
 //! 1. Everyone who can refuse is asked: the edge (certificates), segmentation (names taken, kernel features).
-//! 2. Segmentation applies its steps, undone as a whole if one fails.
+//! 2. New networks' sources are translated, and segmentation applies its steps, undone as a whole if one fails.
 //! 3. The policies are put in force.
 //! 4. The store commits.
 //! 5. The edge takes its configuration, and readers see the new state.
@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::desired::Desired;
-use super::endpoints;
 use super::gate::Gate;
+use super::{endpoints, nat};
 use crate::admin::ControlError;
 use crate::edge::EdgeProblem;
 use crate::segmentation::{self, Error as SegmentationError};
@@ -39,6 +39,8 @@ pub(crate) async fn carry(gate: &Gate, next: Desired, commit: &[Change]) -> Resu
     let prepared = gate.edge.check(&endpoints::edge_config(&next)).map_err(refused_by_edge)?;
     prepared.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let before = gate.now();
+    let translated = in_place(|| gate.enforcement.masquerade_also(&next));
+    translated.map_err(|error| ControlError::failed(error.to_string(), "nothing was changed"))?;
     gate.segmentation.apply(&segments(gate, &next)).await.map_err(refused_by_segmentation)?;
     let enforced = in_place(|| {
         gate.enforcement.install(&next, &gate.store).map_err(|error| {
@@ -55,6 +57,9 @@ pub(crate) async fn carry(gate: &Gate, next: Desired, commit: &[Change]) -> Resu
     }
     gate.edge.install(prepared);
     gate.desired.send_replace(Arc::new(next));
+    if let Err(error) = in_place(|| nat::keep_ports(gate, &gate.now())) {
+        tracing::warn!(%error, "tried again every second");
+    }
     Ok(steps)
 }
 
@@ -74,7 +79,7 @@ pub(crate) fn segments(gate: &Gate, desired: &Desired) -> segmentation::Desired 
             .values()
             .map(|workload| (workload.id, Workload::clone(workload)))
             .collect::<BTreeMap<_, _>>(),
-        node: gate.segmentation_node.clone(),
+        node: segmentation::Node { nat: gate.nat_device(), ..gate.segmentation_node.clone() },
     }
 }
 

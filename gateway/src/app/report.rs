@@ -16,6 +16,7 @@ use super::desired::Desired;
 use super::gate::Gate;
 use super::uplink::FastPath;
 use super::views::{timestamp, usage};
+use super::{nat, nat_overlap};
 use crate::admin::ControlError;
 use crate::egress::dns;
 use crate::egress::events::{self, Event};
@@ -105,6 +106,10 @@ pub(crate) fn doctor(gate: &Gate) -> Doctor {
         })
         .collect();
     checks.push(fast_path(&gate.fast_path()));
+    if nat::is_needed(&gate.now()) {
+        checks.push(source_nat(gate));
+        checks.extend(nat_overlap::checks(gate.settings.egress.snat_ports.range()));
+    }
     checks.extend(gate.conditions().into_iter().map(|condition| Check {
         name: condition.what,
         ok: false,
@@ -118,6 +123,17 @@ pub(crate) fn doctor(gate: &Gate) -> Doctor {
 fn fast_path(now: &FastPath) -> Check {
     let mend = now.mend().to_owned();
     Check { name: "fast path".to_owned(), ok: mend.is_empty(), required: false, found: now.to_string(), mend }
+}
+
+fn source_nat(gate: &Gate) -> Check {
+    let found = match gate.nat_device() {
+        Some(device) => format!("by the kernel programs at {device}, by nftables elsewhere"),
+        None => {
+            format!("by nftables and connection tracking; the kernel programs have no uplink: {}", gate.fast_path())
+        }
+    };
+    let mend = if gate.nat_device().is_some() { "" } else { gate.fast_path().mend() };
+    Check { name: "source NAT".to_owned(), ok: mend.is_empty(), required: false, found, mend: mend.to_owned() }
 }
 
 /// The entries of the flow table.

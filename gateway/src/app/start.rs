@@ -222,7 +222,8 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
     let dial: Arc<dyn Dial> = Arc::new(ServiceDial(Arc::clone(&service)));
     let edge = Edge::start(&settings.edge.listen, dial, FilesDir(settings.node.files_dir.clone()))?;
     let upstreams: Arc<[SocketAddr]> = upstreams(&settings).into();
-    let segmentation_node = segmentation::Node { seed: link_names::node_seed(), edge: settings.edge.listen.clone() };
+    let segmentation_node =
+        segmentation::Node { seed: link_names::node_seed(), edge: settings.edge.listen.clone(), nat: None };
     let gate = Gate::new(Parts {
         settings,
         store,
@@ -257,6 +258,9 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
 async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
     let desired = stored(gate, &gate.store.contents());
     watching::look_at_node(gate).await;
+    // before a bridge is up: nothing leaves with a tenant's address
+    reload::in_place(|| gate.enforcement.masquerade_also(&desired))?;
+    watching::look_at_uplink(gate, true).await;
     let status = gate.segmentation.restore(reload::segments(gate, &desired)).await;
     watching::note_segmentation(gate, &status);
     let failed = |error: super::ports::SealError| StartError::Programs(error.to_string());
@@ -267,7 +271,7 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
         InstallError::Store(error) => StartError::Store(error),
     })?;
     reload::in_place(|| gate.enforcement.forget_strangers(&desired))?;
-    watching::look_at_uplink(gate).await;
+    watching::look_at_uplink(gate, false).await;
     let (prepared, problems) = gate.edge.check_accepted(&endpoints::edge_config(&desired));
     problems.iter().for_each(|problem| tracing::warn!("{problem}"));
     gate.edge.install(prepared);

@@ -1,18 +1,20 @@
-//! The way past the node's stack (`bpf/fast.h`): which device it leads to, and where it is off and why.
+//! The uplink: where the way past the node's stack leads to (`bpf/fast.h`), or why it is off, and where addresses are
+//! translated (`bpf/nat.h`).
 //!
 //! The device is `[node] uplink`, else the default route's. The programs ask the node's routes themselves; they hear
 //! from here when something changed, and ask twice a second when nobody tells them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::Ordering;
 
 use config::names::{InterfaceName, Name};
-use config::resource::{Gateway, Network, Snat};
+use config::resource::{Gateway, Network};
 
 use super::enforcement::Enforcement;
 use super::gate::Gate;
 use super::ports::SealError;
+use crate::egress::tables::nat::Translation;
 use crate::segmentation::names;
 use crate::sys::interface;
 use crate::sys::netlink::watch::Notice;
@@ -44,10 +46,9 @@ impl fmt::Display for FastPath {
             Self::Unknown => f.write_str("off: the uplink was not looked at yet"),
             Self::SwitchedOff => f.write_str("off by `[egress] fast_path`"),
             Self::Without { found } => write!(f, "off: {found}"),
-            Self::On { device } => write!(
-                f,
-                "networks without source NAT go past the node's stack and its FORWARD rules, to and from {device}"
-            ),
+            Self::On { device } => {
+                write!(f, "packets go past the node's stack and its FORWARD rules, to and from {device}")
+            }
         }
     }
 }
@@ -64,29 +65,32 @@ impl FastPath {
     }
 }
 
-/// The bridge's device, if packets of this network may skip the stack: what has its address rewritten, or goes to
-/// another router, does not.
+/// The bridge's device, if packets of this network may skip the stack: what goes to another router does not.
 pub(super) fn bridge_of(network: &Network) -> Option<u32> {
-    let routed = network.gateway == Gateway::Node && network.snat == Snat::None;
+    let routed = network.gateway == Gateway::Node;
     routed.then(|| interface::index(names::bridge(&network.name).as_str()).ok())?
 }
 
 impl Enforcement {
-    /// Leads the way past the stack there, or nowhere. Answers how much had to be put back.
-    pub(super) fn set_uplink(&self, uplink: Option<u32>) -> Result<u64, SealError> {
-        let former = self.tables.uplink();
-        if former == uplink {
-            return Ok(uplink.map_or(Ok(false), |ifindex| self.tables.ensure_uplink_attached(ifindex))?.into());
+    /// Leads the way past the stack there, or nowhere, and translates at that device. Answers how much had to be put back.
+    pub(super) fn set_uplink(&self, uplink: Option<u32>, translation: &Translation) -> Result<u64, SealError> {
+        let former: BTreeSet<u32> = [self.tables.uplink(), self.tables.nat_device()].into_iter().flatten().collect();
+        let next: BTreeSet<u32> = [uplink, translation.ifindex].into_iter().flatten().collect();
+        let mut put_back = 0;
+        for device in &next {
+            match former.contains(device) {
+                true => put_back += u64::from(self.tables.ensure_uplink_attached(*device)?),
+                false => self.tables.attach_uplink(*device)?,
+            }
         }
-        if let Some(ifindex) = former {
-            self.tables.set_uplink(None)?;
-            self.tables.detach_uplink(ifindex)?;
-        }
-        if let Some(ifindex) = uplink {
-            self.tables.attach_uplink(ifindex)?;
+        if self.tables.uplink() != uplink {
             self.tables.set_uplink(uplink)?;
         }
-        Ok(0)
+        self.tables.set_translation(translation)?;
+        for device in former.difference(&next) {
+            self.tables.detach_uplink(*device)?;
+        }
+        Ok(put_back)
     }
 
     /// A bridge that somebody deleted comes back with another number: the workloads' entries follow.
@@ -128,33 +132,84 @@ pub(super) fn note_changes(gate: &Gate, notices: &[Notice]) {
     }
 }
 
-/// Looks for the uplink and leads the way there. Answers how much of it had to be put back.
-pub(super) async fn look(gate: &Gate) -> Result<u64, String> {
-    let (found, ifindex) = find(gate).await?;
+/// What was found of the uplink.
+struct Found {
+    fast_path: FastPath,
+    /// Where packets go past the stack.
+    fast: Option<u32>,
+    /// Where addresses are translated, whether or not packets go past the stack: on any other device the node's own
+    /// masquerade does it.
+    nat: Option<(InterfaceName, u32)>,
+}
+
+/// Looks for the uplink, leads the way there, and translates there. Answers how much of it had to be put back.
+/// `first`: segmentation has not begun, and will ask by itself where addresses are translated.
+pub(super) async fn look(gate: &Gate, first: bool) -> Result<u64, String> {
+    let _turn = gate.looking.lock().await;
+    let found = find(gate).await?;
+    let device = found.nat.as_ref().map(|(name, _)| name.clone());
+    let pinned = gate.enforcement.tables.nat_device();
+    if first && pinned.is_some() && pinned != found.nat.as_ref().map(|(_, ifindex)| *ifindex) {
+        // An earlier daemon's ruleset relies on what is there: the next look moves it.
+        return Ok(0);
+    }
+    let former = gate.nat_device();
+    let moved = former != device;
+    if moved && former.is_some() {
+        // the node's own masquerade first: nothing leaves with a tenant's address meanwhile
+        tell_segmentation(gate, None).await?;
+    }
+    let translation = match &found.nat {
+        Some((_, ifindex)) => Some(translation_at(gate, *ifindex).await?),
+        None => None,
+    };
     let put_back = super::reload::in_place(|| {
         gate.enforcement.follow_bridges()?;
-        gate.enforcement.set_uplink(ifindex)
+        gate.enforcement.set_uplink(found.fast, &translation.unwrap_or_default())
     });
     let put_back = put_back.map_err(|error| error.to_string())?;
-    if gate.set_fast_path(found.clone()) {
-        tracing::info!(fast_path = %found, "the way past the node's stack");
+    match (moved, first) {
+        (true, true) => gate.set_nat_device(device),
+        (true, false) if device.is_some() => tell_segmentation(gate, device).await?,
+        _ => {}
+    }
+    if gate.set_fast_path(found.fast_path.clone()) {
+        tracing::info!(fast_path = %found.fast_path, "the way past the node's stack");
     }
     Ok(put_back)
 }
 
-async fn find(gate: &Gate) -> Result<(FastPath, Option<u32>), String> {
-    if !gate.settings.egress.fast_path {
-        return Ok((FastPath::SwitchedOff, None));
-    }
+/// The ruleset leaves out the device where addresses are translated. What fails is tried again at the next look.
+async fn tell_segmentation(gate: &Gate, device: Option<InterfaceName>) -> Result<(), String> {
+    let _turn = gate.changing.lock().await;
+    let former = gate.nat_device();
+    gate.set_nat_device(device);
+    let applied = gate.segmentation.apply(&super::reload::segments(gate, &gate.now())).await;
+    applied.map_err(|error| {
+        gate.set_nat_device(former);
+        error.to_string()
+    })
+}
+
+async fn translation_at(gate: &Gate, ifindex: u32) -> Result<Translation, String> {
+    let text = |error: crate::sys::netlink::NetlinkError| error.to_string();
+    let addresses = Netlink::open().map_err(text)?.addresses().await.map_err(text)?;
+    Ok(super::nat::translation(gate, ifindex, &addresses, &gate.default_routes()))
+}
+
+async fn find(gate: &Gate) -> Result<Found, String> {
     let text = |error: crate::sys::netlink::NetlinkError| error.to_string();
     let netlink = Netlink::open().map_err(text)?;
-    let name = match (&gate.settings.node.uplink, gate.fast_path()) {
-        (Some(name), _) => Some(name.clone()),
-        // The table of routes may be long: it is walked only after a change.
-        (None, FastPath::On { device }) if !gate.routes_moved.swap(false, Ordering::Relaxed) => Some(device),
-        (None, _) => netlink.default_route_link().await.map_err(text)?.and_then(|index| interface::name(index).ok()),
+    // The table of routes may be long: it is walked only after a change.
+    if gate.routes_moved.swap(false, Ordering::Relaxed) {
+        let routes = netlink.default_routes().await.inspect_err(|_| gate.routes_moved.store(true, Ordering::Relaxed));
+        gate.set_default_routes(routes.map_err(text)?);
+    }
+    let name = match &gate.settings.node.uplink {
+        Some(name) => Some(name.clone()),
+        None => gate.default_routes().first().and_then(|route| interface::name(route.index).ok()),
     };
-    let without = |found: String| Ok((FastPath::Without { found }, None));
+    let without = |found: String| Ok(Found { fast_path: FastPath::Without { found }, fast: None, nat: None });
     let Some(name) = name else { return without("the node has no default route".to_owned()) };
     let Ok(device) = InterfaceName::try_from(name.clone()) else {
         return without(format!("`{name}` cannot be the name of a device"));
@@ -163,8 +218,15 @@ async fn find(gate: &Gate) -> Result<(FastPath, Option<u32>), String> {
         None => without(format!("there is no device {name}")),
         Some(link) if !is_usable(&link) => without(format!("{name} is no Ethernet device towards the world")),
         Some(link) => match ipsec_policies() {
-            Ok(0) => Ok((FastPath::On { device: name }, Some(link.index))),
-            // What goes past the stack would leave in plain text.
+            Ok(0) => Ok(match gate.settings.egress.fast_path {
+                true => Found {
+                    fast_path: FastPath::On { device: name },
+                    fast: Some(link.index),
+                    nat: Some((device, link.index)),
+                },
+                false => Found { fast_path: FastPath::SwitchedOff, fast: None, nat: Some((device, link.index)) },
+            }),
+            // What goes past the stack would leave in plain text, and policies know packets as the stack translates them.
             Ok(_) => without("the node has IPsec policies, which are the stack's".to_owned()),
             Err(error) => without(format!("the node's IPsec policies cannot be counted: {error}")),
         },

@@ -3,10 +3,10 @@
 //! | task | woken by | does |
 //! |---|---|---|
 //! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
-//! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, node's addresses, metrics |
+//! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, node's addresses, reserved ports, metrics |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
 //! | `sets` | four times a second | files of address sets that have changed, put in force |
-//! | `node` | netlink notices | the node's addresses in the kernel; next hops asked for anew |
+//! | `node` | netlink notices | the node's addresses and the uplink's in the kernel; next hops asked for anew |
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::gate::Gate;
 use super::report::{self, Names};
-use super::{attachment, reload, sets, uplink};
+use super::{attachment, nat, reload, sets, uplink};
 use crate::segmentation::Status;
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::watch::{Notice, Watch};
@@ -106,14 +106,16 @@ async fn upkeep(gate: Arc<Gate>) {
             settle(&gate, "kernel tables", measure(&gate));
         });
         look_at_node(&gate).await;
-        look_at_uplink(&gate).await;
+        look_at_uplink(&gate, false).await;
+        let kept = reload::in_place(|| nat::keep_ports(&gate, &gate.now()));
+        settle(&gate, "reserved ports", kept.map_err(|error| error.to_string()));
     }
 }
 
-/// The way past the node's stack.
-pub(crate) async fn look_at_uplink(gate: &Gate) {
-    let looked = uplink::look(gate).await;
-    settle(gate, "fast path", looked.map(metrics::reconcile_repairs));
+/// The way past the node's stack, and where addresses are translated. `first`: before segmentation has begun.
+pub(crate) async fn look_at_uplink(gate: &Gate, first: bool) {
+    let looked = uplink::look(gate, first).await;
+    settle(gate, "uplink", looked.map(metrics::reconcile_repairs));
 }
 
 /// tg0 and what is inside, put back as a whole.
@@ -223,6 +225,7 @@ async fn node(gate: Arc<Gate>) {
                 uplink::note_changes(&gate, &notices);
                 if notices.iter().any(|n| matches!(n, Notice::Address | Notice::Link | Notice::Lost)) {
                     look_at_node(&gate).await;
+                    look_at_uplink(&gate, false).await;
                 }
             }
             Err(error) => {

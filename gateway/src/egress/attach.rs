@@ -29,8 +29,8 @@ const LOOPBACK: u32 = 1;
 /// Before other people's filters, which would decide first otherwise.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 0x7467);
-/// As many as libbpf makes.
-const LOAD_TRIES: u32 = 5;
+/// Four times as many as libbpf makes: on a busy machine five were not always enough.
+const LOAD_TRIES: u32 = 20;
 
 /// A program and where on a device it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +43,15 @@ pub enum Program {
     FromService,
     /// tc ingress of the uplink.
     FromUplink,
+    /// tc egress of the uplink.
+    ToUplink,
 }
 
-const ALL: [Program; 4] = [Program::FromWorkload, Program::ToWorkload, Program::FromService, Program::FromUplink];
+const ALL: [Program; 5] =
+    [Program::FromWorkload, Program::ToWorkload, Program::FromService, Program::FromUplink, Program::ToUplink];
+
+/// Both sides of the uplink: what is translated leaves last, so that its replies find the way back.
+const UPLINK: [Program; 2] = [Program::FromUplink, Program::ToUplink];
 
 /// Both sides of a workload's device: what it sends last, so that nothing is sent while replies are not looked at.
 const WORKLOAD: [Program; 2] = [Program::ToWorkload, Program::FromWorkload];
@@ -58,12 +64,13 @@ impl Program {
             Self::ToWorkload => "to_workload",
             Self::FromService => "from_service",
             Self::FromUplink => "from_uplink",
+            Self::ToUplink => "to_uplink",
         }
     }
 
     const fn is_egress(self) -> bool {
         match self {
-            Self::ToWorkload => true,
+            Self::ToWorkload | Self::ToUplink => true,
             Self::FromWorkload | Self::FromService | Self::FromUplink => false,
         }
     }
@@ -71,7 +78,7 @@ impl Program {
     const fn direction(self) -> TcAttachType {
         match self {
             Self::FromWorkload | Self::FromService | Self::FromUplink => TcAttachType::Ingress,
-            Self::ToWorkload => TcAttachType::Egress,
+            Self::ToWorkload | Self::ToUplink => TcAttachType::Egress,
         }
     }
 }
@@ -244,19 +251,26 @@ impl Tables {
         self.programs.take_away(tg0, Program::FromService)
     }
 
-    /// Puts the program on the uplink. It lets through what is for no workload ([`Tables::set_uplink`] says for whom).
+    /// Puts both programs on the uplink. They let through what is of no workload ([`Tables::set_uplink`] says for whom) and
+    /// of no masqueraded network ([`Tables::set_translation`]).
     pub fn attach_uplink(&self, uplink: u32) -> Result<(), AttachError> {
-        self.programs.place(uplink, &name_of(uplink)?, Program::FromUplink)
+        let device = name_of(uplink)?;
+        UPLINK.iter().try_for_each(|program| self.programs.place(uplink, &device, *program))
     }
 
     /// Puts back what somebody removed from the uplink; whether there was anything to put back.
     pub fn ensure_uplink_attached(&self, uplink: u32) -> Result<bool, AttachError> {
-        self.programs.ensure(uplink, &name_of(uplink)?, Program::FromUplink)
+        let device = name_of(uplink)?;
+        let mut repaired = false;
+        for program in UPLINK {
+            repaired |= self.programs.ensure(uplink, &device, program)?;
+        }
+        Ok(repaired)
     }
 
-    /// Takes the program from a device that was the uplink, and may be gone.
+    /// Takes both programs from a device that was the uplink, and may be gone.
     pub fn detach_uplink(&self, uplink: u32) -> Result<(), AttachError> {
-        self.programs.take_away(uplink, Program::FromUplink)
+        UPLINK.iter().try_for_each(|program| self.programs.take_away(uplink, *program))
     }
 
     /// Whether links hold the programs (tcx), or filters of clsact.
@@ -313,17 +327,19 @@ impl Tables {
     }
 
     fn replace_uplink_program(&self) -> Result<(), AttachError> {
-        let uplink = self.uplink().filter(|ifindex| interface::name(*ifindex).is_ok());
-        for former in self.programs.linked_devices(&[Program::FromUplink]).into_iter().filter(|it| Some(*it) != uplink)
-        {
-            self.detach_uplink(former)?;
+        let there = |ifindex: &u32| interface::name(*ifindex).is_ok();
+        let uplinks: BTreeSet<u32> = [self.uplink(), self.nat_device()].into_iter().flatten().filter(there).collect();
+        for former in self.programs.linked_devices(&UPLINK).difference(&uplinks) {
+            self.detach_uplink(*former)?;
         }
-        match uplink.map(|ifindex| (ifindex, self.attach_uplink(ifindex))) {
-            // it went away between the question and the answer
-            Some((ifindex, Err(_))) if interface::name(ifindex).is_err() => Ok(()),
-            Some((_, attached)) => attached,
-            None => Ok(()),
+        for ifindex in uplinks {
+            match self.attach_uplink(ifindex) {
+                // it went away between the question and the answer
+                Err(_) if interface::name(ifindex).is_err() => {}
+                attached => attached?,
+            }
         }
+        Ok(())
     }
 }
 

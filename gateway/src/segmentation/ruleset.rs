@@ -1,7 +1,7 @@
 //! Table `inet tidegate` as text for `nft -f`: filled in one transaction, whatever was in it before.
 //!
 //! - `postrouting`: networks with `snat: Masquerade` take this node's address wherever they leave by another link than
-//!   a network's bridge.
+//!   a network's bridge and the one where the kernel programs translate.
 //! - `forwarding`: what comes from a bridge must come from a subnet of that network; nothing is routed from or to a
 //!   network with an External router, and nothing from elsewhere with an address of a routed network: policies know
 //!   workloads by their addresses. A bridge that no rule names is closed, so the table is put before a new network's
@@ -57,12 +57,14 @@ impl Rules {
 
     fn masquerade(&mut self, desired: &Desired) {
         let networks = || desired.networks.values().filter(|network| network.gateway == Gateway::Node);
+        let translated = desired.node.nat.as_ref().map(|device| format!("oifname != \"{device}\" "));
         self.chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", |rules| {
             for network in networks().filter(|network| network.snat == Snat::Masquerade) {
                 for subnet in &network.subnets {
                     let family = family(subnet.cidr.is_ipv4());
+                    let elsewhere = translated.as_deref().unwrap_or_default();
                     rules.line(format!(
-                        "{family} saddr {} oifname != \"{}*\" masquerade",
+                        "{family} saddr {} oifname != \"{}*\" {elsewhere}masquerade",
                         subnet.cidr,
                         names::BRIDGE_PREFIX
                     ));

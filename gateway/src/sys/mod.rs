@@ -18,6 +18,7 @@ pub mod nft;
 pub mod open_files;
 mod passing;
 pub mod pktinfo;
+pub mod reserved_ports;
 pub mod socket;
 pub mod sysctl;
 

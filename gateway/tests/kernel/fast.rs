@@ -15,12 +15,12 @@ use super::live::{Net, bulk, carries, connect, listen, udp as socket};
 use super::world::*;
 
 const LONG: Duration = Duration::from_secs(10);
-const REDIRECT: i32 = 7;
-const UNSPEC: i32 = -1;
-const NEXT: Mac = Mac([2, 0, 0, 0, 0, 0x99]);
-const OURS: Mac = Mac([2, 0, 0, 0, 0, 0x98]);
+pub(crate) const REDIRECT: i32 = 7;
+pub(crate) const UNSPEC: i32 = -1;
+pub(crate) const NEXT: Mac = Mac([2, 0, 0, 0, 0, 0x99]);
+pub(crate) const OURS: Mac = Mac([2, 0, 0, 0, 0, 0x98]);
 
-fn way(node: &Node, which: Way) -> u64 {
+pub(crate) fn way(node: &Node, which: Way) -> u64 {
     node.tables.ways().unwrap().into_iter().find(|(way, _)| *way == which).unwrap().1
 }
 
@@ -36,7 +36,10 @@ fn counted(node: &Node, work: impl FnOnce()) -> Way {
 
 /// A workload on bridge `br0`, and FAR beyond the uplink `out0`, by a next hop whose MAC is known.
 fn routed() -> Node {
-    let mut node = Node::new();
+    routed_by(Node::new())
+}
+
+pub(crate) fn routed_by(mut node: Node) -> Node {
     for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{key}"), "1").unwrap();
     }
@@ -69,7 +72,7 @@ fn udp_between(source: &str, destination: &str, ports: (u16, u16), hops: u8) -> 
 }
 
 /// RFC 1071, with whatever stands in the checksum's place: 0 for a header whose checksum is right.
-fn header_sum(header: &[u8]) -> u16 {
+pub(crate) fn header_sum(header: &[u8]) -> u16 {
     let mut sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -77,16 +80,16 @@ fn header_sum(header: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-fn send(node: &Node, frame: &[u8]) -> gateway::sys::bpf_test_run::Answer {
+pub(crate) fn send(node: &Node, frame: &[u8]) -> gateway::sys::bpf_test_run::Answer {
     node.tables.try_frame(Program::FromWorkload, frame, node.device, 0).unwrap()
 }
 
-fn arrive(node: &Node, frame: &[u8]) -> gateway::sys::bpf_test_run::Answer {
+pub(crate) fn arrive(node: &Node, frame: &[u8]) -> gateway::sys::bpf_test_run::Answer {
     let up = ifindex("out0");
     node.tables.try_frame(Program::FromUplink, frame, up, up).unwrap()
 }
 
-fn from_up(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn from_up(packet: &[u8]) -> Vec<u8> {
     ethernet(NEXT, OURS, if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd }, packet)
 }
 
@@ -217,7 +220,7 @@ fn nothing_else_at_the_uplink_is_looked_at() {
         untouched(&node, &ethernet(NEXT, OURS, 0x88cc, &packet));
     }
     assert_eq!((node.counts(), node.tables.ways().unwrap()), before);
-    // a workload whose network is masqueraded is not known there
+    // a workload whose network another router routes is not known there
     node.change(|e| e.bridge = None);
     node.own(&node.entry, node.device, 1);
     untouched(&node, &from_up(&udp_between(FAR4, OWN4, (4000, 5000), 64)));
@@ -289,7 +292,7 @@ fn a_routes_own_mtu_is_kept_to() {
 }
 
 /// The world of [`Net`] with its far device as the uplink, and a firewall of others that forwards nothing.
-fn closed_to_the_stack() -> Net {
+pub(crate) fn closed_to_the_stack() -> Net {
     let mut net = Net::new();
     net.node.entry.bridge = Some(ifindex("br0"));
     net.node.switch();
@@ -303,7 +306,7 @@ fn closed_to_the_stack() -> Net {
     net
 }
 
-fn at(ip: &str, port: u16) -> std::net::SocketAddr {
+pub(crate) fn at(ip: &str, port: u16) -> std::net::SocketAddr {
     std::net::SocketAddr::new(addr(ip), port)
 }
 

@@ -262,6 +262,7 @@ pub(crate) fn entry(id: u32) -> WorkloadEntry {
         mac: MAC,
         gateway_mac: GATEWAY_MAC,
         bridge: None,
+        masqueraded: false,
     }
 }
 

@@ -183,6 +183,7 @@ impl Programs {
                 mac: member.mac,
                 gateway_mac: GATEWAY_MAC,
                 bridge: None, // the fast path has tests of its own
+                masqueraded: false,
             };
             self.tables.switch(self.devices[index], &entry).unwrap();
             let own = member.own.map(|(address, handle)| Address { address, handle });

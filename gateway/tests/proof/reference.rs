@@ -73,7 +73,7 @@ impl Reference {
             Program::FromWorkload => self.workload_sends(shot, rules, &mut answered)?,
             Program::ToWorkload => self.workload_receives(shot, rules)?,
             Program::FromService => self.service_sends(&shot.frame, rules),
-            Program::FromUplink => unreachable!("its frames are in the fast path's own tests"),
+            Program::FromUplink | Program::ToUplink => unreachable!("its frames are in the fast path's own tests"),
         };
         let redirected =
             answered || shot.program == Program::FromService || matches!(reason, Reason::Dns | Reason::Edge);

@@ -30,7 +30,7 @@ pub(crate) fn is_told(shot: &Shot, reason: Reason, members: &[Member]) -> bool {
         (Program::ToWorkload, Entrance::Workload(other)) => {
             members[other].network == own.network && members[other].mac == frame.from
         }
-        (Program::ToWorkload | Program::FromService | Program::FromUplink, _) => false,
+        (Program::ToWorkload | Program::FromService | Program::FromUplink | Program::ToUplink, _) => false,
     };
     let ends_something = match packet.transport {
         Transport::Tcp { flags, .. } => flags & RST != 0,

@@ -1,5 +1,6 @@
 //! The doors to the kernel: the only place of this crate with `unsafe`, one function a call.
 
+pub mod bpf;
 pub mod mount;
 pub mod netns;
 pub mod packet;

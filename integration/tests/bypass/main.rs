@@ -11,6 +11,7 @@ use integration::site::ECHO;
 use integration::{Pod, Site};
 
 mod addresses;
+mod nat;
 mod races;
 mod recipe;
 mod shapes;

@@ -93,7 +93,10 @@ impl Tables {
     /// How full the tables are that refuse more when full. Walks them: for a scrape or a status, not for each packet.
     pub fn fill(&self) -> Result<Vec<Fill>, TableError> {
         let flows = self.usage.dump().in_table("usage")?.iter().map(|(_, usage)| u64::from(usage.flows)).sum();
+        let mappings =
+            self.nat_usage.dump().in_table("nat_usage")?.iter().map(|(_, usage)| u64::from(usage.flows)).sum();
         Ok(vec![
+            Fill { table: "mappings", entries: mappings, max: self.mappings.max_entries().into() },
             Fill { table: "flows", entries: flows, max: self.flows.max_entries().into() },
             walk(&self.workloads)?,
             walk(&self.addresses)?,
@@ -110,6 +113,8 @@ impl Tables {
             walk(&self.segments)?,
             walk(&self.subnets)?,
             walk(&self.routed)?,
+            walk(&self.masqueraded)?,
+            walk(&self.egress_addresses)?,
         ])
     }
 }

@@ -36,6 +36,15 @@ plain! {
     (C) SegmentKey = "segment_key" { ifindex: u32, network: u32, }
     (C) SubnetKey = "subnet_key" { prefix_length: u32, network: u32, address: Address, }
     (C) Uplink = "uplink" { ifindex: u32, generation: u32, }
+    (C) Nat = "nat" {
+        ifindex: u32, first_port: u16, ports: u16, quota: u32, pad: u32, hold_ns: u64, main4: Address, main6: Address,
+    }
+    (C) PrefixKey = "prefix_key" { prefix_length: u32, address: Address, }
+    (C) Endpoint = "endpoint" { address: Address, port: Port, zero: u16, }
+    (C) Tuple = "tuple" {
+        source: Address, destination: Address, source_port: Port, destination_port: Port, protocol: u8, pad: [u8; 3],
+    }
+    (C) Mapping = "mapping" { last_seen_ns: u64, wire: Endpoint, network: u32, tcp: u8, over: u8, pad: [u8; 6], }
     (C) FragmentKey = "fragment_key" {
         workload: u32, source: Address, destination: Address, id: u32, protocol: u8, pad: [u8; 3],
     }

@@ -10,18 +10,20 @@
 //! locks the maps.
 //!
 //! Files: [`workloads`] (who a device is), [`steps`] (policies), [`names`] (what DNS taught), [`flows`] (what is
-//! open), [`node`] (addresses, segments, the service namespace), [`uplink`] (past the node's stack), [`fill`] (counters
-//! and how full).
+//! open), [`nat`] (what is translated at the uplink), [`node`] (addresses, segments, the service namespace), [`uplink`]
+//! (past the node's stack), [`fill`] (counters and how full).
 
 pub mod fill;
 pub mod flows;
 pub(crate) mod layout;
 pub mod names;
+pub mod nat;
 pub mod node;
 pub mod steps;
 pub mod uplink;
 pub mod workloads;
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -85,6 +87,11 @@ pub struct Tables {
     uplink_changes: Mutex<()>,
     routed: Map<l::Address, u32>,
     ways: PerCpuArray<u64>,
+    nat: Map<u32, l::Nat>,
+    masqueraded: Map<l::PrefixKey, u32>,
+    egress_addresses: Map<l::PrefixKey, l::Address>,
+    mappings: Map<l::Tuple, l::Mapping>,
+    nat_usage: Map<u32, l::Usage>,
     sweeper: Map<u32, l::Sweeper>,
 }
 
@@ -207,6 +214,11 @@ impl Tables {
             uplink_changes: Mutex::new(()),
             routed: open(&maps, "routed")?,
             ways: open_array(per_cpu("ways"))?,
+            nat: open(&maps, "nat")?,
+            masqueraded: open(&maps, "masqueraded")?,
+            egress_addresses: open(&maps, "egress_addresses")?,
+            mappings: open(&maps, "mappings")?,
+            nat_usage: open(&maps, "nat_usage")?,
             sweeper: open(&maps, "sweeper")?,
             folder,
         };
@@ -232,7 +244,7 @@ impl Tables {
         if let Some(tg0) = self.tg0_ifindex() {
             self.detach_service(tg0)?;
         }
-        if let Some(uplink) = self.uplink() {
+        for uplink in BTreeSet::from_iter([self.uplink(), self.nat_device()].into_iter().flatten()) {
             self.detach_uplink(uplink)?;
         }
         fs::remove_dir_all(&self.folder).map_err(|source| AttachError::Pin { path: self.folder.clone(), source })
@@ -253,7 +265,11 @@ impl Tables {
         settings.flow_events = FLOW_EVENTS;
         settings.drop_events = DROP_EVENTS;
         settings.rejections = REJECTIONS;
-        self.settings.set(&0, &settings).in_table("settings")
+        self.settings.set(&0, &settings).in_table("settings")?;
+        self.change_nat(|nat| {
+            nat.quota = limits.nat_mappings_per_network;
+            nat.hold_ns = nanoseconds(nat::HOLD.min(other));
+        })
     }
 
     pub(crate) fn read_settings(&self) -> Result<l::Settings, TableError> {
@@ -268,6 +284,8 @@ fn load(limits: &Limits, folder: &Path) -> Result<(Programs, OwnedFd), OpenError
         .map_max_entries("classes4", limits.prefixes)
         .map_max_entries("classes6", limits.prefixes)
         .map_max_entries("flows", limits.flows)
+        .map_max_entries("mappings", limits.nat_mappings)
+        .map_max_entries("ways_back", limits.nat_mappings)
         .map_max_entries("learned", limits.learned)
         .map_max_entries("names", limits.learned)
         .map_max_entries("name_classes", limits.learned.saturating_mul(4))

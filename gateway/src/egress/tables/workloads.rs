@@ -40,8 +40,10 @@ pub struct WorkloadEntry {
     pub mac: Mac,
     /// Whom it sees as sender of frames from the service namespace: the bridge.
     pub gateway_mac: Mac,
-    /// Device of the bridge, if this node routes for its network without NAT: then its packets may skip the node's stack.
+    /// Device of the bridge, if this node routes for its network: then its packets may skip the node's stack.
     pub bridge: Option<u32>,
+    /// What it sends leaves the node by the uplink with the node's address.
+    pub masqueraded: bool,
 }
 
 /// The addresses of a device.
@@ -60,6 +62,7 @@ const EXTERNAL: u32 = 2;
 const OPEN: u32 = 4;
 const PROBES: u32 = 8;
 const REJECTS: u32 = 16;
+const MASQUERADED: u32 = 32;
 
 impl Tables {
     /// Puts a workload's entry at a device, or another in its place. A device without entry passes nothing.
@@ -237,7 +240,8 @@ fn to_kernel(entry: &WorkloadEntry) -> l::Workload {
             | flag(entry.external, EXTERNAL)
             | flag(entry.open, OPEN)
             | flag(entry.probes, PROBES)
-            | flag(entry.rejects, REJECTS),
+            | flag(entry.rejects, REJECTS)
+            | flag(entry.masqueraded, MASQUERADED),
         flow_quota: entry.flow_quota,
         mac: entry.mac.0,
         gateway_mac: entry.gateway_mac.0,
@@ -258,6 +262,7 @@ fn from_kernel(entry: l::Workload) -> WorkloadEntry {
         external: entry.flags & EXTERNAL != 0,
         open: entry.flags & OPEN != 0,
         probes: entry.flags & PROBES != 0,
+        masqueraded: entry.flags & MASQUERADED != 0,
         rejects: entry.flags & REJECTS != 0,
         flow_quota: entry.flow_quota,
         mac: Mac(entry.mac),

@@ -73,6 +73,7 @@ fn desired(networks: &[Network], workloads: &[Workload]) -> Desired {
         node: crate::segmentation::Node {
             seed: "seed".to_owned(),
             edge: vec!["0.0.0.0:443".parse().unwrap(), "[2001:db8::1]:8443".parse().unwrap()],
+            nat: None,
         },
     }
 }
@@ -141,7 +142,8 @@ fn settled(desired: &Desired) -> Observed {
     host.port = Some(PortFlags { learning: false, unicast_flood: false, ..flags });
     observed.links.extend([bridge, vlan, host]);
     let own = ["10.100.0.1/24", "fd00:100::1/64", "fe80::1/64"];
-    observed.addresses = own.iter().map(|a| LinkAddress { index: 10, address: a.parse().unwrap() }).collect();
+    observed.addresses =
+        own.iter().map(|a| LinkAddress { index: 10, address: a.parse().unwrap(), lasting: true }).collect();
     let subnets = ["10.100.0.0/24", "fd00:100::/64", "fe80::/64"];
     observed.routes = subnets.iter().map(|s| ConnectedRoute { index: 10, subnet: s.parse().unwrap() }).collect();
     let web = workload(1, &network());
@@ -151,6 +153,17 @@ fn settled(desired: &Desired) -> Observed {
     (observed.ipv4_forward, observed.ipv6_forward) = (Some(1), Some(1));
     observed.table = Table::As(ruleset::text(desired));
     observed
+}
+
+#[test]
+fn where_the_programs_translate_the_table_does_not() {
+    let mut desired = desired(&[network()], &[]);
+    assert!(ruleset::text(&desired).contains("ip saddr 10.100.0.0/24 oifname != \"tgb*\" masquerade"));
+    desired.node.nat = Some("eth0".parse().unwrap());
+    let text = ruleset::text(&desired);
+    for family in ["ip saddr 10.100.0.0/24", "ip6 saddr fd00:100::/64"] {
+        assert!(text.contains(&format!("{family} oifname != \"tgb*\" oifname != \"eth0\" masquerade")), "{text}");
+    }
 }
 
 #[test]
@@ -256,7 +269,7 @@ fn refusals() {
     let workloads = [workload(1, &networks[4]), missing];
     let mut observed = bare();
     observed.links.push(link(20, "tgb-taken", Kind::Bridge { stp: false, snooping: false }));
-    observed.addresses.push(LinkAddress { index: 3, address: "192.0.2.129/24".parse().unwrap() });
+    observed.addresses.push(LinkAddress { index: 3, address: "192.0.2.129/24".parse().unwrap(), lasting: true });
     let tag = VlanTag { id: 7.try_into().unwrap(), protocol: VlanProtocol::Dot1q };
     observed.links.push(link(21, "eth1.7", Kind::Vlan { parent: 3, tag }));
     let mut plan = Plan::new(&desired(&networks, &workloads), &observed);

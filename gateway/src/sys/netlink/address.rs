@@ -14,6 +14,9 @@ pub struct LinkAddress {
     pub index: u32,
     /// The address with the length of its subnet.
     pub address: IpNetwork,
+    /// Whether new connections to the world may have it as source: of global scope, checked, not deprecated, and neither
+    /// secondary (IPv4) nor temporary (IPv6), which have the same flag.
+    pub lasting: bool,
 }
 
 impl Netlink {
@@ -66,5 +69,10 @@ fn parse(message: RouteNetlinkMessage) -> Option<LinkAddress> {
     let any =
         message.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
     let address = IpNetwork::new(local.or(any)?, message.header.prefix_len).ok()?;
-    Some(LinkAddress { index: message.header.index, address })
+    let passing = AddressHeaderFlags::Secondary
+        | AddressHeaderFlags::Dadfailed
+        | AddressHeaderFlags::Deprecated
+        | AddressHeaderFlags::Tentative;
+    let lasting = message.header.scope == AddressScope::Universe && !message.header.flags.intersects(passing);
+    Some(LinkAddress { index: message.header.index, address, lasting })
 }

@@ -40,7 +40,8 @@ pub use ipsec::ipsec_policies;
 pub use link::{Guest, Kind, Link, LinkSettings, VlanTag};
 pub use neighbour::{ForwardingEntry, Neighbour};
 pub use port::PortFlags;
-pub use route::ConnectedRoute;
+pub(crate) use route::subnet_of;
+pub use route::{ConnectedRoute, DefaultRoute};
 
 /// How long one request may take, its repetitions included.
 pub const DEADLINE: Duration = Duration::from_secs(20);

@@ -20,6 +20,17 @@ pub struct ConnectedRoute {
     pub subnet: IpNetwork,
 }
 
+/// A default route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// Its metric, the lowest of which counts.
+    pub metric: u32,
+    /// The link; of several next hops the first's.
+    pub index: u32,
+    /// The router, if it has an address of the route's family.
+    pub gateway: Option<IpAddr>,
+}
+
 impl Netlink {
     /// The connected routes of both families; the kernel filters, so that a node with a full routing table pays little.
     pub async fn connected_routes(&self) -> Result<Vec<ConnectedRoute>, NetlinkError> {
@@ -37,9 +48,10 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// The link of the default route in table main: IPv4's before IPv6's, the lowest metric first. Walks the whole table,
-    /// as the kernel does not look for lengths of prefixes.
-    pub async fn default_route_link(&self) -> Result<Option<u32>, NetlinkError> {
+    /// The default routes in table main: IPv4's before IPv6's, the lowest metric first. Walks the whole table, as the
+    /// kernel does not look for lengths of prefixes.
+    pub async fn default_routes(&self) -> Result<Vec<DefaultRoute>, NetlinkError> {
+        let mut all = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
@@ -47,12 +59,11 @@ impl Netlink {
             message.header.kind = RouteType::Unicast;
             let message = RouteNetlinkMessage::GetRoute(message);
             let found = self.dump(message, || "look for the default route".to_owned()).await?;
-            let best = found.into_iter().filter_map(default_route).min();
-            if let Some((_, link)) = best {
-                return Ok(Some(link));
-            }
+            let mut routes: Vec<_> = found.into_iter().filter_map(default_route).collect();
+            routes.sort_by_key(|route| route.metric);
+            all.extend(routes);
         }
-        Ok(None)
+        Ok(all)
     }
 
     /// Puts a connected route back that somebody deleted; `own` is this node's address in the subnet.
@@ -116,23 +127,39 @@ fn build(index: u32, to: Option<IpNetwork>) -> RouteMessage {
     message
 }
 
-/// Metric and link, if it is a default route.
-fn default_route(message: RouteNetlinkMessage) -> Option<(u32, u32)> {
+fn default_route(message: RouteNetlinkMessage) -> Option<DefaultRoute> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
     if message.header.destination_prefix_length != 0 || message.header.kind != RouteType::Unicast {
         return None;
     }
-    let (mut metric, mut link) = (0, None);
+    let (mut metric, mut index, mut gateway) = (0, None, None);
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Oif(found) => link = Some(*found),
-            RouteAttribute::MultiPath(hops) => link = link.or(hops.first().map(|hop| hop.interface_index)),
+            RouteAttribute::Oif(found) => index = Some(*found),
+            RouteAttribute::Gateway(found) => gateway = gateway.or(address(found)),
+            RouteAttribute::MultiPath(hops) => {
+                let Some(hop) = hops.first() else { continue };
+                index = index.or(Some(hop.interface_index));
+                let by = hop
+                    .attributes
+                    .iter()
+                    .find_map(|of| if let RouteAttribute::Gateway(a) = of { address(a) } else { None });
+                gateway = gateway.or(by);
+            }
             RouteAttribute::Priority(found) => metric = *found,
             RouteAttribute::Table(table) if *table != u32::from(RouteHeader::RT_TABLE_MAIN) => return None,
             _ => {}
         }
     }
-    Some((metric, link?))
+    Some(DefaultRoute { metric, index: index?, gateway })
+}
+
+fn address(found: &RouteAddress) -> Option<IpAddr> {
+    match found {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
 }
 
 fn parse(message: RouteNetlinkMessage) -> Option<ConnectedRoute> {

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the kernel's timer does, with the daemon or without: stale flows and mappings are taken away. */
+#pragma once
+
+struct sweep {
+	struct settings *settings;
+	__u64 now;
+	__u64 hold_ns;
+	__u64 reclaimed;
+};
+
+static long sweep_flow(void *map, struct flow_key *k, struct flow *f, struct sweep *sweep)
+{
+	if (is_stale(f, k, sweep->settings, sweep->now)) {
+		struct flow_key key = *k;
+		sweep->reclaimed += remove_flow(&key);
+	}
+	return 0;
+}
+
+static long sweep_mapping(void *map, struct tuple *t, struct mapping *m, struct sweep *sweep)
+{
+	struct tuple key = *t;
+	struct address address = m->wire.address;
+	if (is_idle(m, key.protocol, sweep->now, sweep->hold_ns) || !bpf_map_lookup_elem(&node_addresses, &address))
+		sweep->reclaimed += remove_mapping(&key);
+	return 0;
+}
+
+/* One whose mapping went by another way. */
+static long sweep_way_back(void *map, struct tuple *t, struct way_back *way, struct sweep *sweep)
+{
+	struct tuple back = *t, out = {};
+	if (sweep->now < way->made_ns + SETTLED_NS)
+		return 0;
+	out.source = way->own.address;
+	out.destination = back.source;
+	out.source_port = way->own.port;
+	out.destination_port = back.source_port;
+	out.protocol = back.protocol;
+	struct mapping *m = bpf_map_lookup_elem(&mappings, &out);
+	if (!m || !is_destination(&back, &m->wire))
+		bpf_map_delete_elem(&ways_back, &back);
+	return 0;
+}
+
+static int sweep(void *map, __u32 *zero, struct sweeper *sweeper)
+{
+	struct settings *s = node_settings();
+	struct nat *n = node_nat();
+	if (!s || !n)
+		return 0;
+	struct sweep sweep = { .settings = s, .now = bpf_ktime_get_boot_ns(), .hold_ns = n->hold_ns };
+	bpf_for_each_map_elem(&flows, sweep_flow, &sweep, 0);
+	bpf_for_each_map_elem(&mappings, sweep_mapping, &sweep, 0);
+	bpf_for_each_map_elem(&ways_back, sweep_way_back, &sweep, 0);
+	sweeper->runs++;
+	sweeper->reclaimed += sweep.reclaimed;
+	sweeper->took_ns = bpf_ktime_get_boot_ns() - sweep.now;
+	bpf_timer_start(&sweeper->timer, s->sweep_ns, 0);
+	return 0;
+}
