@@ -43,7 +43,7 @@ demo-down:
 	$(DEBUG)/demo down
 
 bench:
-	./bootstrap build world
+	./bootstrap build world bench
 	$(CARGO) build --workspace --release
 	$(RELEASE)/tidegate-bench $(if $(ONLY),--only $(ONLY)) $(BENCH)
 
