@@ -4,7 +4,7 @@
 #   make demo KEEP=1     … and leaves the node-local world running; make demo-down removes it
 #   make test            unit tests, worlds of network namespaces, and the named list under the second kernel
 #   make test-long       the same with larger counts, and every world under the second kernel too
-#   make bench           packets and bytes a second, against plain routing and nftables
+#   make bench           packets and bytes a second, against plain routing, nftables and iptables
 #   make lint            formatting, clippy, dependencies
 
 .DEFAULT_GOAL := build
@@ -43,7 +43,7 @@ demo-down:
 	$(DEBUG)/demo down
 
 bench:
-	./bootstrap build world
+	./bootstrap build world bench
 	$(CARGO) build --workspace --release
 	$(RELEASE)/tidegate-bench $(if $(ONLY),--only $(ONLY)) $(BENCH)
 

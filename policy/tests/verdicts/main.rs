@@ -10,6 +10,7 @@ mod equivalence;
 mod golden;
 mod kernel;
 mod ledger;
+mod naive;
 mod network_policies;
 mod peers;
 mod resolving;

@@ -127,7 +127,7 @@ impl World {
     }
 
     /// Two addresses for each subject. What a router of its own routes has the addresses of others.
-    fn residents(&self) -> Vec<Resident> {
+    pub(crate) fn residents(&self) -> Vec<Resident> {
         let overlap = self.networks[1].gateway == Gateway::External;
         let own = |(number, subject): (u8, &Subject)| {
             let low = if overlap { number % 3 } else { number } + 1;
@@ -321,7 +321,7 @@ fn set_name(draw: &mut Draw) -> SetName {
     if draw.one_in(3) { SetName::Admin(own) } else { SetName::Own(own) }
 }
 
-fn prefixes(set: &AddressSet) -> &Prefixes {
+pub(crate) fn prefixes(set: &AddressSet) -> &Prefixes {
     match &set.source {
         SetSource::Cidrs(prefixes) => prefixes,
         SetSource::File(file) => panic!("no world has files, and {file} is one"),
