@@ -23,6 +23,7 @@ use integration::world::World;
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::attach::TENANTS_AT_ONCE;
 use crate::connects;
 use crate::costs::{Program, STACK};
 use crate::feed::{BLOCKS, Feed};
@@ -120,6 +121,9 @@ impl Node {
         fs::create_dir_all(gateway.world.folder().join("files/_admin")).expect("the administrators' folder");
         let mut manifests = set("cidrs: []");
         for number in 0..workloads {
+            if number % TENANTS_AT_ONCE == 0 && number > 0 {
+                gateway.daemon.netctl().apply(&std::mem::take(&mut manifests));
+            }
             let tenant = format!("ns-{number}");
             let rules = "  allow:\n    - sets: [ _admin/feed ]\n";
             let _infallible = write!(manifests, "{}{}", namespace(&tenant, "tenant"), policy(&tenant, "feed", rules));
