@@ -16,6 +16,8 @@ use crate::statistics::{Median, median};
 /// Where samples are taken: numbers of workloads on the node.
 const FEW: usize = 10;
 const SAMPLES: usize = 20;
+/// Namespaces and policies of one file, which may hold 1 000 documents.
+pub(crate) const TENANTS_AT_ONCE: usize = 250;
 
 /// What attaching took, in milliseconds.
 pub(crate) struct Attaching {
@@ -29,6 +31,9 @@ pub(crate) fn measure(many: usize) -> Attaching {
     let gateway = Gateway::start("    - { cidr: 10.96.0.0/14, gateway: 10.96.0.1 }\n");
     let mut manifests = String::new();
     for number in 0..many {
+        if number % TENANTS_AT_ONCE == 0 && number > 0 {
+            gateway.daemon.netctl().apply(&std::mem::take(&mut manifests));
+        }
         let tenant = format!("ns-{number}");
         let own = format!("198.18.{}.{}/32", number / 256, number % 256);
         let rules = allow_cidrs(&[&format!("{SINK}/32"), &own], &format!("[ {{ protocol: TCP, port: {TCP_PORT} }} ]"));

@@ -19,7 +19,7 @@ use crate::workload::{Address, Workload};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Desired {
     /// What was applied.
-    pub(crate) resources: Arc<Resources>,
+    pub(crate) resources: Resources,
     /// The prefixes of the address sets that come from files.
     pub(crate) files: BTreeMap<ResourceKey, Loaded>,
     /// What was attached.
@@ -46,9 +46,8 @@ impl Desired {
         let sets = |desired: &Self| -> Vec<ResourceKey> { desired.resources.address_sets().map(set_key).collect() };
         let other_kind = |resource: &&Resource| !matches!(resource, Resource::AddressSet(_));
         let same_resources = || {
-            Arc::ptr_eq(&self.resources, &other.resources)
-                || (sets(self) == sets(other)
-                    && self.resources.iter().filter(other_kind).eq(other.resources.iter().filter(other_kind)))
+            sets(self) == sets(other)
+                && self.resources.iter().filter(other_kind).eq(other.resources.iter().filter(other_kind))
         };
         self.workloads == other.workloads && same_resources()
     }

@@ -264,8 +264,7 @@ pub(crate) fn patch(gate: &Gate, request: PatchSetRequest) -> Result<PatchSetRes
         return Ok(response);
     }
     let mut next = Desired::clone(&before);
-    Arc::make_mut(&mut next.resources)
-        .insert(AddressSet { source: SetSource::Cidrs(next_prefixes.clone()), ..set.clone() });
+    next.resources.insert(AddressSet { source: SetSource::Cidrs(next_prefixes.clone()), ..set.clone() });
     let change = stored_as(set, next_prefixes, difference);
     put_in_force(gate, &before, next, set, change)?;
     Ok(response)

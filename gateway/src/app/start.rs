@@ -285,7 +285,7 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
     for (name, kept) in contents.resources.iter() {
         match config::from_json(&name.to_string(), &kept.value) {
             Ok(Resource::AddressSet(set)) => with_prefixes(&mut desired, set, contents.sets.get(name)),
-            Ok(resource) => drop(Arc::make_mut(&mut desired.resources).insert(resource)),
+            Ok(resource) => drop(desired.resources.insert(resource)),
             Err(problems) => {
                 let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 gate.raise(
@@ -315,7 +315,7 @@ fn with_prefixes(desired: &mut Desired, set: AddressSet, prefixes: Option<&Prefi
             SetSource::File(file.clone())
         }
     };
-    Arc::make_mut(&mut desired.resources).insert(AddressSet { source, ..set });
+    desired.resources.insert(AddressSet { source, ..set });
 }
 
 /// The kernel's slots as the ledger has them.
