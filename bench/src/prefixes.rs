@@ -118,13 +118,19 @@ impl Node {
     fn start(workloads: usize) -> Self {
         let gateway = Gateway::start_with("    - { cidr: 10.96.0.0/14, gateway: 10.96.0.1 }\n", "None", LIMITS);
         fs::create_dir_all(gateway.world.folder().join("files/_admin")).expect("the administrators' folder");
-        let mut manifests = set("cidrs: []");
-        for number in 0..workloads {
-            let tenant = format!("ns-{number}");
-            let rules = "  allow:\n    - sets: [ _admin/feed ]\n";
-            let _infallible = write!(manifests, "{}{}", namespace(&tenant, "tenant"), policy(&tenant, "feed", rules));
+        gateway.daemon.netctl().apply(&set("cidrs: []"));
+        let numbers: Vec<usize> = (0..workloads).collect();
+        // A file has a thousand documents at most.
+        for part in numbers.chunks(400) {
+            let mut manifests = String::new();
+            for number in part {
+                let tenant = format!("ns-{number}");
+                let rules = "  allow:\n    - sets: [ _admin/feed ]\n";
+                let _infallible =
+                    write!(manifests, "{}{}", namespace(&tenant, "tenant"), policy(&tenant, "feed", rules));
+            }
+            gateway.daemon.netctl().apply(&manifests);
         }
-        gateway.daemon.netctl().apply(&manifests);
         let mut pods = (0..workloads).map(|number| {
             let (tenant, name) = (format!("ns-{number}"), format!("w-{number}"));
             let netns = gateway.world.namespace(&name, None);

@@ -18,20 +18,21 @@ pub struct SetUse<'a> {
 
 /// Every use, by policy.
 pub fn set_uses(resources: &Resources) -> impl Iterator<Item = SetUse<'_>> {
-    resources.iter().flat_map(|resource| {
-        let policy = resource.key();
-        let lists = lists(resource).into_iter();
-        let rules = lists.flat_map(|(list, rules)| (0usize..).zip(rules).map(move |(index, rule)| (list, index, rule)));
-        rules.flat_map(move |(list, index, rule)| {
-            let policy = policy.clone();
-            rule.into_iter().flat_map(|rule| &rule.sets).enumerate().map(move |(place, written)| SetUse {
-                path: format!("spec.{list}[{index}].sets[{place}]"),
-                set: AddressSet::key(policy.namespace.as_ref(), written),
-                policy: policy.clone(),
-                written,
+    resources.iter().flat_map(|resource| lists(resource).into_iter().map(move |list| (resource, list))).flat_map(
+        |(resource, (list, rules))| {
+            let rules = (0usize..).zip(rules).filter_map(|(index, rule)| Some((index, rule?)));
+            let named = rules.filter(|(_, rule)| !rule.sets.is_empty());
+            named.flat_map(move |(index, rule)| {
+                let policy = resource.key();
+                rule.sets.iter().enumerate().map(move |(place, written)| SetUse {
+                    path: format!("spec.{list}[{index}].sets[{place}]"),
+                    set: AddressSet::key(policy.namespace.as_ref(), written),
+                    policy: policy.clone(),
+                    written,
+                })
             })
-        })
-    })
+        },
+    )
 }
 
 /// The lists of rules of a policy; a rule by name is `None`.

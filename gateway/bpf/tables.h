@@ -78,7 +78,8 @@ struct handle {
 };
 HASH(handles, 32768, struct address, struct handle);
 
-/* A generation's 32 bits always match whole, so that the next one is loaded beside it. */
+/* A view's 32 bits always match whole: one for all routed networks, one for each other that needs its own. After a restart
+ * all of it is loaded beside what is there, so that there is room for twice the prefixes; what is not used takes none. */
 struct class4_key {
 	__u32 prefix_length;
 	__u32 generation;

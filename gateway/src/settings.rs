@@ -130,6 +130,8 @@ pub struct Limits {
     pub nat_mappings: u32,
     /// Mappings of one network.
     pub nat_mappings_per_network: u32,
+    /// Prefixes of each family, of all rules and sets in use.
+    pub prefixes: u32,
     /// Prefixes of one address set.
     pub set_prefixes: u32,
     /// Seconds an established TCP flow may be idle.
@@ -190,6 +192,7 @@ impl Default for Limits {
             learned: 65_536,
             nat_mappings: 262_144,
             nat_mappings_per_network: 65_536,
+            prefixes: 2_200_000,
             set_prefixes: 1_000_000,
             tcp_idle_s: 7_200,
             other_idle_s: 120,
@@ -265,6 +268,7 @@ impl Settings {
             ("[limits] learned", self.limits.learned),
             ("[limits] nat_mappings", self.limits.nat_mappings),
             ("[limits] nat_mappings_per_network", self.limits.nat_mappings_per_network),
+            ("[limits] prefixes", self.limits.prefixes),
             ("[limits] set_prefixes", self.limits.set_prefixes),
             ("[limits] tcp_idle_s", self.limits.tcp_idle_s),
             ("[limits] other_idle_s", self.limits.other_idle_s),

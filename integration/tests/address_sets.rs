@@ -1,16 +1,19 @@
 //! Address sets with real sockets: both tiers, single changes, files that change, go bad and come back.
 
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use integration::daemon::Settings;
 use integration::manifests::{allow_cidrs, cluster_policy, policy, two_tenants};
 use integration::site::{API, ECHO, Host, OTHER};
 use integration::traffic::Target;
 use integration::wait::wait_until;
+use integration::world::World;
 use integration::{Pod, Site};
 use serde_json::Value;
 
@@ -239,4 +242,36 @@ fn a_hundred_thousand_prefixes() {
     put(&file, &text);
     wait_until("one more is in force", PATIENCE, || prefixes(&site, &["drop"]) == 100_003);
     web.must_not_reach(tcp(ECHO));
+}
+
+#[test]
+fn more_than_the_kernel_can_hold_changes_nothing() {
+    let more = "[limits]\nprefixes = 1000\n".to_owned();
+    let site = Site::with(World::new(), Settings { more, ..Site::settings() });
+    let file = site.files("_admin").join("feed.txt");
+    put(&file, "203.0.113.30\n");
+    let rules = policy("shop", "web", "  allow:\n    - sets: [ _admin/feed ]\n");
+    site.netctl().apply(&(two_tenants() + &set("", "feed", "{ file: feed.txt }") + &rules));
+    let web = site.attach("shop", "web-1", &[]);
+    let mut open = web.open((ECHO.v4(), PORT).into());
+    open.must_echo();
+
+    let mut text = String::from("203.0.113.31\n");
+    for number in 0..2_000u32 {
+        writeln!(text, "{}", IpAddr::from((0x0b00_0000 + number * 3).to_be_bytes())).expect("a line");
+    }
+    put(&file, &text);
+    let told = |word: &str| {
+        let status = site.netctl().json(&["status"]);
+        let all = status["conditions"].as_array().cloned().unwrap_or_default();
+        all.iter().any(|one| one["what"] == "addressset/feed" && one["text"].to_string().contains(word))
+    };
+    wait_until("the full table is named", PATIENCE, || told("table `classes4`") && told("it is full"));
+    assert_eq!(prefixes(&site, &["feed"]), 1);
+    open.must_echo();
+    web.must_not_reach(tcp(OTHER));
+    put(&file, "203.0.113.31\n");
+    wait_until("what fits is in force", PATIENCE, || !told(""));
+    web.must_reach(tcp(OTHER));
+    assert!(!open.echoes_within(Duration::from_secs(2)), "a flow that the file no longer lists is still open");
 }

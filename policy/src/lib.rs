@@ -5,8 +5,8 @@
 //! 2. [`peers`]: the workloads behind addresses, for rules that select workloads.
 //! 3. [`decide`](mod@decide): the verdict, naive and obviously right. What `netctl explain` says, and what the rest is
 //!    held against.
-//! 4. [`compile`](mod@compile): the same verdicts as a [`tables::Generation`]: prefixes to classes, and (policy, class,
-//!    protocol, port) to a rule.
+//! 4. [`compile`](mod@compile): the same verdicts as tables: prefixes to classes, and (policy, class, protocol, port) to a
+//!    rule. They are kept, and a change is what it changes in them ([`tables::Step`]).
 //! 5. [`ledger`]: which names each workload resolved to which addresses, until when, and what of it the kernel holds.
 //! 6. [`tables`] and [`reason`]: the vocabulary shared with the kernel programs.
 //!

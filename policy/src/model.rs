@@ -161,11 +161,21 @@ impl<'a> Model<'a> {
         rule.sets.iter().filter_map(set)
     }
 
+    /// The prefixes of an address set.
+    pub(crate) fn set(&self, key: &ResourceKey) -> Option<&'a Prefixes> {
+        self.sets.get(key).copied()
+    }
+
     /// The network policies that select the subject, by name.
     pub fn network_policies(&self, subject: &Subject) -> Vec<&'a NetworkPolicy> {
         let own = self.network_policies.get(&subject.namespace);
         let own = own.into_iter().flat_map(BTreeMap::values).copied();
         own.filter(|policy| selects(&policy.selector, &subject.labels)).collect()
+    }
+
+    /// A network policy by name.
+    pub(crate) fn network_policy(&self, namespace: &Name, name: &Name) -> Option<&'a NetworkPolicy> {
+        self.network_policies.get(namespace)?.get(name).copied()
     }
 
     /// Whether the subject's whole network may reach it. A network policy that isolates it wins over the network.

@@ -67,10 +67,9 @@ impl<'a> Model<'a> {
         Some(&self.residents.all[index].subject)
     }
 
-    /// Every address of a view with its workload.
-    pub(crate) fn residents_of<'s>(&'s self, view: View<'s>) -> impl Iterator<Item = (IpAddr, &'s Subject)> {
-        let addresses = self.residents.views.get(&view).into_iter().flatten();
-        addresses.map(|(address, index)| (*address, &self.residents.all[*index].subject))
+    /// Every workload that may be a peer.
+    pub(crate) fn residents(&self) -> &[Resident] {
+        &self.residents.all
     }
 
     /// Whether a rule of this policy means the address.
@@ -92,21 +91,23 @@ impl<'a> Model<'a> {
                 cidr.contains(address) && !except.iter().any(|left_out| left_out.contains(address))
             }
             Peer::Workloads { namespaces, workloads } => {
-                resident.is_some_and(|own| self.is_selected(policy, namespaces.as_ref(), workloads.as_ref(), own))
+                let selected = |own| self.is_selected(&policy.namespace, namespaces.as_ref(), workloads.as_ref(), own);
+                resident.is_some_and(selected)
             }
         }
     }
 
-    fn is_selected(
+    /// Whether a peer of a policy in this namespace means the workload.
+    pub(crate) fn is_selected(
         &self,
-        policy: &NetworkPolicy,
+        policy: &Name,
         namespaces: Option<&Selector>,
         workloads: Option<&Selector>,
         subject: &Subject,
     ) -> bool {
         let there = match namespaces {
             Some(selector) => self.namespace(subject).is_some_and(|own| selects(selector, &own.labels)),
-            None => subject.namespace == policy.namespace,
+            None => subject.namespace == *policy,
         };
         there && workloads.is_none_or(|selector| selects(selector, &subject.labels))
     }

@@ -1,16 +1,17 @@
 //! What a policy becomes for the kernel: prefixes to classes, and (policy, class, protocol, port) to a rule.
 //!
 //! Every table here is resolved in advance: the longest match is the whole answer, and the packet path never
-//! compares two rules. A [`Generation`] is immutable; a change of policy makes the next one, which is written beside
-//! the old one and taken into use workload by workload.
+//! compares two rules. A change is two [`Step`]s: what the next policies need is added, and, once workload after workload
+//! was switched to them, what nobody refers to goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use config::resource::Kind;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Subject;
 use crate::tiers::Tier;
 
 /// A compiled policy. Never used again for other rules, so that a half-written change can open nothing.
@@ -20,7 +21,7 @@ pub struct PolicyId(pub u32);
 /// What a workload's entry has of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PolicyRef {
-    /// The number of the prefixes that its addresses are looked up in: [`Generation::number`], or that of a [`View`].
+    /// The number of the view whose prefixes its addresses are looked up in.
     pub generation: u32,
     /// For what it sends.
     pub egress: PolicyId,
@@ -190,16 +191,45 @@ pub struct RuleEntry {
     pub audit: Option<Audit>,
 }
 
-/// Everything the kernel needs for one state of all policies, apart from what is learned by DNS.
+/// What the kernel is to be told in one half of a change. The lines come first, then the prefixes one by one in their
+/// order; then, in the first half, workloads are switched. The dead lines go when no packet can be on its way to them.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// To be written; none of them is under a (policy, class) that is in the tables already.
+    pub lines: Vec<RuleEntry>,
+    /// In an order in which each address has its old or its new class after each write.
+    pub prefixes: Vec<PrefixWrite>,
+    /// Lines of classes and policies that nothing mentions any more.
+    pub dead: Vec<RuleEntry>,
+    /// Policies that are gone, with all that the tables have of them.
+    pub gone: BTreeSet<PolicyId>,
+    /// Policies whose groups have another content: open flows under them are to be decided again.
+    pub touched: BTreeSet<PolicyId>,
+    /// Subjects that have other policies now, apart from one that just came.
+    pub moved: BTreeSet<Subject>,
+}
+
+/// One write into a view's prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixWrite {
+    /// The view.
+    pub view: u32,
+    /// The prefix.
+    pub network: IpNetwork,
+    /// Its class from now on; `None` takes it out.
+    pub class: Option<ClassId>,
+}
+
+/// Everything that the kernel has of one state of all policies, apart from what is learned by DNS.
 #[derive(Clone, Debug, Default)]
 pub struct Generation {
-    /// Goes up with each compilation; part of the prefix tries' key.
+    /// The view of all networks that this node routes.
     pub number: u32,
-    /// Address prefixes and their classes, each prefix once; a covering prefix is already folded into these.
+    /// Its prefixes and their classes, each prefix once; a covering prefix is already folded into these.
     pub prefixes: Vec<(IpNetwork, ClassId)>,
     /// The same for networks whose addresses may mean other workloads than elsewhere; the classes are the same.
     pub views: Vec<View>,
-    /// The rule trie's lines of all policies of this generation.
+    /// The rule trie's lines of all policies.
     pub rules: Vec<RuleEntry>,
     /// Names of the rules that `rules` mentions, or that a learned name may bring in, for events and `explain`.
     pub rule_names: BTreeMap<RuleId, RuleName>,
@@ -208,7 +238,7 @@ pub struct Generation {
 /// The prefixes of one network, under a number of its own.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// One of those behind [`Generation::number`].
+    /// That of the view.
     pub number: u32,
     /// As [`Generation::prefixes`].
     pub prefixes: Vec<(IpNetwork, ClassId)>,

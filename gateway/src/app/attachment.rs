@@ -34,9 +34,9 @@ pub(crate) async fn attach(gate: &Gate, request: AttachRequest) -> Result<Worklo
     }
     gate.segmentation.attach(&workload).await.map_err(refused_by_segmentation)?;
     let mut next = Desired::clone(&before);
-    next.workloads.insert(name, workload.clone());
+    next.workloads.insert(name, Arc::new(workload.clone()));
     let enforced = in_place(|| {
-        gate.enforcement.install(&next, &gate.store).map_err(|error| {
+        gate.enforcement.join(&next, &workload, &gate.store).map_err(|error| {
             ControlError::failed(
                 format!("the kernel's tables were not written: {error}"),
                 "the workload was not attached",
@@ -103,7 +103,7 @@ fn prepared(gate: &Gate, before: &Desired, request: AttachRequest) -> Result<Wor
     let handles = (gate.settings.node.handles_v4, gate.settings.node.handles_v6);
     let mut cursor = gate.cursor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let seed = &gate.segmentation_node.seed;
-    prepare(request, network, before.workloads.values(), seed, handles, &mut cursor)
+    prepare(request, network, before.workloads.values().map(|workload| &**workload), seed, handles, &mut cursor)
         .map_err(|error| ControlError::refused(error.to_string(), "widen the subnet's `range`, or detach workloads"))
 }
 
@@ -150,10 +150,7 @@ async fn take_back(gate: &Gate, before: &Desired, workload: &Workload) {
 }
 
 fn forget(gate: &Gate, next: &Desired, workload: &Workload) {
-    if let Err(error) = gate.enforcement.forget(workload) {
-        tracing::warn!(%error, workload = %workload.id.0, "kernel entries of a detached workload stay until the next start");
-    }
-    if let Err(error) = gate.enforcement.install(next, &gate.store) {
-        tracing::warn!(%error, workload = %workload.id.0, "policies of a detached workload stay until the next change");
+    if let Err(error) = gate.enforcement.leave(next, workload, &gate.store) {
+        tracing::warn!(%error, workload = %workload.id.0, "kernel entries of a detached workload stay until the next change");
     }
 }

@@ -2,42 +2,55 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use config::api::WorkloadName;
 use config::names::Name;
-use config::resource::{AddressSet, Gateway, Kind, Network, ResourceKey, SetSource, Subnet};
+use config::resource::{AddressSet, Gateway, Kind, Network, Resource, ResourceKey, SetSource, Subnet};
 use config::{Prefixes, Resources};
-use policy::{Model, Node, Resident};
+use policy::{Model, Node};
 
+use super::enforcement::resident;
 use super::sets::Loaded;
 use crate::service::{EDGE_V4, EDGE_V6};
 use crate::workload::{Address, Workload};
 
-/// What the node should be.
+/// What the node should be. A copy shares what it does not change.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Desired {
     /// What was applied.
-    pub(crate) resources: Resources,
+    pub(crate) resources: Arc<Resources>,
     /// The prefixes of the address sets that come from files.
     pub(crate) files: BTreeMap<ResourceKey, Loaded>,
     /// What was attached.
-    pub(crate) workloads: BTreeMap<WorkloadName, Workload>,
+    pub(crate) workloads: BTreeMap<WorkloadName, Arc<Workload>>,
 }
 
 impl Desired {
     /// The policy crate's view.
     pub(crate) fn model<'a>(&'a self, node: &'a Node) -> Model<'a> {
+        self.resources_model(node).with_residents(self.workloads.values().map(|workload| resident(workload)))
+    }
+
+    /// The same without workloads: for what a single one of them needs.
+    pub(crate) fn resources_model<'a>(&'a self, node: &'a Node) -> Model<'a> {
         let resources = &self.resources;
-        let resident = |workload: &Workload| Resident {
-            subject: workload.subject(),
-            addresses: workload.addresses.iter().map(|own| own.address).collect(),
-        };
         Model::new(resources.namespaces(), resources.networks(), resources.policies(), resources.apps(), node)
             .with_cluster_policies(resources.cluster_policies())
             .with_network_policies(resources.network_policies())
             .with_sets(resources.address_sets().map(|set| (set_key(set), self.prefixes(set))))
-            .with_residents(self.workloads.values().map(resident))
+    }
+
+    /// Whether nothing is different in the other state but the prefixes of address sets that are in both.
+    pub(crate) fn differs_in_sets_only(&self, other: &Self) -> bool {
+        let sets = |desired: &Self| -> Vec<ResourceKey> { desired.resources.address_sets().map(set_key).collect() };
+        let other_kind = |resource: &&Resource| !matches!(resource, Resource::AddressSet(_));
+        let same_resources = || {
+            Arc::ptr_eq(&self.resources, &other.resources)
+                || (sets(self) == sets(other)
+                    && self.resources.iter().filter(other_kind).eq(other.resources.iter().filter(other_kind)))
+        };
+        self.workloads == other.workloads && same_resources()
     }
 
     /// What is in force of an address set.
@@ -51,7 +64,7 @@ impl Desired {
 
     /// Workloads of a network.
     pub(crate) fn workloads_on<'a>(&'a self, network: &'a Name) -> impl Iterator<Item = &'a Workload> {
-        self.workloads.values().filter(move |workload| workload.network == *network)
+        self.workloads.values().map(|workload| &**workload).filter(move |workload| workload.network == *network)
     }
 
     /// The workload that a packet of `from` to this address reaches on this node: one of its own network, or one of any
@@ -60,7 +73,10 @@ impl Desired {
         let has = |workload: &&Workload| workload.addresses.iter().any(|own| own.address == address);
         let own = self.workloads_on(&from.network).find(has);
         let routed = |name: &Name| self.resources.network(name).is_some_and(|n| n.gateway == Gateway::Node);
-        own.or_else(|| self.workloads.values().filter(|w| routed(&from.network) && routed(&w.network)).find(has))
+        own.or_else(|| {
+            let all = self.workloads.values().map(|workload| &**workload);
+            all.filter(|w| routed(&from.network) && routed(&w.network)).find(has)
+        })
     }
 
     /// Where the edge reaches a workload, and from which address: IPv4 where it has one. `None` without a network.

@@ -20,6 +20,13 @@ pub(crate) fn exposed_ports(desired: &Desired) -> BTreeSet<(WorkloadId, u16)> {
     backends.flat_map(|(app, backend)| members(desired, app, backend).map(|w| (w.id, backend.port))).collect()
 }
 
+/// Those of one workload.
+pub(crate) fn exposed_ports_of(desired: &Desired, workload: &Workload) -> BTreeSet<u16> {
+    let own = desired.resources.apps().filter(|app| app.namespace == workload.namespace);
+    let backends = own.flat_map(backends).filter(|backend| selects(&backend.selector, &workload.labels));
+    backends.map(|backend| backend.port).collect()
+}
+
 fn served(desired: &Desired, app: &ExposedApp) -> App {
     let mode = match &app.tls {
         Tls::Edge { certificate, min_version, client_ca } => Mode::Edge {
@@ -64,6 +71,7 @@ fn members<'a>(
     app: &'a ExposedApp,
     backend: &'a resource::Backend,
 ) -> impl Iterator<Item = &'a Workload> {
-    let own = desired.workloads.values().filter(|workload| workload.namespace == app.namespace);
+    let all = desired.workloads.values().map(|workload| &**workload);
+    let own = all.filter(|workload| workload.namespace == app.namespace);
     own.filter(|workload| selects(&backend.selector, &workload.labels))
 }

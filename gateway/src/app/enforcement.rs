@@ -1,33 +1,38 @@
-//! Policy in the kernel: one generation after the other.
+//! Policy in the kernel, change by change.
 //!
 //! Owns one lock, around [`State`]: a change of policy and an answer of DNS ([`super::names`]) exclude each other, so that
 //! no answer is learned for rules that are on their way out. It is held for table writes, never across an await.
 //!
-//! A change ([`Enforcement::install`]):
-//! 1. the next generation is written beside the present one;
-//! 2. names that workloads resolved get their classes under the new policies, and slots that serve both;
-//! 3. each workload is switched by one write of its entry, with a new epoch: open flows are decided again;
-//! 4. slots are chosen for the new policies alone, and the old generation goes.
+//! A change ([`Enforcement::install`] of resources, [`Enforcement::join`] and [`Enforcement::leave`] of a workload,
+//! [`Enforcement::change_sets`] of address sets) writes what it changes, and nothing else:
+//! 1. the compiler ([`policy::compile`]) answers what the next policies need: lines of new policies and classes, then
+//!    prefixes one by one. It comes into the tables that are in use; the present policies answer as ever;
+//! 2. names that workloads resolved get their classes under the new policies, and slots that serve both ([`super::slots`]);
+//! 3. the workloads whose policies are others, or whose peers are, are switched by one write of their entries each, with
+//!    a new epoch: their open flows are decided again ([`super::placing`]). The others are left alone;
+//! 4. slots are chosen for the new policies alone, and what nobody refers to any more leaves the prefixes. Its lines go
+//!    two upkeeps later, when no packet can be on its way to them.
 //!
-//! At no instant is a workload under a mixture: a write that fails before 3 leaves the old state in force.
+//! At no instant is a workload under a mixture: a write that fails before 3 leaves the old state in force, and what was
+//! written is taken back. After a restart, or a change that failed behind that point, nobody knows what the tables have:
+//! everything is compiled anew under fresh numbers beside it, and then all else goes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use config::names::{DnsName, InterfaceName, Name};
-use config::resource::{DnsVia, Gateway, Network, OnDeny, Snat};
-use policy::ledger::{Changes, Ledger};
-use policy::tables::{ClassId, NameId, PolicyId};
-use policy::{Compiled, Node, Subject};
+use config::names::{InterfaceName, Name};
+use config::resource::{AddressSet, DnsVia, Network, Snat};
+use policy::compile::Compiled;
+use policy::ledger::Ledger;
+use policy::tables::{NameId, PolicyId, RuleEntry, Step};
+use policy::{Node, Resident};
 
-use super::desired::Desired;
+use super::desired::{Desired, set_key};
 use super::endpoints;
 use super::numbers::Numbers;
-use crate::egress::tables::names::LearnedSlot;
-use crate::egress::tables::workloads::{PortAddresses, WorkloadEntry};
+use super::placing::{Anew, Placed};
 use crate::egress::tables::{TableError, Tables};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
@@ -49,7 +54,7 @@ pub(crate) struct Enforcement {
     pub(super) tables: Tables,
     state: Mutex<State>,
     pub(super) repairs: AtomicU64,
-    flow_quota: u32,
+    pub(super) flow_quota: u32,
 }
 
 pub(super) struct State {
@@ -58,15 +63,26 @@ pub(super) struct State {
     /// By handle.
     pub(super) askers: HashMap<IpAddr, Asker>,
     /// The egress policy that each workload was switched to.
-    policies: HashMap<WorkloadId, PolicyId>,
+    pub(super) policies: HashMap<WorkloadId, PolicyId>,
     pub(super) ports: BTreeMap<WorkloadId, Port>,
+    pub(super) placed: Placed,
+    /// The names that have a class in a policy.
+    pub(super) named: BTreeMap<PolicyId, BTreeSet<NameId>>,
     /// What was installed last.
     pub(super) desired: Desired,
     pub(super) node: Node,
     pub(super) numbers: Numbers,
-    /// The tables may have other policies and generations than the present ones: of an earlier daemon, or of a change
-    /// that failed half way.
+    /// The tables may have other policies than the present ones: of an earlier daemon, or of a change that failed half way.
     pub(super) unknown_past: bool,
+    /// What no entry and no prefix mentions any more: of this second, and of the one before.
+    dead: [Dead; 2],
+}
+
+/// What is still to be taken out of the tables.
+#[derive(Debug, Default)]
+struct Dead {
+    rules: Vec<RuleEntry>,
+    names: Vec<(PolicyId, NameId)>,
 }
 
 /// Who stands behind a handle.
@@ -87,26 +103,32 @@ pub(super) struct Port {
 
 impl Enforcement {
     /// Takes over what the tables hold.
-    pub(crate) fn new(tables: Tables, ledger: Ledger, numbers: Numbers, settings: &Settings) -> Self {
-        let (nothing, node) = (Desired::default(), Node { probes: settings.node.probes(), ..Node::default() });
-        let compiled = no_policies(PolicyId(numbers.next.policy));
+    pub(crate) fn new(
+        tables: Tables,
+        ledger: Ledger,
+        numbers: Numbers,
+        settings: &Settings,
+    ) -> Result<Self, TableError> {
         let state = State {
-            compiled,
+            compiled: Compiled::new(numbers.next.tables, PolicyId(numbers.next.policy)),
             ledger,
             askers: HashMap::new(),
             policies: HashMap::new(),
             ports: BTreeMap::new(),
-            desired: nothing,
-            node,
+            placed: Placed::of(&tables)?,
+            named: BTreeMap::new(),
+            desired: Desired::default(),
+            node: Node { probes: settings.node.probes(), ..Node::default() },
             numbers,
             unknown_past: true,
+            dead: Default::default(),
         };
-        Self {
+        Ok(Self {
             tables,
             state: Mutex::new(state),
             repairs: AtomicU64::new(0),
             flow_quota: settings.limits.flows_per_workload,
-        }
+        })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -125,223 +147,265 @@ impl Enforcement {
     /// Puts the policies of this state in force for the workloads that have a port.
     pub(crate) fn install(&self, desired: &Desired, store: &Store) -> Result<(), InstallError> {
         let state = &mut *self.state();
-        let subjects: BTreeSet<Subject> = desired.workloads.values().map(Workload::subject).collect();
-        // Two policies for each subject at most, and a generation for each network and one more. A number past what is
-        // reserved could come again after a crash.
-        state.numbers.top_up(store, 2 * subjects.len(), 1 + desired.resources.networks().count())?;
-        let next = &state.numbers.next;
-        let mut compiled = policy::compile(&desired.model(&state.node), &subjects, next.tables, PolicyId(next.policy));
-        state.numbers.next.tables = compiled.next_generation;
-        state.numbers.next.policy = compiled.next_policy.0;
-        // Until the end is reached, nobody knows what of two generations is in the tables.
-        let unknown_past = std::mem::replace(&mut state.unknown_past, true);
-        if let Err(error) = self.prepare(state, &mut compiled, desired) {
-            self.retire(&compiled)?;
-            state.unknown_past = unknown_past;
+        if !state.unknown_past && state.desired.differs_in_sets_only(desired) {
+            let sets: Vec<&AddressSet> = desired.resources.address_sets().collect();
+            return Ok(self.put_sets(state, desired, &sets)?);
+        }
+        reserve(state, desired, store)?;
+        let rebuilding = std::mem::replace(&mut state.unknown_past, true);
+        let former = rebuilding.then(|| {
+            let next = &state.numbers.next;
+            std::mem::replace(&mut state.compiled, Compiled::new(next.tables, PolicyId(next.policy)))
+        });
+        let subjects = desired.workloads.values().map(|workload| workload.subject());
+        let step = state.compiled.advance(&desired.model(&state.node), subjects);
+        let all: Vec<&Workload> = desired.workloads.values().map(|workload| &**workload).collect();
+        let prepared = self.prepare(state, &step, &all, None).and_then(|()| {
+            self.tables.set_subnets(&subnets(desired))?;
+            self.tables.set_masqueraded(&masqueraded(desired))?;
+            let exposed = endpoints::exposed_ports(desired);
+            self.tables.set_exposed(&exposed.into_iter().map(|(id, port)| (id, port, TCP)).collect())
+        });
+        if let Err(error) = prepared {
+            self.take_back(state, step)?;
+            match former {
+                Some(former) => state.compiled = former,
+                None => state.unknown_past = false,
+            }
             return Err(error.into());
         }
-        self.switch_all(&state.ports, desired, &compiled)?;
-        let old = std::mem::replace(&mut state.compiled, compiled);
-        state.askers = askers(desired, &state.compiled);
-        state.policies = state.askers.values().map(|asker| (asker.workload, asker.policy)).collect();
-        state.desired = desired.clone();
-        for workload in desired.workloads.values() {
-            self.reslot(state, workload, None)?;
+        // Flows that are open to a port that is the edge's now, or that came from a network's own subnet, know no policy.
+        let elsewhere = around(&state.desired) != around(desired);
+        let anew = if rebuilding || elsewhere { Anew::All } else { Anew::Under(&BTreeSet::new()) };
+        self.switch(state, desired, all.iter().copied(), &anew)?;
+        if rebuilding {
+            self.readdress_all(state, desired)?;
         }
-        if unknown_past {
-            let generations = state.compiled.generation.tries().map(|(number, _)| number).collect();
-            self.tables.retire_all_but(&generations, &policies(&state.compiled))?;
-        } else {
-            self.retire(&old)?;
+        state.askers = all.iter().flat_map(|workload| asker(state, desired, workload)).collect();
+        self.settle(state, desired, &all, step)?;
+        if rebuilding {
+            self.tables.retire_all_but(&state.compiled.view_numbers(), &state.compiled.policy_numbers())?;
+            state.dead = Default::default();
+            let known = state.compiled.policy_numbers();
+            state.named.retain(|policy, _| known.contains(policy));
         }
         state.unknown_past = false;
         Ok(())
     }
 
-    /// Steps 1 and 2: everything that the switch will refer to.
-    fn prepare(&self, state: &mut State, next: &mut Compiled, desired: &Desired) -> Result<(), TableError> {
-        self.tables.write_generation(&next.generation)?;
-        let names: Vec<_> = state.ledger.names().map(|(id, name)| (id, name.clone())).collect();
-        for policy in next.policies.values().map(|policy| policy.egress).collect::<BTreeSet<_>>() {
-            for (id, name) in &names {
-                self.write_class(next, policy, *id, name)?;
-            }
+    /// Puts address sets in force that have other prefixes in this state, in which nothing else has changed: it costs what
+    /// comes and goes of them.
+    pub(crate) fn change_sets(
+        &self,
+        desired: &Desired,
+        sets: &[&AddressSet],
+        store: &Store,
+    ) -> Result<(), InstallError> {
+        if self.state().unknown_past {
+            return self.install(desired, store);
         }
-        for workload in desired.workloads.values() {
-            self.reslot(state, workload, Some(next))?;
-        }
-        self.tables.set_subnets(&subnets(desired))?;
-        self.tables.set_masqueraded(&masqueraded(desired))?;
-        let exposed = endpoints::exposed_ports(desired);
-        self.tables.set_exposed(&exposed.into_iter().map(|(id, port)| (id, port, TCP)).collect())
+        Ok(self.put_sets(&mut self.state(), desired, sets)?)
     }
 
-    /// Chooses the kernel's slots for this workload's names: one for each class under the present policy, or, on the
-    /// way to `next`, for each pair of the present class and the next.
-    fn reslot(&self, state: &mut State, workload: &Workload, next: Option<&mut Compiled>) -> Result<(), TableError> {
-        let subject = workload.subject();
-        let State { compiled, ledger, .. } = state;
-        let mut new_rules = Vec::new();
-        let mut class = |compiled: &mut Compiled, name: &DnsName| -> Option<ClassId> {
-            let policy = compiled.policies.get(&subject)?.egress;
-            let class = compiled.name_class(policy, name)?;
-            new_rules.extend(class.new_rules);
-            Some(class.class)
-        };
-        let Some(next) = next else {
-            let changes = ledger.reslot(now(), workload.id.0, |name| class(compiled, name));
-            self.tables.write_rules(&new_rules)?;
-            return self.write(state, &changes);
-        };
-        let changes = ledger.reslot(now(), workload.id.0, |name| {
-            let pair = (class(compiled, name), class(next, name));
-            (pair != (None, None)).then_some(pair)
-        });
-        self.tables.write_rules(&new_rules)?;
-        // The next policy must know these names before a packet meets them under it.
-        if let Some(policy) = next.policies.get(&subject).map(|policy| policy.egress) {
-            for id in changes.slots.iter().flat_map(|write| write.slots.iter().flatten()).map(|slot| slot.name) {
-                if let Some(name) = state.ledger.name(id).cloned() {
-                    self.write_class(next, policy, id, &name)?;
-                }
-            }
+    fn put_sets(&self, state: &mut State, desired: &Desired, sets: &[&AddressSet]) -> Result<(), TableError> {
+        state.unknown_past = true;
+        let keys: Vec<_> = sets.iter().map(|set| (set_key(set), desired.prefixes(set))).collect();
+        let step = state.compiled.change_sets(keys.iter().map(|(key, prefixes)| (key, *prefixes)));
+        if let Err(error) = self.tables.apply(&step) {
+            self.take_back(state, step)?;
+            state.unknown_past = false;
+            return Err(error);
         }
-        self.write(state, &changes)
-    }
-
-    /// Carries the ledger's changes to the kernel; what fails comes again with the next ones.
-    pub(super) fn write(&self, state: &mut State, changes: &Changes) -> Result<(), TableError> {
-        let written = self.try_write(state, changes);
-        if written.is_err() {
-            state.ledger.failed(changes);
-        }
-        written
-    }
-
-    /// Room first, then what a slot refers to, then the slot.
-    fn try_write(&self, state: &mut State, changes: &Changes) -> Result<(), TableError> {
-        for (workload, address) in &changes.removed {
-            self.tables.learn(WorkloadId(*workload), *address, &[])?;
-        }
-        for (id, name) in &changes.names {
-            self.tables.write_name(*id, name)?;
-        }
-        for write in &changes.slots {
-            let workload = WorkloadId(write.workload);
-            let policy = state.policies.get(&workload).copied();
-            let mut slots = Vec::new();
-            for slot in write.slots.iter().flatten() {
-                if let Some((policy, name)) = policy.zip(state.ledger.name(slot.name).cloned()) {
-                    self.write_class(&mut state.compiled, policy, slot.name, &name)?;
-                }
-                slots.push(LearnedSlot { name: slot.name, expires: Duration::from_nanos(slot.expires_ns) });
-            }
-            self.tables.learn(workload, write.address, &slots)?;
-        }
+        self.switch(state, desired, [], &Anew::Under(&step.touched))?;
+        self.settle(state, desired, &[], step)?;
+        state.unknown_past = false;
         Ok(())
     }
 
-    /// What a name is in a policy, with the rules of that class before it.
-    fn write_class(
-        &self,
-        compiled: &mut Compiled,
-        policy: PolicyId,
-        id: NameId,
-        name: &DnsName,
-    ) -> Result<(), TableError> {
-        let Some(class) = compiled.name_class(policy, name) else { return Ok(()) };
-        let written = self.tables.write_rules(&class.new_rules);
-        if written.is_err() {
-            compiled.name_rules_lost(policy, class.class);
+    /// Puts the policies of a workload in force that is new in this state, in which nothing else is.
+    pub(crate) fn join(&self, desired: &Desired, workload: &Workload, store: &Store) -> Result<(), InstallError> {
+        if self.state().unknown_past {
+            return self.install(desired, store);
         }
-        written?;
-        self.tables.write_name_class(policy, id, Some(class.class))
+        let state = &mut *self.state();
+        reserve(state, desired, store)?;
+        state.unknown_past = true;
+        let step = state.compiled.join(&desired.resources_model(&state.node), &resident(workload));
+        let concerned = concerned(desired, &step, Some(workload));
+        let prepared = self.prepare(state, &step, &concerned, Some(workload.id)).and_then(|()| {
+            let exposed = endpoints::exposed_ports_of(desired, workload);
+            self.tables.expose(workload.id, &exposed.into_iter().map(|port| (port, TCP)).collect())
+        });
+        if let Err(error) = prepared {
+            self.take_back(state, step)?;
+            state.unknown_past = false;
+            return Err(error.into());
+        }
+        self.switch(state, desired, concerned.iter().copied(), &Anew::Under(&step.touched))?;
+        for workload in &concerned {
+            let own: Vec<_> = asker(state, desired, workload).collect();
+            state.askers.extend(own);
+        }
+        self.settle(state, desired, &concerned, step)?;
+        state.unknown_past = false;
+        Ok(())
     }
 
-    /// Switches every workload that has a port. Addresses come after the entries: until they are there, everything that a
-    /// workload sends counts as spoofed.
-    pub(super) fn switch_all(
+    /// A workload is gone that is no more in this state, in which nothing else has changed: nothing that it had is left in
+    /// the tables, and nothing of its policies.
+    pub(crate) fn leave(&self, desired: &Desired, workload: &Workload, store: &Store) -> Result<(), InstallError> {
+        {
+            let state = &mut *self.state();
+            state.ports.remove(&workload.id);
+            state.policies.remove(&workload.id);
+            for address in &workload.addresses {
+                state.askers.remove(&address.handle);
+            }
+            state.placed.forget_workload(workload.id);
+            self.tables.forget_workload(workload.id)?;
+            let changes = state.ledger.forget(workload.id.0);
+            self.write(state, &changes)?;
+        }
+        if self.state().unknown_past {
+            return self.install(desired, store);
+        }
+        let state = &mut *self.state();
+        if !state.desired.workloads.values().any(|own| own.id == workload.id) {
+            return Ok(());
+        }
+        reserve(state, desired, store)?;
+        state.unknown_past = true;
+        let step = state.compiled.leave(&desired.resources_model(&state.node), &resident(workload));
+        let concerned = concerned(desired, &step, None);
+        self.prepare(state, &step, &concerned, None)?;
+        self.switch(state, desired, concerned.iter().copied(), &Anew::Under(&step.touched))?;
+        for workload in &concerned {
+            let own: Vec<_> = asker(state, desired, workload).collect();
+            state.askers.extend(own);
+        }
+        self.settle(state, desired, &concerned, step)?;
+        state.unknown_past = false;
+        Ok(())
+    }
+
+    /// Steps 1 and 2: everything that the switch will refer to.
+    fn prepare(
         &self,
-        ports: &BTreeMap<WorkloadId, Port>,
-        desired: &Desired,
-        compiled: &Compiled,
+        state: &mut State,
+        step: &Step,
+        workloads: &[&Workload],
+        newcomer: Option<WorkloadId>,
     ) -> Result<(), TableError> {
-        let mut switched = Vec::new();
-        for workload in desired.workloads.values() {
-            if let Some(port) = ports.get(&workload.id) {
-                let entry = self.switch(workload, *port, desired, compiled)?;
-                switched.push(PortAddresses { ifindex: port.ifindex, entry, addresses: &workload.addresses });
+        (state.numbers.next.tables, PolicyId(state.numbers.next.policy)) = state.compiled.next_numbers();
+        self.tables.apply(step)?;
+        let mut moved = Vec::new();
+        for workload in workloads {
+            let Some(new) = state.compiled.policy(&workload.subject()).map(|policy| policy.egress) else { continue };
+            match state.policies.get(&workload.id) {
+                Some(old) if *old != new => moved.push((workload.id, vec![*old, new])),
+                // Of an earlier daemon's policies nothing is known; one that just came has no flows and no names.
+                None if Some(workload.id) != newcomer => moved.push((workload.id, vec![new])),
+                Some(_) | None => {}
             }
         }
-        self.tables.set_addresses(&switched)
-    }
-
-    /// Writes a workload's entry, with an epoch that no flow of it has. Sealed where its policies are not compiled.
-    pub(super) fn switch(
-        &self,
-        workload: &Workload,
-        port: Port,
-        desired: &Desired,
-        compiled: &Compiled,
-    ) -> Result<WorkloadEntry, TableError> {
-        let epoch = self.latest_epoch(workload.id, port.ifindex)?.wrapping_add(1);
-        let network = desired.resources.network(&workload.network);
-        let namespace = desired.resources.namespace(&workload.namespace);
-        let policy = compiled.policies.get(&workload.subject());
-        let entry = WorkloadEntry {
-            id: workload.id,
-            network: network_number(&workload.network),
-            epoch,
-            generation: policy.map_or(compiled.generation.number, |policy| policy.generation),
-            egress_policy: policy.map_or(PolicyId(0), |policy| policy.egress),
-            ingress_policy: policy.map_or(PolicyId(0), |policy| policy.ingress),
-            sealed: policy.is_none(),
-            external: network.is_some_and(|network| network.gateway == Gateway::External),
-            open: policy.is_some_and(|policy| policy.open),
-            probes: policy.is_some_and(|policy| policy.probes),
-            rejects: namespace.is_some_and(|namespace| namespace.on_deny == OnDeny::Reject),
-            flow_quota: self.flow_quota,
-            mac: workload.mac,
-            gateway_mac: port.bridge_mac,
-            bridge: network.and_then(super::uplink::bridge_of),
-            masqueraded: network.is_some_and(|network| network.snat == Snat::Masquerade),
-        };
-        self.tables.switch(port.ifindex, &entry)?;
-        Ok(entry)
-    }
-
-    /// The highest epoch that flows of this workload can have: they outlive its host side, and so do their verdicts.
-    fn latest_epoch(&self, workload: WorkloadId, ifindex: u32) -> Result<u32, TableError> {
-        if let Some(entry) = self.tables.workload(ifindex)?.filter(|entry| entry.id == workload) {
-            return Ok(entry.epoch);
+        for policy in moved.iter().filter_map(|(_, policies)| policies.last()).copied().collect::<BTreeSet<_>>() {
+            self.teach(state, policy)?;
         }
-        Ok(self.tables.devices_of(workload)?.into_values().map(|entry| entry.epoch).max().unwrap_or(0))
+        moved.into_iter().try_for_each(|(id, policies)| self.reslot(state, id, &policies))
     }
 
-    /// A workload that is gone: nothing that it had is left in the tables.
-    pub(crate) fn forget(&self, workload: &Workload) -> Result<(), TableError> {
-        let state = &mut *self.state();
-        state.ports.remove(&workload.id);
-        state.askers.retain(|_, asker| asker.workload != workload.id);
-        self.tables.forget_workload(workload.id)?;
-        self.tables.end_mappings(&workload.addresses.iter().map(|own| own.address).collect())?;
-        let changes = state.ledger.forget(workload.id.0);
-        self.write(state, &changes)
+    /// What was written of a change that cannot be prepared goes again.
+    fn take_back(&self, state: &mut State, step: Step) -> Result<(), TableError> {
+        let back = state.compiled.take_back();
+        self.tables.apply(&back)?;
+        bury(state, step);
+        bury(state, back);
+        Ok(())
+    }
+
+    /// Step 4.
+    fn settle(
+        &self,
+        state: &mut State,
+        desired: &Desired,
+        workloads: &[&Workload],
+        step: Step,
+    ) -> Result<(), TableError> {
+        bury(state, step);
+        for workload in workloads {
+            let present = state.compiled.policy(&workload.subject()).map(|policy| policy.egress);
+            let former = match present {
+                Some(policy) => state.policies.insert(workload.id, policy),
+                None => state.policies.remove(&workload.id),
+            };
+            if let Some(policy) = present.filter(|_| former != present) {
+                self.reslot(state, workload.id, &[policy])?;
+            }
+        }
+        state.desired = desired.clone();
+        let step = state.compiled.settle();
+        self.tables.apply(&step)?;
+        bury(state, step);
+        Ok(())
+    }
+
+    /// Takes out what died before the last call: packets that met it are long through. Called once a second.
+    pub(super) fn take_out_dead(&self, state: &mut State) -> Result<(), TableError> {
+        if state.unknown_past {
+            return Ok(());
+        }
+        self.tables.remove_rules(&state.dead[1].rules)?;
+        self.tables.remove_name_classes(&state.dead[1].names)?;
+        let [latest, before] = &mut state.dead;
+        *before = std::mem::take(latest);
+        Ok(())
     }
 
     /// All open flows are decided again at their next packet, by the present policies and what is known of the node now.
-    pub(super) fn decide_again(&self, state: &State) -> Result<(), TableError> {
-        self.switch_all(&state.ports, &state.desired, &state.compiled)
-    }
-
-    fn retire(&self, old: &Compiled) -> Result<(), TableError> {
-        self.tables.retire(&old.generation, &policies(old))
+    pub(super) fn decide_again(&self, state: &mut State) -> Result<(), TableError> {
+        let desired = state.desired.clone();
+        let all = desired.workloads.values().map(|workload| &**workload);
+        self.switch(state, &desired, all, &Anew::All)
     }
 }
 
-/// Under which every workload is sealed.
-pub(super) fn no_policies(first: PolicyId) -> Compiled {
-    policy::compile(&Desired::default().model(&Node::default()), &BTreeSet::new(), 0, first)
+/// What decides about packets beside policies: ports of the edge, and networks' subnets.
+fn around(desired: &Desired) -> impl PartialEq + use<> {
+    (endpoints::exposed_ports(desired), subnets(desired), masqueraded(desired))
+}
+
+/// Numbers for one change: two policies for each workload at most, and a view for each network and one more. A number past
+/// what is reserved could come again after a crash.
+fn reserve(state: &mut State, desired: &Desired, store: &Store) -> Result<(), StoreError> {
+    let policies = 2 * desired.workloads.len() + 2;
+    state.numbers.top_up(store, policies, 1 + desired.resources.networks().count())
+}
+
+/// What a step left behind goes later.
+fn bury(state: &mut State, step: Step) {
+    let dead = &mut state.dead[0];
+    dead.rules.extend(step.dead);
+    for policy in step.gone {
+        let names = state.named.remove(&policy).unwrap_or_default();
+        dead.names.extend(names.into_iter().map(|name| (policy, name)));
+    }
+}
+
+/// The workloads that have other policies after a step, and the one that it is about.
+fn concerned<'a>(desired: &'a Desired, step: &Step, own: Option<&'a Workload>) -> Vec<&'a Workload> {
+    let mut all: Vec<&Workload> = own.into_iter().collect();
+    if !step.moved.is_empty() {
+        let moved = |workload: &&Workload| {
+            own.is_none_or(|own| own.id != workload.id) && step.moved.contains(&workload.subject())
+        };
+        all.extend(desired.workloads.values().map(|workload| &**workload).filter(moved));
+    }
+    all
+}
+
+/// A workload as peers see it.
+pub(super) fn resident(workload: &Workload) -> Resident {
+    Resident { subject: workload.subject(), addresses: workload.addresses.iter().map(|own| own.address).collect() }
 }
 
 /// IP protocol number.
@@ -358,17 +422,11 @@ pub(crate) fn network_number(name: &Name) -> u32 {
     name.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// Every policy of a generation, for both directions.
-fn policies(compiled: &Compiled) -> BTreeSet<PolicyId> {
-    compiled.policies.values().flat_map(|policy| [policy.egress, policy.ingress]).collect()
-}
-
 fn subnets(desired: &Desired) -> BTreeMap<u32, Vec<ipnetwork::IpNetwork>> {
     let network = |network: &Network| (network_number(&network.name), network.subnets.iter().map(|s| s.cidr).collect());
     desired.resources.networks().map(network).collect()
 }
 
-/// The subnets that are translated at the uplink, with the number of their network.
 pub(super) fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u32> {
     let networks = desired.resources.networks().filter(|network| network.snat == Snat::Masquerade);
     let subnets = |network: &Network| {
@@ -378,15 +436,14 @@ pub(super) fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u
     networks.flat_map(subnets).collect()
 }
 
-fn askers(desired: &Desired, compiled: &Compiled) -> HashMap<IpAddr, Asker> {
-    let mut askers = HashMap::new();
-    for workload in desired.workloads.values() {
-        let Some(policy) = compiled.policies.get(&workload.subject()) else { continue };
-        let dns = desired.resources.network(&workload.network).and_then(own_dns);
-        let asker = Asker { workload: workload.id, policy: policy.egress, dns };
-        askers.extend(workload.addresses.iter().map(|address| (address.handle, asker.clone())));
-    }
-    askers
+fn asker(state: &State, desired: &Desired, workload: &Workload) -> impl Iterator<Item = (IpAddr, Asker)> {
+    let policy = state.compiled.policy(&workload.subject());
+    let dns = desired.resources.network(&workload.network).and_then(own_dns);
+    let asker = policy.map(|policy| Asker { workload: workload.id, policy: policy.egress, dns });
+    let own = asker
+        .into_iter()
+        .flat_map(|asker| workload.addresses.iter().map(move |address| (address.handle, asker.clone())));
+    own.collect::<Vec<_>>().into_iter()
 }
 
 fn own_dns(network: &Network) -> Option<(Arc<[SocketAddr]>, Option<InterfaceName>)> {

@@ -1,6 +1,7 @@
 //! Files into the next desired state: parsed, merged, and checked as a whole before anything is touched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use config::api::{self, Action, Difference, File, ResourceName};
 use config::resource::{AddressSet, Kind, Network, Resource, ResourceKey, SetSource};
@@ -99,7 +100,7 @@ impl Merged {
         let resource = document.resource.clone();
         let name = ResourceName::from(resource.key());
         let json = resource.to_json();
-        let before = self.next.resources.insert_parsed(document);
+        let before = Arc::make_mut(&mut self.next.resources).insert_parsed(document);
         let action = match &before {
             None => Action::Created,
             Some(before) if *before == resource => Action::Unchanged,
@@ -118,7 +119,7 @@ impl Merged {
 
     fn remove(&mut self, key: &ResourceKey) {
         let name = ResourceName::from(key.clone());
-        let before = self.next.resources.remove(key).map(|before| before.to_json());
+        let before = Arc::make_mut(&mut self.next.resources).remove(key).map(|before| before.to_json());
         self.note(&name, Action::Deleted);
         self.commit.push(store::Change::Remove(name.clone()));
         self.differences.push(Difference { resource: name, current: before, new: None });
@@ -136,7 +137,7 @@ impl Merged {
         if !problems.is_empty() {
             return Err(problems);
         }
-        self.next.resources.forget_origins();
+        Arc::make_mut(&mut self.next.resources).forget_origins();
         Ok(self)
     }
 }

@@ -1,9 +1,10 @@
 //! Where the flows meet: the daemon from its start to its end.
 //!
 //! Files: [`desired`] is what the node should be; [`manifests`] make the next of it; [`reload`] carries one change through
-//! all flows; [`attachment`] does that for a workload that comes or goes, [`sets`] for the prefixes of address sets; [`enforcement`] is policy in the kernel's
-//! tables, [`names`] is what DNS adds to it, [`seal`] and [`ports`] close a
-//! new workload's host side; [`numbers`] are never used twice; [`endpoints`] is the edge's side;
+//! all flows; [`attachment`] does that for a workload that comes or goes, [`sets`] for the prefixes of address sets;
+//! [`enforcement`] is policy in the kernel's tables, with [`placing`] for workloads' entries; [`names`] is what DNS adds to
+//! it, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
+//! [`numbers`] are never used twice; [`endpoints`] is the edge's side;
 //! [`uplink`] is the way past the node's stack and [`nat`] what is translated there,
 //! [`nat_overlap`] who else uses its ports; [`watching`] keeps it all as it should
 //! be; [`control`] answers the admin socket with [`views`], [`report`], [`explain`] and [`history`]; [`gate`] holds it
@@ -31,11 +32,13 @@ mod names;
 mod nat;
 mod nat_overlap;
 mod numbers;
+mod placing;
 mod ports;
 mod reload;
 mod report;
 mod seal;
 mod sets;
+mod slots;
 mod start;
 mod uplink;
 mod views;

@@ -94,11 +94,12 @@ impl Enforcement {
         changes
     }
 
-    /// Forgets what has long expired. Called once a second.
+    /// Forgets what has long expired, and what the policies left behind. Called once a second.
     pub(crate) fn sweep(&self) -> Result<(), TableError> {
         let state = &mut *self.state();
         let changes = state.ledger.sweep(now());
         self.write(state, &changes)?;
+        self.take_out_dead(state)?;
         self.release_names(state)
     }
 
@@ -110,7 +111,9 @@ impl Enforcement {
         }
         let used: BTreeSet<_> = self.tables.flows()?.into_iter().filter_map(|flow| flow.name).collect();
         let free = state.ledger.release(idle.into_iter().filter(|name| !used.contains(name)));
-        self.tables.remove_names(&free.into_iter().collect())
+        let free: BTreeSet<_> = free.into_iter().collect();
+        state.named.values_mut().for_each(|names| names.retain(|name| !free.contains(name)));
+        self.tables.remove_names(&free)
     }
 
     /// What a workload resolved, for `explain`.

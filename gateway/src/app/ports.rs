@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use policy::Node;
-use policy::tables::{NameId, PolicyId, RuleId};
+use policy::tables::{NameId, RuleId};
 
 use super::desired::Desired;
-use super::enforcement::{Enforcement, Port, network_number, no_policies};
+use super::enforcement::{Enforcement, Port, State, network_number};
 use crate::egress::attach::AttachError;
 use crate::egress::tables::TableError;
 use crate::egress::tables::node::Listener;
-use crate::egress::tables::workloads::PortAddresses;
 use crate::segmentation::Status;
 use crate::sys::interface;
 use crate::workload::{Mac, Workload, WorkloadId};
@@ -33,18 +32,19 @@ impl Enforcement {
         let state = &mut *self.state();
         state.ports.insert(workload.id, port);
         // After a change that failed half way, its addresses may stand for a workload that is gone: it waits for the next.
-        let nothing = state.unknown_past.then(|| no_policies(PolicyId(0)));
-        let entry = self.switch(workload, port, &state.desired, nothing.as_ref().unwrap_or(&state.compiled))?;
-        self.tables.set_addresses(&[PortAddresses { ifindex, entry, addresses: &workload.addresses }])?;
+        let policy = state.compiled.policy(&workload.subject()).filter(|_| !state.unknown_past);
+        self.place(state, workload, port, policy)?;
         self.tables.attach(ifindex)?;
-        self.leave_former(workload.id, ifindex)
+        self.leave_former(state, workload.id, ifindex)
     }
 
     /// A workload can make the node remake its host side as often as it likes, by deleting its own: what the tables have
     /// of the former ones goes at once, or they would be full one day.
-    fn leave_former(&self, workload: WorkloadId, present: u32) -> Result<(), SealError> {
-        for former in self.tables.devices_of(workload)?.into_keys().filter(|ifindex| *ifindex != present) {
+    fn leave_former(&self, state: &mut State, workload: WorkloadId, present: u32) -> Result<(), SealError> {
+        let former: Vec<u32> = state.placed.of_workload(workload).filter(|ifindex| *ifindex != present).collect();
+        for former in former {
             tracing::debug!(former, present, workload = workload.0, "a workload has a new host side");
+            state.placed.forget(former);
             self.tables.forget_device(former)?;
             // On one that is still there, whatever its name is now, the programs stay and pass nothing.
             if interface::name(former).is_err() {
@@ -84,6 +84,7 @@ impl Enforcement {
         let known = |id| desired.workloads.values().any(|workload| workload.id == id);
         for (_, entry) in self.tables.workloads()? {
             if !known(entry.id) {
+                self.state().placed.forget_workload(entry.id);
                 self.tables.forget_workload(entry.id)?;
             }
         }

@@ -18,6 +18,7 @@ use crate::admin::ControlError;
 use crate::edge::EdgeProblem;
 use crate::segmentation::{self, Error as SegmentationError};
 use crate::store::{Change, StoreError};
+use crate::workload::Workload;
 
 /// The steps that the node's links, addresses, routes and rules would take.
 pub(crate) async fn plan(gate: &Gate, next: &Desired) -> Result<Vec<String>, ControlError> {
@@ -76,7 +77,7 @@ pub(crate) fn segments(gate: &Gate, desired: &Desired) -> segmentation::Desired 
         workloads: desired
             .workloads
             .values()
-            .map(|workload| (workload.id, workload.clone()))
+            .map(|workload| (workload.id, Workload::clone(workload)))
             .collect::<BTreeMap<_, _>>(),
         node: segmentation::Node {
             nat: gate.nat_device().map(|(_, ifindex)| ifindex),

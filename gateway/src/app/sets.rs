@@ -160,10 +160,11 @@ async fn look(gate: &Gate, watched: &mut BTreeMap<ResourceKey, Watched>) {
             continue;
         }
         own.refused = match reload(gate, set, file).await {
-            Ok(()) => {
+            Ok(Taken::Whole) => {
                 gate.clear(&name_of(set).to_string());
                 None
             }
+            Ok(Taken::NotYet) => own.refused.take(),
             Err(refusal) => {
                 let mend = "the prefixes loaded before stay in force; mend the file: it is read again when it changes";
                 gate.raise(&name_of(set).to_string(), ConditionState::Degraded, refusal.text, mend);
@@ -173,6 +174,14 @@ async fn look(gate: &Gate, watched: &mut BTreeMap<ResourceKey, Watched>) {
     }
 }
 
+/// What became of a file that could be read.
+enum Taken {
+    /// It is in force.
+    Whole,
+    /// It, or the set, was changed meanwhile: the next looks will tell.
+    NotYet,
+}
+
 /// Why a changed file is not in force.
 struct Refusal {
     text: String,
@@ -180,18 +189,16 @@ struct Refusal {
     again: bool,
 }
 
-async fn reload(gate: &Gate, set: &AddressSet, file: &str) -> Result<(), Refusal> {
+async fn reload(gate: &Gate, set: &AddressSet, file: &str) -> Result<Taken, Refusal> {
     let loaded = in_place(|| read(gate, set, file)).map_err(|text| Refusal { text, again: false })?;
-    // Written to while it was read: the next looks will find it still.
     if in_place(|| FilesDir(gate.settings.node.files_dir.clone()).stamp(folder(set), file)) != loaded.stamp {
-        return Ok(());
+        return Ok(Taken::NotYet);
     }
     let _turn = gate.changing.lock().await;
     let before = gate.now();
-    // Meanwhile it may have been deleted, or name another file.
-    let Some(Resource::AddressSet(present)) = before.resources.get(&set_key(set)) else { return Ok(()) };
+    let Some(Resource::AddressSet(present)) = before.resources.get(&set_key(set)) else { return Ok(Taken::NotYet) };
     if present != set {
-        return Ok(());
+        return Ok(Taken::NotYet);
     }
     let difference = before.prefixes(set).difference(&loaded.prefixes);
     let mut next = Desired::clone(&before);
@@ -199,11 +206,12 @@ async fn reload(gate: &Gate, set: &AddressSet, file: &str) -> Result<(), Refusal
     next.files.insert(set_key(set), loaded);
     if difference.is_empty() {
         gate.desired.send_replace(Arc::new(next));
-        return Ok(());
+        return Ok(Taken::Whole);
     }
     tracing::info!(set = %name_of(set), added = difference.added.len(), removed = difference.removed.len(), "its file has changed");
     let change = stored_as(set, prefixes, difference);
-    put_in_force(gate, &before, next, set, change).map_err(|error| Refusal { text: error.to_string(), again: true })
+    put_in_force(gate, &before, next, set, change).map_err(|error| Refusal { text: error.to_string(), again: true })?;
+    Ok(Taken::Whole)
 }
 
 fn stored_as(set: &AddressSet, prefixes: Prefixes, difference: Difference) -> Change {
@@ -256,7 +264,8 @@ pub(crate) fn patch(gate: &Gate, request: PatchSetRequest) -> Result<PatchSetRes
         return Ok(response);
     }
     let mut next = Desired::clone(&before);
-    next.resources.insert(AddressSet { source: SetSource::Cidrs(next_prefixes.clone()), ..set.clone() });
+    Arc::make_mut(&mut next.resources)
+        .insert(AddressSet { source: SetSource::Cidrs(next_prefixes.clone()), ..set.clone() });
     let change = stored_as(set, next_prefixes, difference);
     put_in_force(gate, &before, next, set, change)?;
     Ok(response)
@@ -279,7 +288,11 @@ fn put_in_force(
     let used = config::set_uses(&next.resources).any(|own| own.set == key);
     in_place(|| {
         if used {
-            gate.enforcement.install(&next, &gate.store).map_err(|error| {
+            let changed = next.resources.get(&key).and_then(|resource| match resource {
+                Resource::AddressSet(set) => Some(set),
+                _ => None,
+            });
+            gate.enforcement.change_sets(&next, changed.as_slice(), &gate.store).map_err(|error| {
                 ControlError::failed(
                     format!("the kernel's tables were not written: {error}"),
                     "the earlier prefixes stay in force; `netctl status` shows how full the tables are",
@@ -288,7 +301,7 @@ fn put_in_force(
         }
         let stored = gate.store.commit(&[change]);
         if let (Err(_), true) = (&stored, used)
-            && let Err(error) = gate.enforcement.install(before, &gate.store)
+            && let Err(error) = gate.enforcement.change_sets(before, &[set], &gate.store)
         {
             tracing::error!(%error, "the earlier policies could not be written again; what is in the kernel is no more open than either state");
         }

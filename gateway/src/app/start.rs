@@ -215,7 +215,7 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
     let tables = Tables::open(&settings.limits, &settings.node.bpffs)?;
     let learned = tables.learned()?.into_iter().map(|entry| (entry.workload.0, entry.address, slots(&entry)));
     let ledger = Ledger::restore(ledger_limits(&settings), tables.names()?, learned);
-    let enforcement = Arc::new(Enforcement::new(tables, ledger, numbers, &settings));
+    let enforcement = Arc::new(Enforcement::new(tables, ledger, numbers, &settings)?);
     let service = Arc::new(prepared.service);
     let helper = prepared.helper.connect()?;
     let segmentation = Segmentation::open(helper, Arc::new(Sealer(Arc::clone(&enforcement))))?;
@@ -285,7 +285,7 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
     for (name, kept) in contents.resources.iter() {
         match config::from_json(&name.to_string(), &kept.value) {
             Ok(Resource::AddressSet(set)) => with_prefixes(&mut desired, set, contents.sets.get(name)),
-            Ok(resource) => drop(desired.resources.insert(resource)),
+            Ok(resource) => drop(Arc::make_mut(&mut desired.resources).insert(resource)),
             Err(problems) => {
                 let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 gate.raise(
@@ -300,7 +300,7 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
     for kept in contents.workloads.values() {
         let workload = kept.value.clone();
         let name = WorkloadName { namespace: workload.namespace.clone(), name: workload.name.clone() };
-        desired.workloads.insert(name, workload);
+        desired.workloads.insert(name, Arc::new(workload));
     }
     desired
 }
@@ -315,7 +315,7 @@ fn with_prefixes(desired: &mut Desired, set: AddressSet, prefixes: Option<&Prefi
             SetSource::File(file.clone())
         }
     };
-    desired.resources.insert(AddressSet { source, ..set });
+    Arc::make_mut(&mut desired.resources).insert(AddressSet { source, ..set });
 }
 
 /// The kernel's slots as the ledger has them.

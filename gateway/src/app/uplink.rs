@@ -95,13 +95,14 @@ impl Enforcement {
 
     /// A bridge that somebody deleted comes back with another number: the workloads' entries follow.
     pub(super) fn follow_bridges(&self) -> Result<bool, SealError> {
-        let state = &*self.state();
-        let networks = state.desired.resources.networks();
+        let state = &mut *self.state();
+        let desired = state.desired.clone();
+        let networks = desired.resources.networks();
         let bridges: BTreeMap<&Name, Option<u32>> = networks.map(|it| (&it.name, bridge_of(it))).collect();
-        for workload in state.desired.workloads.values() {
+        for workload in desired.workloads.values() {
             let port = state.ports.get(&workload.id).zip(bridges.get(&workload.network));
             let Some((port, bridge)) = port else { continue };
-            if self.tables.workload(port.ifindex)?.is_some_and(|entry| entry.bridge != *bridge) {
+            if state.placed.entry(port.ifindex).is_some_and(|entry| entry.bridge != *bridge) {
                 self.decide_again(state)?;
                 return Ok(true);
             }

@@ -7,9 +7,9 @@
 //! 5. [`dns`] answers workloads' lookups; what they learn is opened by the composition.
 //!
 //! A learned name opens something in this order: `write_rules` for its class, `write_name_class`, `write_name`, `learn`.
-//! A change of policy goes through the door in this order: `write_generation` beside the old one, `write_name_class`
-//! for names in use, `switch` each workload (one write, with its epoch gone up), `retire` the old generation. At no
-//! instant is more open than under the old or the new state.
+//! A change of policy goes through the door in this order: `apply` what the next policies need, `write_name_class` for
+//! names in use, `switch` each workload concerned (one write, with its epoch gone up), `apply` what goes, and a second
+//! later `remove_rules`. At no instant is more open than under the old or the new state.
 
 pub mod attach;
 pub mod dns;

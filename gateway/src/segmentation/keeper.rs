@@ -11,11 +11,12 @@ use tokio::sync::{Mutex, watch};
 
 use super::Seal;
 use super::apply::Executor;
-use super::desired::Desired;
+use super::desired::{Desired, Shape};
 use super::observe::{self, Homes, ObserveError, Observed};
 use super::plan::{Plan, Subject};
 use super::reconcile::Error;
-use super::status::{Status, own, ports, segments};
+use super::status::{Port, Status, own, ports, segments};
+use super::step::Step;
 use super::table::TableMemory;
 use crate::sys::namespace_helper::{NamespaceHelper, OpenError};
 use crate::sys::netlink::Netlink;
@@ -132,6 +133,87 @@ impl Keeper {
         }
         self.executor(state).take_back(&done).await;
         Err(Error::Unsettled(again))
+    }
+
+    /// Connects a workload to a network that is in place, at a cost that does not grow with the others. `None`, with
+    /// nothing done, where that cannot be; a look at the whole node then tells what is missing.
+    pub(super) async fn connect(&self, state: &mut State, workload: &Workload) -> Result<Option<Port>, Error> {
+        let Some(desired) = state.desired.as_mut() else { return Ok(None) };
+        desired.workloads.insert(workload.id, workload.clone());
+        let mut done = Vec::new();
+        let connected = self.try_connect(state, workload, &mut done).await;
+        match &connected {
+            Ok(Some(port)) => {
+                self.own.write().unwrap_or_else(PoisonError::into_inner).insert(port.ifindex);
+                self.status.send_modify(|status| status.ports.push(*port));
+            }
+            Ok(None) | Err(_) => {
+                if let Some(desired) = state.desired.as_mut() {
+                    desired.workloads.remove(&workload.id);
+                }
+            }
+        }
+        connected
+    }
+
+    async fn try_connect(
+        &self,
+        state: &mut State,
+        workload: &Workload,
+        done: &mut Vec<Step>,
+    ) -> Result<Option<Port>, Error> {
+        let mut again = String::new();
+        for round in 0..=ROUNDS {
+            let (plan, observed) = match self.near(state, workload, round > 0).await {
+                Ok(Some(found)) => found,
+                Ok(None) if done.is_empty() => return Ok(None),
+                Ok(None) => break,
+                Err(error) => {
+                    self.executor(state).take_back(done).await;
+                    return Err(error.into());
+                }
+            };
+            if round == 0 && !plan.refusals.is_empty() {
+                return Err(Error::Refused(plan.refusals));
+            }
+            let Some(first) = plan.steps().next() else {
+                let own = Desired {
+                    workloads: [(workload.id, workload.clone())].into(),
+                    node: state.desired.iter().map(|desired| desired.node.clone()).next().unwrap_or_default(),
+                    ..Desired::default()
+                };
+                return Ok(ports(&own, &observed).pop());
+            };
+            again = first.to_string();
+            let (before, since) = (done.len(), Instant::now());
+            let taken = self.executor(state).run(&plan.parts, done).await;
+            metrics::reconcile_run((done.len() - before) as u64, since.elapsed(), taken.is_err());
+            taken?;
+        }
+        self.executor(state).take_back(done).await;
+        Err(Error::Unsettled(again))
+    }
+
+    /// A look at a workload's surroundings, and what is to be done there; `None` where more must be looked at.
+    async fn near(
+        &self,
+        state: &mut State,
+        workload: &Workload,
+        made: bool,
+    ) -> Result<Option<(Plan, Observed)>, ObserveError> {
+        let Some(network) = state.desired.as_ref().and_then(|desired| desired.networks.get(&workload.network)) else {
+            return Ok(None);
+        };
+        let Some(mut observed) = Observed::near(&self.netlink, network, workload, made).await? else {
+            return Ok(None);
+        };
+        // Turning IPv6 forwarding on concerns every link.
+        if observed.ipv6_forward == Some(0) && network.routes(false) {
+            return Ok(None);
+        }
+        observed.table = state.table.look(&self.nft).await?;
+        let Some(desired) = &state.desired else { return Ok(None) };
+        Ok(Some((Plan::near(desired, workload, &observed), observed)))
     }
 
     /// One look: whatever is not as it shall be is put right, part by part; a part that fails does not hinder others.

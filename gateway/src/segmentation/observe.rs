@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use config::names::InterfaceName;
+use config::resource::Network;
 
+use super::names;
+use crate::sys::interface;
 use crate::sys::netlink::{ConnectedRoute, ForwardingEntry, Link, LinkAddress, Neighbour, Netlink, NetlinkError};
 use crate::sys::sysctl::{Sysctl, SysctlError};
-use crate::workload::WorkloadId;
+use crate::workload::{Workload, WorkloadId};
 
 /// One look at the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +78,51 @@ impl Observed {
             table: Table::Absent,
             gone: BTreeSet::new(),
         })
+    }
+
+    /// Looks at one workload's surroundings only, however many others there are: `None` unless its network is in place.
+    /// Of neighbours and forwarding entries only those of the workload are looked for: once it is `made`, the kernel has
+    /// acknowledged them.
+    pub(super) async fn near(
+        netlink: &Netlink,
+        network: &Network,
+        workload: &Workload,
+        made: bool,
+    ) -> Result<Option<Self>, ObserveError> {
+        let mut links = Vec::new();
+        let vlan = network.vlan.iter().flat_map(|vlan| [names::vlan(&network.name), vlan.parent.clone()]);
+        for name in [names::bridge(&network.name)].into_iter().chain(vlan) {
+            let Some(link) = netlink.link(&name).await? else { return Ok(None) };
+            links.push(link);
+        }
+        let bridge = links[0].index;
+        let host = netlink.link(&workload.host_interface).await?;
+        let port = host.as_ref().map(|host| host.index).filter(|_| made);
+        links.extend(host);
+        let addresses = netlink.addresses().await?;
+        // The node's own links: their subnets are to be left alone.
+        for index in addresses.iter().map(|own| own.index).collect::<BTreeSet<_>>() {
+            let name = interface::name(index).ok().filter(|name| !name.starts_with(names::BRIDGE_PREFIX));
+            if let Some(name) = name.and_then(|name| InterfaceName::try_from(name).ok())
+                && !links.iter().any(|link| link.index == index)
+            {
+                links.extend(netlink.link(&name).await?);
+            }
+        }
+        let (mac, own) = (workload.mac, workload.addresses.iter().filter(|_| made));
+        let neighbour = |own: &crate::workload::Address| Neighbour { index: bridge, address: own.address, mac };
+        Ok(Some(Self {
+            links,
+            addresses,
+            routes: netlink.connected_routes().await?,
+            neighbours: own.map(neighbour).collect(),
+            forwarding: port.into_iter().map(|port| ForwardingEntry { port, mac }).collect(),
+            ipv4_forward: Sysctl::ipv4_forward().read()?,
+            ipv6_forward: Sysctl::ipv6_forward().read()?,
+            vlans: true,
+            table: Table::Absent,
+            gone: BTreeSet::new(),
+        }))
     }
 
     /// The link of that name.

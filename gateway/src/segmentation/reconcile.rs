@@ -161,14 +161,20 @@ impl Segmentation {
             return Err(Error::Helper(how));
         }
         let mut state = self.keeper.state.lock().await;
-        let mut desired = state.desired.clone().unwrap_or_default();
         let label = plan::label(workload);
-        if desired.workloads.values().any(|other| other.id == workload.id || plan::label(other) == label) {
+        let present = state.desired.get_or_insert_default();
+        let same = |other: &Workload| (&other.namespace, &other.name) == (&workload.namespace, &workload.name);
+        if present.workloads.contains_key(&workload.id) || present.workloads.values().any(same) {
             return Err(Error::Attached(label));
         }
-        if !desired.networks.contains_key(&workload.network) {
+        if !present.networks.contains_key(&workload.network) {
             return Err(Error::NoNetwork { workload: label, network: workload.network.clone() });
         }
+        if let Some(port) = self.keeper.connect(&mut state, workload).await? {
+            drop(state);
+            return Ok(Attached { host_ifindex: port.ifindex, bridge_mac: port.bridge_mac });
+        }
+        let mut desired = state.desired.clone().unwrap_or_default();
         desired.workloads.insert(workload.id, workload.clone());
         let observed = self.keeper.observe(&mut state, &desired, Some(workload.id)).await?;
         let mut refusals = Plan::new(&desired, &observed).refusals;

@@ -1,7 +1,7 @@
 //! The cases of upstream Kubernetes through the real programs: each connection leaves its sender's device and enters its
 //! receiver's, in both families. The whole of them with `TIDEGATE_LONG`; otherwise each eighth case.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use config::resource::{Gateway, Network, Protocol, Snat, WorkloadTraffic};
@@ -10,7 +10,8 @@ use gateway::egress::tables::workloads::{PortAddresses, WorkloadEntry};
 use gateway::settings::Limits;
 use gateway::workload::{Address, Mac, WorkloadId};
 use integration::conformance::{Cases, Cluster, Pod, Table};
-use policy::tables::{Generation, PolicyId, PolicyRef};
+use policy::compile::Compiled;
+use policy::tables::{PolicyId, PolicyRef};
 use policy::{Model, Resident, Subject};
 
 use super::frames::*;
@@ -28,9 +29,8 @@ struct Bed {
     devices: BTreeMap<String, (u32, u8)>,
     network: Network,
     epoch: u32,
-    next_policy: PolicyId,
     /// What is in the tables.
-    present: Option<(Generation, BTreeSet<PolicyId>)>,
+    compiled: Compiled,
 }
 
 fn subject(pod: &Pod) -> Subject {
@@ -55,7 +55,8 @@ impl Bed {
             dns: None,
             mtu: None,
         };
-        Self { node, devices: BTreeMap::new(), network, epoch: 1, next_policy: PolicyId(1000), present: None }
+        let compiled = Compiled::new(2, PolicyId(1000));
+        Self { node, devices: BTreeMap::new(), network, epoch: 1, compiled }
     }
 
     fn device(&mut self, name: &str) -> (u32, u8) {
@@ -79,14 +80,12 @@ impl Bed {
             .with_network_policies(&own)
             .with_residents(cluster.pods.values().map(resident));
         self.epoch += 1;
-        let subjects = cluster.pods.values().map(subject).collect();
-        let compiled = policy::compile(&model, &subjects, self.epoch, self.next_policy);
-        self.next_policy = compiled.next_policy;
-        self.node.tables.write_generation(&compiled.generation).unwrap();
+        let step = self.compiled.advance(&model, cluster.pods.values().map(subject));
+        self.node.tables.apply(&step).unwrap();
         let mut switched = Vec::new();
         for (name, pod) in &cluster.pods {
             let (device, number) = self.device(name);
-            let entry = self.entry(number, compiled.policies[&subject(pod)]);
+            let entry = self.entry(number, self.compiled.policy(&subject(pod)).unwrap());
             self.node.tables.switch(device, &entry).unwrap();
             switched.push((device, entry, addresses(pod, number)));
         }
@@ -96,10 +95,9 @@ impl Bed {
             addresses: own,
         });
         self.node.tables.set_addresses(&ports.collect::<Vec<_>>()).unwrap();
-        let used = compiled.policies.values().flat_map(|own| [own.egress, own.ingress]).collect();
-        if let Some((old, policies)) = self.present.replace((compiled.generation, used)) {
-            self.node.tables.retire(&old, &policies).unwrap();
-        }
+        let gone = self.compiled.settle();
+        self.node.tables.apply(&gone).unwrap();
+        self.node.tables.remove_rules(&[step.dead, gone.dead].concat()).unwrap();
     }
 
     fn entry(&self, number: u8, policy: PolicyRef) -> WorkloadEntry {

@@ -12,14 +12,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use gateway::egress::attach::Program;
-use gateway::egress::tables::Tables;
 use gateway::egress::tables::names::LearnedSlot;
 use gateway::egress::tables::workloads::{PortAddresses, WorkloadEntry};
+use gateway::egress::tables::{TableError, Tables};
 use gateway::settings::Limits;
 use gateway::sys::bpf::boot_time;
 use gateway::workload::{Address, Mac, WorkloadId};
 use policy::reason::Reason;
-use policy::tables::{Action, ClassId, Generation, NameId, NamesFirst, PolicyId, PortPrefix, RuleEntry, RuleId};
+use policy::tables::{
+    Action, ClassId, Generation, NameId, NamesFirst, PolicyId, PortPrefix, PrefixWrite, RuleEntry, RuleId, Step,
+};
 use policy::tiers::Tier;
 
 /// A network namespace, as long as this lives.
@@ -302,6 +304,36 @@ pub(crate) fn generation(number: u32) -> Generation {
 /// A generation under which nothing is allowed.
 pub(crate) fn nothing(number: u32) -> Generation {
     Generation { number, ..Generation::default() }
+}
+
+/// Whole states of all policies, beside each other.
+pub(crate) trait Generations {
+    fn write_generation(&self, generation: &Generation) -> Result<(), TableError>;
+
+    /// Its prefixes, and what these policies have.
+    fn retire(&self, generation: &Generation, policies: &BTreeSet<PolicyId>) -> Result<(), TableError>;
+}
+
+impl Generations for Tables {
+    fn write_generation(&self, generation: &Generation) -> Result<(), TableError> {
+        self.apply(&Step { lines: generation.rules.clone(), prefixes: prefixes(generation, true), ..Step::default() })
+    }
+
+    fn retire(&self, generation: &Generation, policies: &BTreeSet<PolicyId>) -> Result<(), TableError> {
+        self.apply(&Step { prefixes: prefixes(generation, false), ..Step::default() })?;
+        let rules = generation.rules.iter().copied().filter(|rule| policies.contains(&rule.policy));
+        self.remove_rules(&rules.collect::<Vec<_>>())?;
+        self.remove_name_classes(&policies.iter().map(|policy| (*policy, NAME)).collect::<Vec<_>>())
+    }
+}
+
+fn prefixes(generation: &Generation, there: bool) -> Vec<PrefixWrite> {
+    let write = |view: u32, (network, class): &(ipnetwork::IpNetwork, ClassId)| PrefixWrite {
+        view,
+        network: *network,
+        class: there.then_some(*class),
+    };
+    generation.tries().flat_map(|(view, own)| own.iter().map(move |own| write(view, own))).collect()
 }
 
 /// Asks until it is so, for at most ten seconds (the second kernel is emulated).

@@ -15,8 +15,8 @@ use gateway::sys::bpf::{Map, PerCpuArray, boot_time};
 use gateway::workload::{Address, Mac, WorkloadId};
 use policy::ledger::{Changes, Slots};
 use policy::reason::Reason;
-use policy::tables::{ClassId, NameId, PolicyId, RuleId, RuleName};
-use policy::{Compiled, Ledger, compile};
+use policy::tables::{ClassId, NameId, PolicyId, RuleId, RuleName, Step};
+use policy::{Compiled, Ledger, Model, Node};
 
 use crate::flows::{Ends, OTHER_IDLE, Ports, TCP_IDLE, Told};
 use crate::node::{Bpffs, ifindex, ip, unshare_network};
@@ -54,7 +54,9 @@ pub(crate) struct Programs {
 pub(crate) struct Run {
     pub(crate) ids: Vec<u32>,
     pub(crate) ledger: Ledger,
-    compiled: Option<Compiled>,
+    compiled: Compiled,
+    /// The egress policy that each workload was switched to.
+    policies: Vec<Option<PolicyId>>,
     pub(crate) now: u64,
     slots: BTreeMap<(u32, IpAddr), Slots>,
     rule_names: BTreeMap<RuleId, RuleName>,
@@ -119,7 +121,8 @@ impl Programs {
         Run {
             ids: (first..self.next_workload).collect(),
             ledger: Ledger::new(policy::ledger::Limits::default()),
-            compiled: None,
+            compiled: Compiled::new(self.next_generation, self.next_policy),
+            policies: vec![None; WORKLOADS],
             now: BEGIN,
             slots: BTreeMap::new(),
             rule_names: BTreeMap::new(),
@@ -134,22 +137,22 @@ impl Programs {
         run.began.elapsed() > Duration::from_secs(2) || self.tables.sweeps().unwrap().runs != run.sweeps
     }
 
-    /// Puts a phase in force, in the daemon's order: generation, names for both policies, entries, names for the new one.
+    /// Puts a phase in force, in the daemon's order: what the next policies need, names for both policies, entries, names for
+    /// the new one, what goes.
     pub(crate) fn install(&mut self, run: &mut Run, phase: &Phase, world: &World, members: &[Member]) {
-        let model = world.model();
-        let subjects = world.subjects.iter().cloned().collect();
-        let mut next = compile(&model, &subjects, self.next_generation, self.next_policy);
-        (self.next_generation, self.next_policy) = (next.next_generation, next.next_policy);
-        self.tables.write_generation(&next.generation).unwrap();
-        run.rule_names.extend(next.generation.rule_names.clone());
-        let names: Vec<_> = run.ledger.names().map(|(id, name)| (id, name.clone())).collect();
-        for policy in next.policies.values().map(|policy| policy.egress).collect::<BTreeSet<_>>() {
-            for (id, name) in &names {
-                self.write_class(&mut next, policy, *id, name);
-            }
+        let step = run.compiled.advance(&world.model(), world.subjects.iter().cloned());
+        (self.next_generation, self.next_policy) = run.compiled.next_numbers();
+        self.tables.apply(&step).unwrap();
+        run.rule_names.extend(run.compiled.generation().rule_names);
+        let egress = |member: &Member| run.compiled.policy(&member.subject).map(|policy| policy.egress);
+        let next: Vec<Option<PolicyId>> = members.iter().map(egress).collect();
+        let names: Vec<NameId> = run.ledger.names().map(|(id, _)| id).collect();
+        for policy in next.iter().flatten().collect::<BTreeSet<_>>() {
+            names.iter().for_each(|id| self.write_class(run, *policy, *id));
         }
-        for (index, member) in members.iter().enumerate() {
-            self.reslot(run, index, member, &mut next);
+        for (index, next) in next.iter().enumerate() {
+            let both: Vec<PolicyId> = run.policies[index].into_iter().chain(*next).collect();
+            self.reslot(run, index, &both);
         }
         let exposed = world.exposed().into_iter();
         let exposed = exposed.map(|(subject, port)| (WorkloadId(run.ids[subject as usize]), port, 6));
@@ -162,13 +165,13 @@ impl Programs {
         });
         self.tables.set_node_listeners(&listeners.collect()).unwrap();
         for (index, member) in members.iter().enumerate() {
-            let policy = next.policies.get(&member.subject);
+            let policy = run.compiled.policy(&member.subject);
             assert_eq!(policy.is_none(), member.sealed, "what is not compiled is sealed");
             let entry = WorkloadEntry {
                 id: WorkloadId(run.ids[index]),
                 network: member.network as u32 + 1,
                 epoch: member.epoch,
-                generation: policy.map_or(next.generation.number, |policy| policy.generation),
+                generation: policy.map_or(0, |policy| policy.generation),
                 egress_policy: policy.map_or(PolicyId(0), |policy| policy.egress),
                 ingress_policy: policy.map_or(PolicyId(0), |policy| policy.ingress),
                 sealed: member.sealed,
@@ -187,14 +190,22 @@ impl Programs {
             let port = PortAddresses { ifindex: self.devices[index], entry, addresses: &own };
             self.tables.set_addresses(&[port]).unwrap();
         }
-        let old = run.compiled.replace(next);
-        for (index, member) in members.iter().enumerate() {
-            self.reslot_present(run, index, member);
+        for (index, next) in next.iter().enumerate() {
+            self.reslot(run, index, next.as_slice());
         }
-        if let Some(old) = old {
-            self.retire(&old);
-        }
+        run.policies = next;
+        self.settle(run, step);
         self.look_up(run, world, members);
+    }
+
+    /// What no entry mentions any more goes.
+    fn settle(&self, run: &mut Run, first: Step) {
+        let second = run.compiled.settle();
+        self.tables.apply(&second).unwrap();
+        self.tables.remove_rules(&[first.dead, second.dead].concat()).unwrap();
+        let names: Vec<NameId> = run.ledger.names().map(|(id, _)| id).collect();
+        let gone = second.gone.iter().flat_map(|policy| names.iter().map(|name| (*policy, *name)));
+        self.tables.remove_name_classes(&gone.collect::<Vec<_>>()).unwrap();
     }
 
     /// The lookups of a world, whose times lie before now.
@@ -202,74 +213,48 @@ impl Programs {
         let mut lookups = world.lookups.clone();
         lookups.sort_by_key(|lookup| lookup.at);
         for lookup in lookups {
-            let Some(mut compiled) = run.compiled.take() else { return };
-            let policy = compiled.policies.get(&members[lookup.workload as usize].subject).copied();
-            if let Some(policy) = policy {
-                let mut rules = Vec::new();
-                let class_of = |name: &DnsName| {
-                    let made = compiled.name_class(policy.egress, name)?;
-                    rules.extend(made.new_rules);
-                    Some(made.class)
-                };
-                let (id, at) = (run.ids[lookup.workload as usize], lookup.at + run.now - BEGIN);
-                let answer = [(lookup.address, lookup.ttl)];
-                let changes = run.ledger.learn(at, id, &lookup.name, &answer, class_of).unwrap();
-                self.tables.write_rules(&rules).unwrap();
-                run.compiled = Some(compiled);
-                self.write(run, members, &changes);
-            } else {
-                run.compiled = Some(compiled);
-            }
+            let Some(policy) = run.compiled.policy(&members[lookup.workload as usize].subject) else { continue };
+            let mut rules = Vec::new();
+            let Run { compiled, ledger, .. } = run;
+            let class_of = |name: &DnsName| {
+                let made = compiled.name_class(policy.egress, name)?;
+                rules.extend(made.new_rules);
+                Some(made.class)
+            };
+            let (id, at) = (run.ids[lookup.workload as usize], lookup.at + run.now - BEGIN);
+            let answer = [(lookup.address, lookup.ttl)];
+            let changes = ledger.learn(at, id, &lookup.name, &answer, class_of).unwrap();
+            self.tables.write_rules(&rules).unwrap();
+            self.write(run, &changes);
         }
     }
 
-    fn reslot(&self, run: &mut Run, index: usize, member: &Member, next: &mut Compiled) {
+    /// For each pair of classes on the way between two policies, for each class under one.
+    fn reslot(&self, run: &mut Run, index: usize, policies: &[PolicyId]) {
         let mut rules = Vec::new();
-        let mut class = |compiled: &mut Compiled, name: &DnsName| -> Option<ClassId> {
-            let made = compiled.name_class(compiled.policies.get(&member.subject)?.egress, name)?;
-            rules.extend(made.new_rules);
-            Some(made.class)
-        };
-        let mut present = run.compiled.take();
-        let changes = run.ledger.reslot(run.now, run.ids[index], |name| {
-            let pair = (present.as_mut().and_then(|present| class(present, name)), class(next, name));
-            (pair != (None, None)).then_some(pair)
+        let Run { compiled, ledger, .. } = run;
+        let changes = ledger.reslot(run.now, run.ids[index], |name| {
+            let mut class = |policy: &PolicyId| {
+                let made = compiled.name_class(*policy, name)?;
+                rules.extend(made.new_rules);
+                Some(made.class)
+            };
+            let classes: Vec<Option<ClassId>> = policies.iter().map(&mut class).collect();
+            classes.iter().any(Option::is_some).then_some(classes)
         });
         self.tables.write_rules(&rules).unwrap();
-        run.compiled = present;
-        if let Some(policy) = next.policies.get(&member.subject).map(|policy| policy.egress) {
-            for slot in changes.slots.iter().flat_map(|write| write.slots.iter().flatten()) {
-                let name = run.ledger.name(slot.name).unwrap().clone();
-                self.write_class(next, policy, slot.name, &name);
-            }
+        for slot in changes.slots.iter().flat_map(|write| write.slots.iter().flatten()) {
+            policies.iter().for_each(|policy| self.write_class(run, *policy, slot.name));
         }
-        self.write_slots(run, &changes);
-    }
-
-    fn reslot_present(&self, run: &mut Run, index: usize, member: &Member) {
-        let Some(mut compiled) = run.compiled.take() else { return };
-        let mut rules = Vec::new();
-        let changes = run.ledger.reslot(run.now, run.ids[index], |name| {
-            let made = compiled.name_class(compiled.policies.get(&member.subject)?.egress, name)?;
-            rules.extend(made.new_rules);
-            Some(made.class)
-        });
-        self.tables.write_rules(&rules).unwrap();
-        run.compiled = Some(compiled);
         self.write_slots(run, &changes);
     }
 
     /// What a slot refers to, then the slot.
-    fn write(&self, run: &mut Run, members: &[Member], changes: &Changes) {
+    fn write(&self, run: &mut Run, changes: &Changes) {
         for write in &changes.slots {
             let index = run.ids.iter().position(|id| *id == write.workload).unwrap();
-            let Some(mut compiled) = run.compiled.take() else { return };
-            let policy = compiled.policies[&members[index].subject].egress;
-            for slot in write.slots.iter().flatten() {
-                let name = run.ledger.name(slot.name).unwrap().clone();
-                self.write_class(&mut compiled, policy, slot.name, &name);
-            }
-            run.compiled = Some(compiled);
+            let Some(policy) = run.policies[index] else { continue };
+            write.slots.iter().flatten().for_each(|slot| self.write_class(run, policy, slot.name));
         }
         self.write_slots(run, changes);
     }
@@ -297,16 +282,12 @@ impl Programs {
         self.tables.learn(WorkloadId(workload), address, &slots.collect::<Vec<_>>()).unwrap();
     }
 
-    fn write_class(&self, compiled: &mut Compiled, policy: PolicyId, id: NameId, name: &DnsName) {
-        if let Some(made) = compiled.name_class(policy, name) {
+    fn write_class(&self, run: &mut Run, policy: PolicyId, id: NameId) {
+        let Run { compiled, ledger, .. } = run;
+        if let Some(made) = ledger.name(id).and_then(|name| compiled.name_class(policy, name)) {
             self.tables.write_rules(&made.new_rules).unwrap();
             self.tables.write_name_class(policy, id, Some(made.class)).unwrap();
         }
-    }
-
-    fn retire(&self, old: &Compiled) {
-        let policies = old.policies.values().flat_map(|policy| [policy.egress, policy.ingress]).collect();
-        self.tables.retire(&old.generation, &policies).unwrap();
     }
 
     /// Time passes: what has a time gets older, and names expire.
@@ -396,13 +377,14 @@ impl Programs {
     }
 
     /// Takes everything away again.
-    pub(crate) fn end(&self, run: Run) {
+    pub(crate) fn end(&self, mut run: Run) {
         for id in &run.ids {
             self.tables.forget_workload(WorkloadId(*id)).unwrap();
         }
-        if let Some(compiled) = &run.compiled {
-            self.retire(compiled);
-        }
+        let node = Node::default();
+        let step = run.compiled.advance(&Model::new([], [], [], [], &node), []);
+        self.tables.apply(&step).unwrap();
+        self.settle(&mut run, step);
         self.tables.remove_names(&run.ledger.names().map(|(id, _)| id).collect()).unwrap();
     }
 

@@ -1,196 +1,226 @@
-//! Prefixes to classes: an address's class is the set of rules that mean it.
+//! Classes: each set of groups that some address is in, under a number that is never used for another set.
 //!
-//! The prefixes are sorted so that a covering one comes right before what it covers, and walked with a stack. Each
-//! prefix adds its own claims to what its covering prefix already has, so that the longest match is the whole answer.
-//! What has been added to what is remembered: ten thousand prefixes of one rule make one set, not ten thousand.
+//! What has been added to what is remembered: a million prefixes of one group make one set, not a million. A class dies
+//! with its last entry, and its number with it.
 
-use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-
+use super::groups::GroupId;
 use crate::tables::ClassId;
 
-/// A rule names a prefix.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Claim {
-    pub(super) network: IpNetwork,
-    /// The rule's order.
-    pub(super) rule: u32,
-    pub(super) kind: Kind,
-}
+/// Groups, ascending.
+pub(super) type Set = Arc<[GroupId]>;
 
-/// How a rule names a prefix.
+/// What a prefix itself is in, apart from what covers it. Never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Kind {
-    /// `cidrs`
-    Covered,
-    /// `except`: the rule does not mean it, nor anything inside.
-    Left,
+pub(super) struct OwnId(u32);
+
+/// The classes of all views.
+#[derive(Clone, Debug)]
+pub(super) struct Classes {
+    by_set: HashMap<Set, ClassId>,
+    classes: HashMap<ClassId, Class>,
+    of_group: HashMap<GroupId, BTreeSet<ClassId>>,
+    next: ClassId,
+    owns: Owns,
+    sums: HashMap<(ClassId, OwnId), ClassId>,
+    last_sum: Option<((ClassId, OwnId), ClassId)>,
+    /// Made, or without entries now, and not settled yet.
+    unsettled: BTreeSet<ClassId>,
 }
 
-/// The classes made so far: views share them.
-pub(super) struct Classes(States);
+#[derive(Clone, Debug)]
+struct Class {
+    set: Set,
+    /// Prefixes of this class, in all views.
+    entries: usize,
+    /// Its lines are made.
+    lined: bool,
+}
+
+/// Names' classes begin here, so that they are no address's.
+pub(super) const FIRST_OF_NAMES: ClassId = ClassId(1 << 31);
+
+/// Sums remembered beyond four for each class.
+const SUMS: usize = 1 << 16;
 
 impl Classes {
     pub(super) fn new() -> Self {
-        Self(States::new())
-    }
-
-    /// The rules of each class, ascending; that of class 0 is empty.
-    pub(super) fn sets(&self) -> &[Vec<u32>] {
-        &self.0.sets
-    }
-
-    /// The prefixes of one view: sorted, each once; one whose class is that of its covering prefix is left out.
-    pub(super) fn classify(&mut self, claims: Vec<Claim>) -> Vec<(IpNetwork, ClassId)> {
-        prefixes(&mut self.0, claims)
-    }
-}
-
-fn prefixes(states: &mut States, claims: Vec<Claim>) -> Vec<(IpNetwork, ClassId)> {
-    let mut claims: Vec<(Block, u32, Kind)> =
-        claims.into_iter().map(|claim| (Block::new(claim.network), claim.rule, claim.kind)).collect();
-    claims.sort_unstable();
-    claims.dedup();
-
-    let mut prefixes = Vec::new();
-    let mut covering: Vec<(Block, StateId)> = Vec::new();
-    for own in claims.chunk_by(|left, right| left.0 == right.0) {
-        let block = own[0].0;
-        while covering.last().is_some_and(|(above, _)| !above.covers(block)) {
-            covering.pop();
-        }
-        let above = covering.last().map_or(StateId::NONE, |(_, state)| *state);
-        let state = states.add(above, own.iter().map(|(_, rule, kind)| (*rule, *kind)).collect());
-        covering.push((block, state));
-        if states.class(state) != states.class(above) {
-            prefixes.push((block.network(), states.class(state)));
-        }
-    }
-    prefixes
-}
-
-/// A prefix whose bits stand left-aligned, so that both families compare alike. A covering prefix sorts before all it
-/// covers, and nothing else stands between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Block {
-    family: Family,
-    bits: u128,
-    length: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
-    V4,
-    V6,
-}
-
-impl Block {
-    fn new(network: IpNetwork) -> Self {
-        let length = network.prefix();
-        let (family, bits) = match network {
-            IpNetwork::V4(v4) => (Family::V4, u128::from(u32::from(v4.network())) << 96),
-            IpNetwork::V6(v6) => (Family::V6, u128::from(v6.network())),
-        };
-        Self { family, bits, length }
-    }
-
-    fn covers(self, inner: Self) -> bool {
-        let mask = !u128::MAX.checked_shr(u32::from(self.length)).unwrap_or(0);
-        self.family == inner.family && self.length <= inner.length && (self.bits ^ inner.bits) & mask == 0
-    }
-
-    fn network(self) -> IpNetwork {
-        match self.family {
-            Family::V4 => {
-                let address = Ipv4Addr::from((self.bits >> 96) as u32);
-                IpNetwork::V4(
-                    Ipv4Network::new_checked(address, self.length).unwrap_or_else(|| Ipv4Network::from(address)),
-                )
-            }
-            Family::V6 => {
-                let address = Ipv6Addr::from(self.bits);
-                IpNetwork::V6(
-                    Ipv6Network::new_checked(address, self.length).unwrap_or_else(|| Ipv6Network::from(address)),
-                )
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct StateId(u32);
-
-impl StateId {
-    /// No rule has named it.
-    const NONE: Self = Self(0);
-}
-
-/// What rules have said of an address, from the widest prefix down: rule to kind, ascending. A rule that once leaves
-/// an address out leaves it out for good.
-type State = Vec<(u32, Kind)>;
-
-/// Every state and every set of rules once.
-struct States {
-    states: Vec<State>,
-    known: HashMap<State, StateId>,
-    added: HashMap<(StateId, State), StateId>,
-    classes: Vec<ClassId>,
-    sets: Vec<Vec<u32>>,
-    known_sets: HashMap<Vec<u32>, ClassId>,
-}
-
-impl States {
-    fn new() -> Self {
         Self {
-            states: vec![State::new()],
-            known: HashMap::from([(State::new(), StateId::NONE)]),
-            added: HashMap::new(),
-            classes: vec![ClassId::ANY],
-            sets: vec![Vec::new()],
-            known_sets: HashMap::from([(Vec::new(), ClassId::ANY)]),
+            by_set: HashMap::new(),
+            classes: HashMap::new(),
+            of_group: HashMap::new(),
+            next: ClassId(1),
+            owns: Owns::default(),
+            sums: HashMap::new(),
+            last_sum: None,
+            unsettled: BTreeSet::new(),
         }
     }
 
-    fn class(&self, state: StateId) -> ClassId {
-        self.classes[state.0 as usize]
+    /// The groups of a class; none of [`ClassId::ANY`].
+    pub(super) fn set(&self, class: ClassId) -> &[GroupId] {
+        self.classes.get(&class).map_or(&[], |class| &class.set)
     }
 
-    fn add(&mut self, above: StateId, own: State) -> StateId {
+    /// The classes whose lines are made, that lie in a group.
+    pub(super) fn within(&self, group: GroupId) -> impl Iterator<Item = ClassId> {
+        let all = self.of_group.get(&group).into_iter().flatten().copied();
+        all.filter(|class| self.classes.get(class).is_some_and(|class| class.lined))
+    }
+
+    /// The class of a prefix that is in `own`, under one of the class `above`.
+    pub(super) fn sum(&mut self, above: ClassId, own: OwnId) -> ClassId {
         let step = (above, own);
-        if let Some(&known) = self.added.get(&step) {
-            return known;
+        if let Some((_, sum)) = self.last_sum.filter(|(last, sum)| *last == step && self.classes.contains_key(sum)) {
+            return sum;
         }
-        let mut state = self.states[above.0 as usize].clone();
-        state.extend(&step.1);
-        state.sort_unstable();
-        state.dedup_by(|later, kept| {
-            let same = later.0 == kept.0;
-            if same {
-                kept.1 = kept.1.max(later.1);
+        let known = self.sums.get(&step).copied().filter(|sum| self.classes.contains_key(sum));
+        let sum = known.unwrap_or_else(|| {
+            let mut set = self.set(above).to_vec();
+            set.extend_from_slice(self.owns.set(own));
+            set.sort_unstable();
+            set.dedup();
+            let sum = self.intern(set.into());
+            if self.sums.len() > SUMS + 4 * self.classes.len() {
+                self.sums.clear();
             }
-            same
+            self.sums.insert(step, sum);
+            sum
         });
-        let id = match self.known.get(&state) {
-            Some(&id) => id,
-            None => self.insert(state),
+        self.last_sum = Some((step, sum));
+        sum
+    }
+
+    /// What a prefix itself is in, after it came into groups (`true`) or left them; `None` is nothing any more.
+    pub(super) fn own(&mut self, before: Option<OwnId>, steps: &[(GroupId, bool)]) -> Option<OwnId> {
+        self.owns.after(before, steps)
+    }
+
+    /// A prefix has another class.
+    pub(super) fn moved(&mut self, before: Option<ClassId>, after: Option<ClassId>) {
+        if let Some(class) = after.and_then(|id| self.classes.get_mut(&id)) {
+            class.entries += 1;
+        }
+        let Some((id, class)) = before.and_then(|id| Some((id, self.classes.get_mut(&id)?))) else { return };
+        class.entries -= 1;
+        if class.entries == 0 {
+            self.unsettled.insert(id);
+        }
+    }
+
+    /// A prefix is itself in other groups.
+    pub(super) fn owned(&mut self, before: Option<OwnId>, after: Option<OwnId>) {
+        self.owns.moved(before, after);
+    }
+
+    /// The classes that need lines now, and those that died with their lines.
+    pub(super) fn settle(&mut self) -> (Vec<ClassId>, Vec<(ClassId, Set)>) {
+        let (mut fresh, mut dead) = (Vec::new(), Vec::new());
+        for id in std::mem::take(&mut self.unsettled) {
+            let Some(class) = self.classes.get_mut(&id) else { continue };
+            if class.entries > 0 {
+                if !std::mem::replace(&mut class.lined, true) {
+                    fresh.push(id);
+                }
+                continue;
+            }
+            let Some(class) = self.classes.remove(&id) else { continue };
+            self.by_set.remove(&class.set);
+            for group in class.set.iter() {
+                if let Some(classes) = self.of_group.get_mut(group) {
+                    classes.remove(&id);
+                    if classes.is_empty() {
+                        self.of_group.remove(group);
+                    }
+                }
+            }
+            if class.lined {
+                dead.push((id, class.set));
+            }
+        }
+        (fresh, dead)
+    }
+
+    fn intern(&mut self, set: Set) -> ClassId {
+        if let Some(known) = self.by_set.get(&set) {
+            return *known;
+        }
+        let id = self.next;
+        self.next = ClassId(id.0 + 1);
+        for group in set.iter() {
+            self.of_group.entry(*group).or_default().insert(id);
+        }
+        self.by_set.insert(Arc::clone(&set), id);
+        self.classes.insert(id, Class { set, entries: 0, lined: false });
+        self.unsettled.insert(id);
+        id
+    }
+}
+
+/// What prefixes themselves are in, each set once.
+#[derive(Clone, Debug, Default)]
+struct Owns {
+    by_set: HashMap<Set, OwnId>,
+    owns: HashMap<OwnId, (Set, usize)>,
+    next: u32,
+    last_step: Option<(OneStep, Option<OwnId>)>,
+}
+
+/// A prefix that was in these groups comes into another, or leaves one.
+type OneStep = (Option<OwnId>, (GroupId, bool));
+
+impl Owns {
+    fn set(&self, own: OwnId) -> &[GroupId] {
+        self.owns.get(&own).map_or(&[], |(set, _)| set)
+    }
+
+    fn after(&mut self, before: Option<OwnId>, steps: &[(GroupId, bool)]) -> Option<OwnId> {
+        let only = match steps {
+            [] => return before,
+            [one] => Some((before, *one)),
+            _ => None,
         };
-        self.added.insert(step, id);
+        let alive = |own: Option<OwnId>| own.is_none_or(|own| self.owns.contains_key(&own));
+        if let Some((_, after)) = self.last_step.filter(|(last, after)| Some(*last) == only && alive(*after)) {
+            return after;
+        }
+        let mut set = before.map_or(&[][..], |own| self.set(own)).to_vec();
+        for (group, comes) in steps {
+            match (set.binary_search(group), comes) {
+                (Err(place), true) => set.insert(place, *group),
+                (Ok(place), false) => drop(set.remove(place)),
+                (Ok(_), true) | (Err(_), false) => {}
+            }
+        }
+        let after = (!set.is_empty()).then(|| self.intern(set.into()));
+        self.last_step = only.map(|step| (step, after));
+        after
+    }
+
+    fn intern(&mut self, set: Set) -> OwnId {
+        if let Some(known) = self.by_set.get(&set) {
+            return *known;
+        }
+        let id = OwnId(self.next);
+        self.next += 1;
+        self.by_set.insert(Arc::clone(&set), id);
+        self.owns.insert(id, (set, 0));
         id
     }
 
-    fn insert(&mut self, state: State) -> StateId {
-        let set: Vec<u32> = state.iter().filter(|(_, kind)| *kind == Kind::Covered).map(|(rule, _)| *rule).collect();
-        let next = ClassId(self.sets.len() as u32);
-        let class = *self.known_sets.entry(set.clone()).or_insert(next);
-        if class == next {
-            self.sets.push(set);
+    fn moved(&mut self, before: Option<OwnId>, after: Option<OwnId>) {
+        if let Some((_, prefixes)) = after.and_then(|id| self.owns.get_mut(&id)) {
+            *prefixes += 1;
         }
-        let id = StateId(self.states.len() as u32);
-        self.states.push(state.clone());
-        self.classes.push(class);
-        self.known.insert(state, id);
-        id
+        let Some(id) = before else { return };
+        let Some((_, prefixes)) = self.owns.get_mut(&id) else { return };
+        *prefixes -= 1;
+        if *prefixes == 0
+            && let Some((set, _)) = self.owns.remove(&id)
+        {
+            self.by_set.remove(&set);
+        }
     }
 }

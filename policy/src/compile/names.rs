@@ -6,148 +6,121 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::names::{DnsName, DomainPattern};
-use config::resource::Ports;
 
 use super::NameClass;
 use super::lines::{self, Line, Standing};
-use super::plan::{Plan, PolicyPlan, Source};
-use super::rules::{RuleTable, What};
-use crate::model;
-use crate::peers;
-use crate::tables::{Action, ClassId, PolicyId, RuleEntry, RuleId, RuleList};
-use crate::tiers::{Rule, Tier};
+use super::policies::{Policies, Policy};
+use super::sources::{Source, What};
+use crate::tables::{Action, ClassId, PolicyId, RuleEntry, RuleId};
 
-/// The name rules of all policies, and the classes made so far.
-#[derive(Clone, Debug)]
-pub(super) struct Names {
-    /// One index for each egress policy of the model.
-    sources: Vec<PatternIndex>,
-    /// What a rule number stands for.
-    rules: BTreeMap<u32, NamedRule>,
-    policies: BTreeMap<PolicyId, PolicyNames>,
-    classes: BTreeMap<(PolicyId, Vec<u32>), ClassId>,
-    handed_out: BTreeSet<(PolicyId, ClassId)>,
-    next: ClassId,
-}
-
-#[derive(Clone, Debug)]
-struct PolicyNames {
-    sources: Vec<u32>,
-    isolated: bool,
-    /// The rule of a network policy that lets every name be looked up.
-    dns: Option<RuleId>,
-}
-
-#[derive(Clone, Debug)]
-struct NamedRule {
-    id: RuleId,
-    tier: Tier,
-    /// `None`: may be looked up, opens nothing.
-    ports: Option<Ports>,
-}
-
-impl Names {
-    pub(super) fn new(first: ClassId, table: &RuleTable<'_>, plan: &Plan<'_>) -> Self {
-        let mut sources = vec![PatternIndex::default(); plan.sources.len()];
-        let mut rules = BTreeMap::new();
-        for (order, part) in (0u32..).zip(&table.parts) {
-            let (patterns, ports) = match &part.what {
-                What::Own(Rule::Names(rule), _) => (rule.names.as_slice(), Some(rule.ports.clone())),
-                What::Own(Rule::Resolve(patterns), _) => (*patterns, None),
-                What::Own(Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation, _) | What::Peers(_) => {
-                    continue;
-                }
-            };
-            for pattern in patterns {
-                sources[part.source as usize].insert(pattern, order);
-            }
-            rules.insert(order, NamedRule { id: part.id, tier: part.tier, ports });
-        }
-        let dns = |source: &u32| match &plan.sources[*source as usize] {
-            Source::To(policy, _) => {
-                let index = peers::dns_rule(policy)?;
-                table.id(&model::peer_rules(policy, RuleList::Egress).nth(index)?.0)
-            }
-            Source::Egress(_) | Source::From(..) => None,
-        };
-        let policy = |own: &PolicyPlan| PolicyNames {
-            sources: own.sources.clone(),
-            isolated: own.otherwise != Action::Allow,
-            dns: own.sources.iter().find_map(dns),
-        };
-        let policies = plan.egress.iter().map(|own| (own.id, policy(own))).collect();
-        Self { sources, rules, policies, classes: BTreeMap::new(), handed_out: BTreeSet::new(), next: first }
-    }
-
-    pub(super) fn isolated(&self, policy: PolicyId) -> Option<bool> {
-        self.policies.get(&policy).map(|policy| policy.isolated)
-    }
-
-    /// The rule of a network policy that lets every name be looked up.
-    pub(super) fn dns_rule(&self, policy: PolicyId) -> Option<RuleId> {
-        self.policies.get(&policy)?.dns
-    }
-
-    /// The first rule that lets the name be looked up.
-    pub(super) fn resolving_rule(&self, policy: PolicyId, asked: &DnsName) -> Option<RuleId> {
-        let order = *self.matching(policy, asked).first()?;
-        self.rules.get(&order).map(|rule| rule.id)
-    }
-
-    pub(super) fn class(&mut self, policy: PolicyId, asked: &DnsName) -> Option<NameClass> {
-        let mut set: Vec<u32> = self.matching(policy, asked).into_iter().collect();
-        set.retain(|order| self.rules.get(order).is_some_and(|rule| rule.ports.is_some()));
-        if set.is_empty() {
-            return None;
-        }
-        let next = self.next;
-        let class = *self.classes.entry((policy, set.clone())).or_insert(next);
-        if class == next {
-            self.next = ClassId(next.0.wrapping_add(1));
-        }
-        let first = self.handed_out.insert((policy, class));
-        let new_rules = if first { self.lines(policy, class, &set) } else { Vec::new() };
-        Some(NameClass { class, new_rules })
-    }
-
-    pub(super) fn lost(&mut self, policy: PolicyId, class: ClassId) {
-        self.handed_out.remove(&(policy, class));
-    }
-
-    /// Every line of every class made so far.
-    pub(super) fn all_lines(&self) -> Vec<RuleEntry> {
-        self.classes.iter().flat_map(|((policy, set), class)| self.lines(*policy, *class, set)).collect()
-    }
-
-    fn lines(&self, policy: PolicyId, class: ClassId, set: &[u32]) -> Vec<RuleEntry> {
-        let own: Vec<Line<'_>> = set.iter().filter_map(|order| self.line(*order)).collect();
-        lines::lines(policy, class, &own, Standing::new(Action::Undecided))
-    }
-
-    fn matching(&self, policy: PolicyId, asked: &DnsName) -> BTreeSet<u32> {
-        let sources = self.policies.get(&policy).into_iter().flat_map(|policy| &policy.sources);
-        sources.flat_map(|&source| self.sources[source as usize].matching(asked)).collect()
-    }
-
-    fn line(&self, order: u32) -> Option<Line<'_>> {
-        let rule = self.rules.get(&order)?;
-        let ports = rule.ports.as_ref()?;
-        Some(Line { action: Action::Allow, tier: rule.tier, audited: false, order, rule: rule.id, ports })
-    }
-}
-
-/// The patterns of one egress policy, with the rules that list them.
+/// The classes that one policy has for names.
 #[derive(Clone, Debug, Default)]
-struct PatternIndex {
+pub(super) struct NameClasses {
+    by_rules: BTreeMap<Vec<u32>, ClassId>,
+    handed_out: BTreeSet<ClassId>,
+}
+
+/// The patterns of one source, with the parts that list them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PatternIndex {
     exact: BTreeMap<String, Vec<u32>>,
     below: BTreeMap<String, Vec<u32>>,
 }
 
+impl Policies {
+    /// Whether only what a rule allows may leave; `None` if the policy is not known.
+    pub(super) fn isolated(&self, policy: PolicyId) -> Option<bool> {
+        self.policies.get(&policy).map(|policy| policy.standing.otherwise != Action::Allow)
+    }
+
+    /// The rule of a network policy that lets every name be looked up.
+    pub(super) fn dns_rule(&self, policy: PolicyId) -> Option<RuleId> {
+        self.policies.get(&policy)?.sources.iter().find_map(|made| made.source.dns)
+    }
+
+    /// The first rule that lets the name be looked up.
+    pub(super) fn resolving_rule(&self, policy: PolicyId, asked: &DnsName) -> Option<RuleId> {
+        let policy = self.policies.get(&policy)?;
+        let order = policy.matching(asked).into_iter().next()?;
+        policy.part(order).map(|part| part.id)
+    }
+
+    /// The class of a name; `None` if it opens nothing.
+    pub(super) fn name_class(&mut self, id: PolicyId, asked: &DnsName) -> Option<NameClass> {
+        let next = self.next_name_class;
+        let policy = self.policies.get_mut(&id)?;
+        let mut set: Vec<u32> = policy.matching(asked).into_iter().collect();
+        set.retain(|order| policy.name_line(*order).is_some());
+        if set.is_empty() {
+            return None;
+        }
+        let class = *policy.names.by_rules.entry(set.clone()).or_insert(next);
+        if class == next {
+            self.next_name_class = ClassId(next.0 + 1);
+        }
+        let first = policy.names.handed_out.insert(class);
+        let new_rules = if first { policy.name_lines(id, class, &set) } else { Vec::new() };
+        Some(NameClass { class, new_rules })
+    }
+
+    /// The lines of this class did not reach the kernel.
+    pub(super) fn name_rules_lost(&mut self, policy: PolicyId, class: ClassId) {
+        if let Some(policy) = self.policies.get_mut(&policy) {
+            policy.names.handed_out.remove(&class);
+        }
+    }
+
+    /// Every line of every class of names made so far.
+    pub(super) fn name_rules(&self) -> Vec<RuleEntry> {
+        self.policies.iter().flat_map(|(id, policy)| policy.all_name_lines(*id)).collect()
+    }
+}
+
+impl Policy {
+    /// The lines of its names' classes.
+    pub(super) fn all_name_lines(&self, id: PolicyId) -> Vec<RuleEntry> {
+        self.names.by_rules.iter().flat_map(|(set, class)| self.name_lines(id, *class, set)).collect()
+    }
+
+    fn name_lines(&self, id: PolicyId, class: ClassId, set: &[u32]) -> Vec<RuleEntry> {
+        let own: Vec<Line<'_>> = set.iter().filter_map(|order| self.name_line(*order)).collect();
+        lines::lines(id, class, &own, Standing::new(Action::Undecided))
+    }
+
+    /// By order.
+    fn matching(&self, asked: &DnsName) -> BTreeSet<u32> {
+        let of = |(made, start): (&std::sync::Arc<super::policies::Made>, &u32)| -> Vec<u32> {
+            made.patterns.matching(asked).map(|part| start + part).collect()
+        };
+        self.sources.iter().zip(&self.starts).flat_map(of).collect()
+    }
+
+    fn name_line(&self, order: u32) -> Option<Line<'_>> {
+        let part = self.part(order)?;
+        match &part.what {
+            What::Names { ports: Some(ports), .. } => {
+                Some(Line { action: Action::Allow, tier: part.tier, audited: false, order, rule: part.id, ports })
+            }
+            What::Names { ports: None, .. } | What::Addresses { .. } | What::Isolation => None,
+        }
+    }
+}
+
 impl PatternIndex {
-    fn insert(&mut self, pattern: &DomainPattern, rule: u32) {
+    pub(super) fn of(source: &Source) -> Self {
+        let mut index = Self::default();
+        for (part, own) in (0u32..).zip(&source.parts) {
+            if let What::Names { patterns, .. } = &own.what {
+                patterns.iter().for_each(|pattern| index.insert(pattern, part));
+            }
+        }
+        index
+    }
+
+    fn insert(&mut self, pattern: &DomainPattern, part: u32) {
         match pattern {
-            DomainPattern::Exact(name) => self.exact.entry(name.as_str().to_owned()).or_default().push(rule),
-            DomainPattern::Below(apex) => self.below.entry(apex.as_str().to_owned()).or_default().push(rule),
+            DomainPattern::Exact(name) => self.exact.entry(name.as_str().to_owned()).or_default().push(part),
+            DomainPattern::Below(apex) => self.below.entry(apex.as_str().to_owned()).or_default().push(part),
         }
     }
 

@@ -48,8 +48,8 @@ fn play(cluster: &Cluster, ipv6: bool, traffic: WorkloadTraffic) -> (usize, Vec<
     let model = model.with_network_policies(&policies).with_residents(residents);
     let subjects: BTreeMap<&str, Subject> = cluster.pods.iter().map(|(at, pod)| (at.as_str(), subject(pod))).collect();
     let compiled = compile(&model, &subjects.values().cloned().collect(), 7, PolicyId(100));
-    let kernel = Kernel::load(&compiled.generation);
-    let workload = |at: &str| Workload { id: 0, policy: compiled.policies[&subjects[at]] };
+    let kernel = Kernel::load(&compiled.generation());
+    let workload = |at: &str| Workload { id: 0, policy: compiled.policy(&subjects[at]).unwrap() };
 
     let (mut answers, mut differing) = (0, Vec::new());
     for Table { protocol, port, cells } in cluster.tables(ipv6) {

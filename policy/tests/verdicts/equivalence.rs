@@ -34,7 +34,7 @@ fn tables_say_what_decide_says() {
         let world = World::draw(&mut draw);
         let model = world.model();
         let mut node = Simulation::new(&world);
-        views += node.compiled.generation.views.len();
+        views += node.compiled.generation().views.len();
         for _ in 0..FLOWS_EACH {
             let subject = draw.below(world.subjects.len() as u64) as usize;
             let case = if draw.one_in(3) {
@@ -88,7 +88,7 @@ fn smallest(mut world: World, case: &Case, mut difference: String) -> String {
     }) {
         (world, difference) = (smaller, other);
     }
-    format!("{difference}\n{case:?}\n{world:#?}\n{}", Simulation::new(&world).compiled.generation)
+    format!("{difference}\n{case:?}\n{world:#?}\n{}", Simulation::new(&world).compiled.generation())
 }
 
 /// What the daemon and the kernel make of a world.
@@ -103,8 +103,8 @@ impl Simulation {
         let model = world.model();
         let subjects = &world.subjects;
         let compiled = compile(&model, &subjects.iter().cloned().collect(), 7, PolicyId(100));
-        assert_eq!(compiled.next_generation as usize, 8 + compiled.generation.views.len());
-        let mut kernel = Kernel::load(&compiled.generation);
+        assert_eq!(compiled.next_numbers().0 as usize, 8 + compiled.generation().views.len());
+        let mut kernel = Kernel::load(&compiled.generation());
         for (id, port) in world.exposed() {
             kernel.expose(id, port);
         }
@@ -112,7 +112,7 @@ impl Simulation {
         let mut lookups = world.lookups.clone();
         lookups.sort_by_key(|lookup| lookup.at);
         for lookup in lookups {
-            let Some(policy) = node.compiled.policies.get(&subjects[lookup.workload as usize]).copied() else {
+            let Some(policy) = node.compiled.policy(&subjects[lookup.workload as usize]) else {
                 continue;
             };
             let compiled = &mut node.compiled;
@@ -126,7 +126,8 @@ impl Simulation {
             let changes = node.ledger.learn(lookup.at, lookup.workload, &lookup.name, &answer, class_of).unwrap();
             node.kernel.add_rules(&rules);
             for (id, name) in &changes.names {
-                for policy in compiled.policies.clone().into_values() {
+                let all: Vec<_> = compiled.policies().map(|(_, policy)| policy).collect();
+                for policy in all {
                     if let Some(made) = compiled.name_class(policy.egress, name) {
                         node.kernel.add_rules(&made.new_rules);
                         node.kernel.set_name_class(policy.egress, *id, made.class);
@@ -190,7 +191,7 @@ impl Simulation {
     }
 
     fn workload(&self, world: &World, subject: usize) -> Option<Workload> {
-        let policy = *self.compiled.policies.get(&world.subjects[subject])?;
+        let policy = self.compiled.policy(&world.subjects[subject])?;
         Some(Workload { id: subject as u32, policy })
     }
 }

@@ -25,15 +25,15 @@ fn page(egress: Fallback, policies: &[EgressPolicy], names: &[&str]) -> String {
     let model = Model::new([&shop, &bank], [], policies, [], &node);
     let subjects = [subject("bank", ""), subject("gone", ""), subject("shop", "app=db"), subject("shop", "app=web")];
     let mut compiled = compile(&model, &subjects.clone().into(), 3, PolicyId(10));
-    let mut page = compiled.generation.to_string();
+    let mut page = compiled.generation().to_string();
     for own in &subjects {
         let at = format!("{} {:?}", own.namespace, own.labels);
-        page += &match compiled.policies.get(own) {
+        page += &match compiled.policy(own) {
             Some(policy) => format!("{at}: egress {} ingress {}\n", policy.egress.0, policy.ingress.0),
             None => format!("{at}: sealed\n"),
         };
     }
-    let web = compiled.policies[&subjects[3]].egress;
+    let web = compiled.policy(&subjects[3]).unwrap().egress;
     for name in names {
         match compiled.name_class(web, &dns(name)) {
             None => page += &format!("{name}: opens nothing\n"),

@@ -7,12 +7,14 @@ use ipnetwork::IpNetwork;
 use policy::ledger::{Changes, Slots};
 use policy::model::Node;
 use policy::reason::Reason;
-use policy::tables::{Action, Audit, ClassId, Generation, NameId, NamesFirst, PolicyId, PolicyRef, RuleEntry, RuleId};
+use policy::tables::{
+    Action, Audit, ClassId, Generation, NameId, NamesFirst, PolicyId, PolicyRef, PrefixWrite, RuleEntry, RuleId,
+};
 use policy::tiers::Tier;
 use policy::{Origin, Target};
 
 /// What the kernel has in its maps.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Kernel {
     /// By generation.
     prefixes: BTreeMap<u32, Vec<(IpNetwork, ClassId)>>,
@@ -60,6 +62,41 @@ impl Kernel {
             assert!(lines.iter().any(|line| line.protocol.is_none()), "{policy:?} {class:?} is not complete");
         }
         kernel
+    }
+
+    /// Takes lines out, those that it does not have too.
+    pub(crate) fn remove_rules(&mut self, rules: &[RuleEntry]) {
+        for rule in rules {
+            if let Some(lines) = self.rules.get_mut(&(rule.policy, rule.class)) {
+                lines.retain(|known| (known.protocol, known.ports) != (rule.protocol, rule.ports));
+                if lines.is_empty() {
+                    self.rules.remove(&(rule.policy, rule.class));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn write_prefix(&mut self, write: &PrefixWrite) {
+        let prefixes = self.prefixes.entry(write.view).or_default();
+        prefixes.retain(|(known, _)| *known != write.network);
+        prefixes.extend(write.class.map(|class| (write.network, class)));
+    }
+
+    /// All prefixes and lines, in order.
+    pub(crate) fn contents(&self) -> (BTreeSet<(u32, IpNetwork, ClassId)>, Vec<RuleEntry>) {
+        let of = |(view, own): (&u32, &Vec<(IpNetwork, ClassId)>)| {
+            own.iter().map(|(network, class)| (*view, *network, *class)).collect::<Vec<_>>()
+        };
+        let mut rules: Vec<RuleEntry> = self.rules.values().flatten().copied().collect();
+        rules.sort_by_key(|it| (it.policy, it.class, it.protocol, it.ports));
+        (self.prefixes.iter().flat_map(of).collect(), rules)
+    }
+
+    /// The class of an address in a view.
+    pub(crate) fn class_in(&self, view: u32, address: IpAddr) -> ClassId {
+        let prefixes = self.prefixes.get(&view).into_iter().flatten();
+        let matching = prefixes.filter(|(prefix, _)| prefix.contains(address));
+        matching.max_by_key(|(prefix, _)| prefix.prefix()).map_or(ClassId::ANY, |(_, class)| *class)
     }
 
     pub(crate) fn expose(&mut self, workload: u32, port: u16) {
@@ -201,8 +238,6 @@ impl Kernel {
     }
 
     fn class(&self, workload: Workload, address: IpAddr) -> ClassId {
-        let prefixes = self.prefixes.get(&workload.policy.generation).into_iter().flatten();
-        let matching = prefixes.filter(|(prefix, _)| prefix.contains(address));
-        matching.max_by_key(|(prefix, _)| prefix.prefix()).map_or(ClassId::ANY, |(_, class)| *class)
+        self.class_in(workload.policy.generation, address)
     }
 }

@@ -16,6 +16,7 @@ mod peers;
 mod resolving;
 mod scale;
 mod semantics;
+mod sequences;
 mod sets;
 mod text;
 mod world;

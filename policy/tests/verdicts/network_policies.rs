@@ -108,8 +108,8 @@ impl Site {
     ) {
         let subjects = self.residents.iter().map(|own| own.subject.clone()).collect();
         let compiled = compile(&self.model(), &subjects, 1, PolicyId(1));
-        let kernel = Kernel::load(&compiled.generation);
-        let verdict = ask(&kernel, Workload { id: 0, policy: compiled.policies[subject] });
+        let kernel = Kernel::load(&compiled.generation());
+        let verdict = ask(&kernel, Workload { id: 0, policy: compiled.policy(subject).unwrap() });
         let rule = compiled.rule_name(verdict.rule).cloned();
         assert_eq!((verdict.reason, rule), (decision.reason, decision.rule.clone()), "{decision:?}");
     }
@@ -300,8 +300,8 @@ spec:
     );
     let subjects = site.residents.iter().map(|own| own.subject.clone()).collect();
     let compiled = compile(&site.model(), &subjects, 5, PolicyId(1));
-    assert_eq!(compiled.generation.tries().map(|(number, _)| number).collect::<Vec<_>>(), [5, 6, 7]);
-    assert!(compiled.generation.prefixes.is_empty(), "what the node routes is not spoken of");
+    assert_eq!(compiled.generation().tries().map(|(number, _)| number).collect::<Vec<_>>(), [5, 6, 7]);
+    assert!(compiled.generation().prefixes.is_empty(), "what the node routes is not spoken of");
 }
 
 #[test]
@@ -355,7 +355,7 @@ spec: {{ podSelector: {{}}, policyTypes: [ Egress ], egress: {rules} }}
         };
         assert_eq!(said, wanted, "{rules}");
         let compiled = compile(&model, &[subject.clone()].into(), 1, PolicyId(1));
-        let policy = compiled.policies[subject].egress;
+        let policy = compiled.policy(subject).unwrap().egress;
         assert_eq!(compiled.may_resolve(policy, &asked), answer, "{rules}");
         assert_eq!(compiled.resolves_everything(policy), answer != Resolve::Refused, "{rules}");
     }

@@ -16,10 +16,10 @@ fn names_are_judged_alike() {
         let world = World::draw(&mut draw);
         let model = world.model();
         let mut compiled = compile(&model, &world.subjects.iter().cloned().collect(), 1, PolicyId(1));
-        let mut kernel = Kernel::load(&compiled.generation);
+        let mut kernel = Kernel::load(&compiled.generation());
         let mut written = Vec::new();
         for subject in world.subjects.clone() {
-            let Some(policy) = compiled.policies.get(&subject).copied() else { continue };
+            let Some(policy) = compiled.policy(&subject) else { continue };
             let name = world::any_name(&mut draw);
             let wanted = decide::name::may_resolve(&model, &subject, &name);
             assert_eq!(

@@ -45,7 +45,7 @@ fn a_hundred_thousand_prefixes() {
     let subjects = (0..20).map(|own| subject("shop", &format!("app=a{own}"))).collect();
     let start = Instant::now();
     let compiled = compile(&model, &subjects, 1, PolicyId(1));
-    let generation = &compiled.generation;
+    let generation = compiled.generation();
     println!("{} prefixes, {} lines in {:?}", generation.prefixes.len(), generation.rules.len(), start.elapsed());
     assert!(generation.prefixes.len() <= cidrs.len() + 1);
     assert!(generation.rules.len() < 50_000, "{} lines", generation.rules.len());
@@ -62,8 +62,8 @@ fn many_ports_and_a_chain() {
     let node = Node::default();
     let model = Model::new([&shop], [], &own, [], &node);
     let compiled = compile(&model, &[subject("shop", "")].into(), 1, PolicyId(1));
-    assert_eq!(compiled.generation.prefixes.len(), 34);
-    assert!(compiled.generation.rules.len() < 3_000, "{} lines", compiled.generation.rules.len());
+    assert_eq!(compiled.generation().prefixes.len(), 34);
+    assert!(compiled.generation().rules.len() < 3_000, "{} lines", compiled.generation().rules.len());
 }
 
 /// A thousand workloads in twenty namespaces, and two hundred policies whose peers are all of them.
@@ -101,7 +101,7 @@ fn many_peers() {
     let start = Instant::now();
     let model = Model::new(&namespaces, [], [], [], &node).with_network_policies(&policies).with_residents(residents);
     let compiled = compile(&model, &subjects, 1, PolicyId(1));
-    let generation = &compiled.generation;
+    let generation = compiled.generation();
     println!("{} prefixes, {} lines in {:?}", generation.prefixes.len(), generation.rules.len(), start.elapsed());
     assert_eq!(generation.prefixes.len(), 2 * spaces * each, "each address once");
     assert!(generation.rules.len() < 2_000, "{} lines", generation.rules.len());

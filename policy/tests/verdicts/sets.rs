@@ -135,6 +135,6 @@ fn one_set_is_one_class_however_many_prefixes_and_rules() {
     let own = [policy("shop", "web", "", "allow $feed tcp/443"), policy("shop", "all", "", "deny $feed udp/53")];
     let model = Model::new([&shop], [], &own, [], &node).with_sets(sets.0.iter().map(|(key, own)| (key.clone(), own)));
     let compiled = compile(&model, &[subject("shop", "")].into(), 1, PolicyId(1));
-    assert_eq!(compiled.generation.prefixes.len(), 256);
-    assert!(compiled.generation.rules.len() < 10, "{}", compiled.generation);
+    assert_eq!(compiled.generation().prefixes.len(), 256);
+    assert!(compiled.generation().rules.len() < 10, "{}", compiled.generation());
 }

@@ -7,7 +7,7 @@ use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
     AddressSet, AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression,
     Gateway, Mode, NameRule, NamedPort, Namespace, Network, NetworkPolicy, PortName, PortRange, Ports, Protocol,
-    Requirement, Resource, Selector, SetName, SetSource, Snat, WorkloadTraffic, selects,
+    Requirement, Resource, ResourceKey, Selector, SetName, SetSource, Snat, WorkloadTraffic, selects,
 };
 use ipnetwork::IpNetwork;
 use policy::model::Node;
@@ -117,7 +117,7 @@ impl World {
         Model::new(&self.namespaces, &self.networks, &self.policies, &self.apps, &self.node)
             .with_cluster_policies(&self.cluster_policies)
             .with_network_policies(&self.network_policies)
-            .with_sets(self.sets.iter().map(|set| (Resource::from(set.clone()).key(), prefixes(set))))
+            .with_sets(sets_of(self))
             .with_residents(self.residents())
     }
 
@@ -232,6 +232,11 @@ impl World {
         worlds.retain(|world| format!("{world:?}").len() < format!("{self:?}").len());
         worlds
     }
+}
+
+/// Every set of a world with its prefixes.
+pub(crate) fn sets_of(world: &World) -> impl Iterator<Item = (ResourceKey, &Prefixes)> {
+    world.sets.iter().map(|set| (Resource::from(set.clone()).key(), prefixes(set)))
 }
 
 pub(crate) fn any_name(draw: &mut Draw) -> DnsName {

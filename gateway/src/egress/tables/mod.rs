@@ -5,21 +5,21 @@
 //! pinned, so that flows, learned names and policies outlive the daemon.
 //!
 //! The maps, who writes them, and what happens when they are full, stand in `bpf/tables.h`; sizes of `flows`, `learned`
-//! and what goes with them come from `[limits]` and are taken when the maps are first made. This process holds two
+//! and what goes with them, and of the prefixes, come from `[limits]` and are taken when the maps are first made. This process holds two
 //! locks, around the loaded programs ([`super::attach`]) and around changes of the one entry of `uplink`; the kernel
 //! locks the maps.
 //!
-//! Files: [`workloads`] (who a device is), [`generations`] (policies), [`names`] (what DNS taught), [`flows`] (what is
+//! Files: [`workloads`] (who a device is), [`steps`] (policies), [`names`] (what DNS taught), [`flows`] (what is
 //! open), [`nat`] (what is translated at the uplink), [`node`] (addresses, segments, the service namespace), [`uplink`]
 //! (past the node's stack), [`fill`] (counters and how full).
 
 pub mod fill;
 pub mod flows;
-pub mod generations;
 pub(crate) mod layout;
 pub mod names;
 pub mod nat;
 pub mod node;
+pub mod steps;
 pub mod uplink;
 pub mod workloads;
 
@@ -281,6 +281,8 @@ impl Tables {
 fn load(limits: &Limits, folder: &Path) -> Result<(Programs, OwnedFd), OpenError> {
     let ebpf = EbpfLoader::new()
         .default_map_pin_directory(folder.join("maps"))
+        .map_max_entries("classes4", limits.prefixes)
+        .map_max_entries("classes6", limits.prefixes)
         .map_max_entries("flows", limits.flows)
         .map_max_entries("mappings", limits.nat_mappings)
         .map_max_entries("ways_back", limits.nat_mappings)

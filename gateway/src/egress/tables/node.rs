@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::generations::prefix;
 use super::layout as l;
+use super::steps::prefix;
 use super::{InTable, TableError, Tables};
 use crate::workload::Mac;
 

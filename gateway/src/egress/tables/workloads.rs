@@ -70,6 +70,12 @@ impl Tables {
         self.workloads.set(&ifindex, &to_kernel(entry)).in_table("workloads")
     }
 
+    /// The same for many devices, one after the other.
+    pub fn switch_all(&self, entries: &BTreeMap<u32, WorkloadEntry>) -> Result<(), TableError> {
+        let entries: Vec<_> = entries.iter().map(|(ifindex, entry)| (*ifindex, to_kernel(entry))).collect();
+        self.workloads.set_all(&entries).in_table("workloads")
+    }
+
     /// The entry of a device.
     pub fn workload(&self, ifindex: u32) -> Result<Option<WorkloadEntry>, TableError> {
         Ok(self.workloads.get(&ifindex).in_table("workloads")?.map(from_kernel))
@@ -81,9 +87,14 @@ impl Tables {
         Ok(all.into_iter().map(|(ifindex, entry)| (ifindex, from_kernel(entry))).collect())
     }
 
-    /// The devices that have an entry of this workload. More than one: its host side was made anew.
-    pub fn devices_of(&self, id: WorkloadId) -> Result<BTreeMap<u32, WorkloadEntry>, TableError> {
-        Ok(self.workloads()?.into_iter().filter(|(_, entry)| entry.id == id).collect())
+    /// The addresses of each device, with their handles.
+    pub fn addresses(&self) -> Result<BTreeMap<u32, Vec<Address>>, TableError> {
+        let mut all: BTreeMap<u32, Vec<Address>> = BTreeMap::new();
+        for (key, handle) in self.addresses.dump().in_table("addresses")? {
+            let own = Address { address: l::ip(key.address), handle: l::ip(handle) };
+            all.entry(key.ifindex).or_default().push(own);
+        }
+        Ok(all)
     }
 
     /// Removes a device's entry and its addresses: from then on nothing passes there. The workload's flows, and what it
@@ -98,19 +109,9 @@ impl Tables {
     /// Makes these the addresses of their devices, with their handles, and no others: one walk through the tables,
     /// however many devices.
     pub fn set_addresses(&self, ports: &[PortAddresses<'_>]) -> Result<(), TableError> {
-        let (mut addresses, mut handles, mut routed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        for PortAddresses { ifindex, entry, addresses: own } in ports {
-            for a in *own {
-                let key = l::PortAddress { ifindex: *ifindex, address: l::address(a.address) };
-                let (workload, mac, gateway_mac) = (entry.id.0, entry.mac.0, entry.gateway_mac.0);
-                let handle = l::Handle { ifindex: *ifindex, workload, address: key.address, mac, gateway_mac };
-                addresses.insert(key, l::address(a.handle));
-                handles.insert(l::address(a.handle), handle);
-                if entry.bridge.is_some() && !is_link_local(a.address) {
-                    routed.insert(key.address, *ifindex);
-                }
-            }
-        }
+        let mut wanted = Owned::default();
+        ports.iter().for_each(|port| wanted.add(port));
+        let Owned { addresses, handles, routed } = wanted;
         let devices: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
         let workloads: BTreeSet<u32> = ports.iter().map(|port| port.entry.id.0).collect();
         let on_them = |key: &l::PortAddress, _: &_| devices.contains(&key.ifindex);
@@ -118,6 +119,45 @@ impl Tables {
         self.routed.become_exactly(&routed, |_, device| devices.contains(device)).in_table("routed")?;
         let theirs = |_: &_, h: &l::Handle| devices.contains(&h.ifindex) || workloads.contains(&h.workload);
         self.handles.become_exactly(&handles, theirs).in_table("handles")
+    }
+
+    /// The same for one device of which the tables have `former`, without a walk.
+    pub fn move_addresses(
+        &self,
+        former: Option<PortAddresses<'_>>,
+        port: &PortAddresses<'_>,
+    ) -> Result<(), TableError> {
+        let (mut before, mut wanted) = (Owned::default(), Owned::default());
+        former.iter().for_each(|former| before.add(former));
+        wanted.add(port);
+        for (key, handle) in &wanted.addresses {
+            self.addresses.set(key, handle).in_table("addresses")?;
+        }
+        for (address, device) in &wanted.routed {
+            self.routed.set(address, device).in_table("routed")?;
+        }
+        for (key, handle) in &wanted.handles {
+            self.handles.set(key, handle).in_table("handles")?;
+        }
+        for key in before.addresses.keys().filter(|key| !wanted.addresses.contains_key(*key)) {
+            self.addresses.remove(key).in_table("addresses")?;
+        }
+        for address in before.routed.keys().filter(|address| !wanted.routed.contains_key(*address)) {
+            self.routed.remove(address).in_table("routed")?;
+        }
+        for key in before.handles.keys().filter(|key| !wanted.handles.contains_key(*key)) {
+            self.handles.remove(key).in_table("handles")?;
+        }
+        Ok(())
+    }
+
+    /// Only the edge may connect to these ports of a workload that has no others: port and IP protocol.
+    pub fn expose(&self, id: WorkloadId, ports: &BTreeSet<(u16, u8)>) -> Result<(), TableError> {
+        for (port, protocol) in ports {
+            let key = l::PortKey { workload: id.0, port: port.to_be_bytes(), protocol: *protocol, pad: 0 };
+            self.exposed.set(&key, &1).in_table("exposed")?;
+        }
+        Ok(())
     }
 
     /// Makes these the ports that the edge may connect to, and nobody else: workload, port and IP protocol.
@@ -158,6 +198,30 @@ impl Tables {
         self.budgets.remove(&number).in_table("budgets")?;
         self.usage.remove(&number).in_table("usage")?;
         Ok(())
+    }
+}
+
+/// What the tables have of devices' addresses.
+#[derive(Default)]
+struct Owned {
+    addresses: BTreeMap<l::PortAddress, l::Address>,
+    handles: BTreeMap<l::Address, l::Handle>,
+    routed: BTreeMap<l::Address, u32>,
+}
+
+impl Owned {
+    fn add(&mut self, port: &PortAddresses<'_>) {
+        let PortAddresses { ifindex, entry, addresses } = port;
+        for a in *addresses {
+            let key = l::PortAddress { ifindex: *ifindex, address: l::address(a.address) };
+            let (workload, mac, gateway_mac) = (entry.id.0, entry.mac.0, entry.gateway_mac.0);
+            let handle = l::Handle { ifindex: *ifindex, workload, address: key.address, mac, gateway_mac };
+            self.addresses.insert(key, l::address(a.handle));
+            self.handles.insert(l::address(a.handle), handle);
+            if entry.bridge.is_some() && !is_link_local(a.address) {
+                self.routed.insert(key.address, *ifindex);
+            }
+        }
     }
 }
 

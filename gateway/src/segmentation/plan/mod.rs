@@ -27,7 +27,7 @@ use super::names;
 use super::observe::Observed;
 use super::step::Step;
 use crate::sys::netlink::Link;
-use crate::workload::WorkloadId;
+use crate::workload::{Workload, WorkloadId};
 
 pub(crate) use refusal::label;
 pub use refusal::{Refusal, forbidden_changes};
@@ -103,6 +103,24 @@ impl Plan {
         }
         plan.add(Subject::Leftover, leftovers(desired, observed));
         plan.add(Subject::Node, node::after(desired, observed));
+        plan
+    }
+
+    /// The same for one workload of this state, from a look at its surroundings: the node, its network and itself.
+    pub(super) fn near(desired: &Desired, workload: &Workload, observed: &Observed) -> Self {
+        let network = desired.networks.get(&workload.network);
+        let own = Desired {
+            networks: network.map(|network| (network.name.clone(), network.clone())).into_iter().collect(),
+            workloads: BTreeMap::from([(workload.id, workload.clone())]),
+            node: desired.node.clone(),
+        };
+        let mut plan = Self::new(&own, observed);
+        // What the node needs is a matter of all networks and workloads.
+        plan.parts.retain(|part| !matches!(part.subject, Subject::Node | Subject::Leftover));
+        let before = node::before(desired, observed);
+        if !before.is_empty() {
+            plan.parts.insert(0, Part { subject: Subject::Node, steps: before });
+        }
         plan
     }
 
