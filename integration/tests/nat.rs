@@ -216,3 +216,38 @@ fn without_the_fast_path_and_by_another_device_the_source_is_the_nodes() {
         !is_nodes(source)
     });
 }
+
+#[test]
+fn it_follows_the_uplinks_name_to_another_device() {
+    let site = Site::start();
+    let [web, _] = workloads(&site);
+    let internet = &site.internet.namespace;
+    let at = SocketAddr::new(ECHO.v4(), SERVER_PORT);
+    let server = internet.enter(|| TcpListener::bind(at)).expect("a server");
+    let source = || {
+        let _connection = web.enter(|| TcpStream::connect_timeout(&at, Duration::from_secs(1))).ok()?;
+        Some(server.accept().expect("it is there").1)
+    };
+    assert!(source().is_some_and(is_nodes));
+    site.world.link((internet, "side0"), (&site.node, "side0"));
+    internet.ip_lines(["addr add 192.0.3.1/24 dev side0"]);
+    let seen = ["eth0", "side0"].map(|device| Capture::start(internet, device));
+    site.node.ip_lines([
+        "link set eth0 down",
+        "link set eth0 name old0",
+        "link set side0 down",
+        "link set side0 name eth0",
+        "link set eth0 up",
+        "addr add 192.0.3.2/24 dev eth0",
+        "route add default via 192.0.3.1 dev eth0",
+    ]);
+    wait_until("it translates there", BOUND, || {
+        source().is_some_and(|from| {
+            assert_eq!(from.ip(), IpAddr::from([192, 0, 3, 2]), "{from}");
+            (50_000..60_000).contains(&from.port())
+        })
+    });
+    for capture in &seen {
+        assert_eq!(capture.count(&web.v4.octets()), 0, "a tenant's address left the node");
+    }
+}

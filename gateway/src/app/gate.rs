@@ -60,7 +60,7 @@ pub(crate) struct Gate {
 #[derive(Debug, Default)]
 struct Uplink {
     fast_path: FastPath,
-    nat: Option<InterfaceName>,
+    nat: Option<(InterfaceName, u32)>,
     default_routes: Vec<DefaultRoute>,
 }
 
@@ -124,12 +124,12 @@ impl Gate {
     }
 
     /// Where the kernel programs translate addresses; on all other devices the node's own masquerade does.
-    pub(crate) fn nat_device(&self) -> Option<InterfaceName> {
+    pub(crate) fn nat_device(&self) -> Option<(InterfaceName, u32)> {
         self.uplink().nat.clone()
     }
 
     /// Takes note of it.
-    pub(crate) fn set_nat_device(&self, device: Option<InterfaceName>) {
+    pub(crate) fn set_nat_device(&self, device: Option<(InterfaceName, u32)>) {
         self.uplink().nat = device;
     }
 

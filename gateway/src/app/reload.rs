@@ -79,7 +79,10 @@ pub(crate) fn segments(gate: &Gate, desired: &Desired) -> segmentation::Desired 
             .values()
             .map(|workload| (workload.id, Workload::clone(workload)))
             .collect::<BTreeMap<_, _>>(),
-        node: segmentation::Node { nat: gate.nat_device(), ..gate.segmentation_node.clone() },
+        node: segmentation::Node {
+            nat: gate.nat_device().map(|(_, ifindex)| ifindex),
+            ..gate.segmentation_node.clone()
+        },
     }
 }
 

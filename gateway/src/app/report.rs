@@ -127,7 +127,7 @@ fn fast_path(now: &FastPath) -> Check {
 
 fn source_nat(gate: &Gate) -> Check {
     let found = match gate.nat_device() {
-        Some(device) => format!("by the kernel programs at {device}, by nftables elsewhere"),
+        Some((device, _)) => format!("by the kernel programs at {device}, by nftables elsewhere"),
         None => {
             format!("by nftables and connection tracking; the kernel programs have no uplink: {}", gate.fast_path())
         }

@@ -147,7 +147,7 @@ struct Found {
 pub(super) async fn look(gate: &Gate, first: bool) -> Result<u64, String> {
     let _turn = gate.looking.lock().await;
     let found = find(gate).await?;
-    let device = found.nat.as_ref().map(|(name, _)| name.clone());
+    let device = found.nat.clone();
     let pinned = gate.enforcement.tables.nat_device();
     if first && pinned.is_some() && pinned != found.nat.as_ref().map(|(_, ifindex)| *ifindex) {
         // An earlier daemon's ruleset relies on what is there: the next look moves it.
@@ -180,7 +180,7 @@ pub(super) async fn look(gate: &Gate, first: bool) -> Result<u64, String> {
 }
 
 /// The ruleset leaves out the device where addresses are translated. What fails is tried again at the next look.
-async fn tell_segmentation(gate: &Gate, device: Option<InterfaceName>) -> Result<(), String> {
+async fn tell_segmentation(gate: &Gate, device: Option<(InterfaceName, u32)>) -> Result<(), String> {
     let _turn = gate.changing.lock().await;
     let former = gate.nat_device();
     gate.set_nat_device(device);

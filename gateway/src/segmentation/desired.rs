@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use config::names::{InterfaceName, Name};
+use config::names::Name;
 use config::resource::{Gateway, Network};
 use ipnetwork::IpNetwork;
 
@@ -27,8 +27,9 @@ pub struct Node {
     pub seed: String,
     /// Where the edge listens: tenants may reach the node there, and nowhere else.
     pub edge: Vec<SocketAddr>,
-    /// Where others translate what masqueraded networks send: the table leaves it alone there.
-    pub nat: Option<InterfaceName>,
+    /// Index of the device where others translate what masqueraded networks send: the table leaves it alone there. A name
+    /// could go to another device before anybody hears of it.
+    pub nat: Option<u32>,
 }
 
 impl Desired {

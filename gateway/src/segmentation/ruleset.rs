@@ -57,7 +57,7 @@ impl Rules {
 
     fn masquerade(&mut self, desired: &Desired) {
         let networks = || desired.networks.values().filter(|network| network.gateway == Gateway::Node);
-        let translated = desired.node.nat.as_ref().map(|device| format!("oifname != \"{device}\" "));
+        let translated = desired.node.nat.map(|ifindex| format!("oif != {ifindex} "));
         self.chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", |rules| {
             for network in networks().filter(|network| network.snat == Snat::Masquerade) {
                 for subnet in &network.subnets {
