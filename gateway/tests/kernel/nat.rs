@@ -15,9 +15,8 @@ fn what_leaves_has_the_nodes_address_and_its_answer_comes_back() {
     let node = masqueraded(10_000);
     for (own, far, wire) in ENDS {
         for protocol in [TCP, UDP] {
-            let (make, service): (fn(u16, u16) -> Vec<u8>, u16) =
-                if protocol == TCP { (|a, b| tcp(a, b, SYN), 80) } else { (udp, 5000) };
-            let sent = summed(plain(own, far, protocol, &make(4000, service)));
+            let (payload, service) = if protocol == TCP { (tcp(4000, 80, SYN), 80) } else { (udp(4000, 5000), 5000) };
+            let sent = summed(plain(own, far, protocol, &payload));
             let first = leaves(&node, &sent);
             assert_sums(&first);
             assert_eq!(ends(&first), (addr(wire), addr(far)));
@@ -135,12 +134,11 @@ fn what_is_the_nodes_own_is_not_touched() {
         let sent = out(&summed(plain(wire, far, UDP, &udp(55_555, 5000))));
         untouched(by_stack(&node, &sent), &sent);
         // another address of the node, and one that is none of ours
-        for other in [if wire == WIRE4 { "192.168.9.1" } else { "fd00:77::1" }] {
-            let sent = out(&summed(plain(other, far, UDP, &udp(4000, 5000))));
-            untouched(by_stack(&node, &sent), &sent);
-            let came = from_up(&summed(plain(far, other, UDP, &udp(5000, 50_001))));
-            untouched(arrive(&node, &came), &came);
-        }
+        let other = if wire == WIRE4 { "192.168.9.1" } else { "fd00:77::1" };
+        let sent = out(&summed(plain(other, far, UDP, &udp(4000, 5000))));
+        untouched(by_stack(&node, &sent), &sent);
+        let came = from_up(&summed(plain(far, other, UDP, &udp(5000, 50_001))));
+        untouched(arrive(&node, &came), &came);
     }
     let untagged = out(&summed(plain(OWN4, FAR4, UDP, &udp(4000, 5000))));
     let tagged = [&untagged[..12], &[0x81, 0, 0, 100], &untagged[12..]].concat();

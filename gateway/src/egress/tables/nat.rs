@@ -107,9 +107,10 @@ impl Tables {
 
     pub(super) fn change_nat(&self, change: impl FnOnce(&mut l::Nat)) -> Result<(), TableError> {
         let missing = || TableError { table: "nat", source: std::io::ErrorKind::NotFound.into() };
-        let mut nat = self.nat.get(&0).in_table("nat")?.ok_or_else(missing)?;
+        let before = self.nat.get(&0).in_table("nat")?.ok_or_else(missing)?;
+        let mut nat = before;
         change(&mut nat);
-        self.nat.set(&0, &nat).in_table("nat")
+        if nat == before { Ok(()) } else { self.nat.set(&0, &nat).in_table("nat") }
     }
 }
 
