@@ -10,8 +10,6 @@ pub const SECOND_KERNEL: &[(&str, &str)] = &[
     ("segmentation", "workloads_on_vlans_reach_the_internet_by_their_policy"),
     ("segmentation", "a_vlan_network_leaves_no_sub_interface_behind"),
     ("egress", "only_what_is_named_is_reached_in_both_families"),
-    ("egress", "a_narrowed_policy_ends_open_flows_and_spares_others"),
-    ("rejection", "a_workload_is_told_what_is_denied_unless_its_namespace_drops"),
     ("names", "each_lookup_followed_at_once_by_a_connection_loses_no_syn"),
     ("names", "dns_works_where_a_router_of_the_segment_routes_and_the_bridge_has_no_address"),
     ("names", "dns_works_with_bridge_netfilter_strict_reverse_paths_and_a_foreign_firewall"),

@@ -154,14 +154,7 @@ impl Reference {
         if self.served.contains(&ends) {
             return Ok(if whole { Reason::Edge } else { Reason::Unsupported });
         }
-        let port = match packet.transport {
-            Transport::Tcp { destination, .. }
-            | Transport::Udp { destination, .. }
-            | Transport::Sctp { destination, .. } => destination,
-            Transport::Icmp(_) => echo(packet.protocol),
-            Transport::Other | Transport::Headless => 0,
-        };
-        let to = Target { address: packet.destination, protocol: packet.protocol, port };
+        let to = target(&ends);
         let decision = rules.sends(index, to);
         if decision.reason == Reason::Dns && !whole {
             return Ok(Reason::Unsupported);
