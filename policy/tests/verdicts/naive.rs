@@ -233,7 +233,7 @@ fn network_policies<'a>(world: &'a World, subject: &Subject) -> Vec<&'a NetworkP
 
 /// Whom the workload means by an address: those of networks that this node routes know each other, those of a network with
 /// a router of its own only themselves.
-fn resident<'a>(world: &'a World, who: usize, address: IpAddr) -> Option<&'a Subject> {
+fn resident(world: &World, who: usize, address: IpAddr) -> Option<&Subject> {
     let apart = |subject: &Subject| {
         let network = network(world, space_of(world, subject)?);
         Some((network.gateway == Gateway::External).then_some(&network.name))
