@@ -251,3 +251,21 @@ fn it_follows_the_uplinks_name_to_another_device() {
         assert_eq!(capture.count(&web.v4.octets()), 0, "a tenant's address left the node");
     }
 }
+
+/// Far sooner than the mapping's idle time: whoever gets the address next gets no answers to what another sent.
+#[test]
+fn a_detached_workloads_mappings_end_with_it() {
+    let site = Site::start();
+    let [web, _] = workloads(&site);
+    let mappings = || {
+        let text = site.node.ok("curl -sS --max-time 5 http://127.0.0.1:9464/metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix("tidegate_map_entries{map=\"mappings\"} "));
+        line.and_then(|count| count.parse::<f64>().ok()).expect("the mappings are counted")
+    };
+    for address in ECHO.both() {
+        web.must_reach(Target::new("udp", address, ECHO_PORT));
+    }
+    wait_until("the mappings are counted", BOUND, || mappings() >= 2.0);
+    site.netctl().ok(&["detach", "web-1", "-n", "shop"]);
+    wait_until("they end", BOUND * 3, || mappings() == 0.0);
+}

@@ -241,14 +241,7 @@ impl Enforcement {
             state.unknown_past = false;
             return Err(error.into());
         }
-        self.switch(state, desired, concerned.iter().copied(), &Anew::Under(&step.touched))?;
-        for workload in &concerned {
-            let own: Vec<_> = asker(state, desired, workload).collect();
-            state.askers.extend(own);
-        }
-        self.settle(state, desired, &concerned, step)?;
-        state.unknown_past = false;
-        Ok(())
+        Ok(self.follow(state, desired, &concerned, step)?)
     }
 
     /// A workload is gone that is no more in this state, in which nothing else has changed: nothing that it had is left in
@@ -263,6 +256,7 @@ impl Enforcement {
             }
             state.placed.forget_workload(workload.id);
             self.tables.forget_workload(workload.id)?;
+            self.tables.end_mappings(&workload.addresses.iter().map(|own| own.address).collect())?;
             let changes = state.ledger.forget(workload.id.0);
             self.write(state, &changes)?;
         }
@@ -278,12 +272,23 @@ impl Enforcement {
         let step = state.compiled.leave(&desired.resources_model(&state.node), &resident(workload));
         let concerned = concerned(desired, &step, None);
         self.prepare(state, &step, &concerned, None)?;
+        Ok(self.follow(state, desired, &concerned, step)?)
+    }
+
+    /// Steps 3 and 4 for the workloads that a newcomer or a leaver concerns.
+    fn follow(
+        &self,
+        state: &mut State,
+        desired: &Desired,
+        concerned: &[&Workload],
+        step: Step,
+    ) -> Result<(), TableError> {
         self.switch(state, desired, concerned.iter().copied(), &Anew::Under(&step.touched))?;
-        for workload in &concerned {
+        for workload in concerned {
             let own: Vec<_> = asker(state, desired, workload).collect();
             state.askers.extend(own);
         }
-        self.settle(state, desired, &concerned, step)?;
+        self.settle(state, desired, concerned, step)?;
         state.unknown_past = false;
         Ok(())
     }
