@@ -92,7 +92,7 @@ pub(crate) fn lines(stage: &Stage) -> Vec<Line<'_>> {
     if let Some(trunk) = &stage.trunk {
         let [host_a, host_b] = &trunk.hosts;
         from_outside("host on VLAN 100", host_a, tcp(web_1.v4.into(), 8080), "past the edge", End::NoAnswer);
-        from_outside("host on VLAN 200", host_b, tcp(web_1.v4.into(), 8080), "the other VLAN", End::Other);
+        from_outside("host on VLAN 200", host_b, tcp(web_1.v4.into(), 8080), "the other VLAN", End::Refused);
     }
     lines
 }
