@@ -11,7 +11,8 @@ use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{fs, io};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
@@ -29,8 +30,10 @@ const LOOPBACK: u32 = 1;
 /// Before other people's filters, which would decide first otherwise.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 0x7467);
-/// Four times as many as libbpf makes: on a busy machine five were not always enough.
-const LOAD_TRIES: u32 = 20;
+/// How long a program is offered again whose verification signals interrupt. A count of tries was not enough: twenty
+/// of a few milliseconds each were all interrupted on one busy machine.
+const LOAD_PATIENCE: Duration = Duration::from_secs(30);
+const LOAD_PAUSE: Duration = Duration::from_millis(10);
 
 /// A program and where on a device it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -364,15 +367,20 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
     Ok(program.try_into()?)
 }
 
-/// Gives one program to the kernel. A signal to this thread stops the verifier half way (`EAGAIN`): it is asked again.
+/// Gives one program to the kernel. A signal to this thread (a stopped and continued process is one) ends the verifier
+/// half way with `EAGAIN` (`do_check` in kernel/bpf/verifier.c): it is asked again, for at most [`LOAD_PATIENCE`].
 fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
-    for _ in 1..LOAD_TRIES {
+    let begin = Instant::now();
+    loop {
         match program.load() {
-            Err(ProgramError::LoadError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && begin.elapsed() < LOAD_PATIENCE =>
+            {
+                thread::sleep(LOAD_PAUSE);
+            }
             other => return other,
         }
     }
-    program.load()
 }
 
 /// The pinned link's program becomes this one, in one step. Fails if the link's device is gone.

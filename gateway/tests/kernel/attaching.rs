@@ -1,6 +1,8 @@
 //! Programs on devices: they outlive the daemon, are replaced without a gap, and are put back.
 
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use gateway::egress::tables::Tables;
@@ -127,4 +129,28 @@ fn filters_of_others_still_run() {
     wait_until("both filters count", || node.counts()[&(SegmentControl as u8)] == before[&(SegmentControl as u8)] + 2);
     assert_eq!(arrives(&node, &drops), [SpoofedAddress as u8]);
     assert_eq!(node.counts()[&(SpoofedAddress as u8)], 1, "a drop is final");
+}
+
+extern "C" fn nothing(_signal: libc::c_int) {}
+
+#[test]
+fn signals_during_verification_keep_no_program_out() {
+    let node = Node::new();
+    // SAFETY: a handler that does nothing may run anywhere.
+    unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as libc::sighandler_t) };
+    // SAFETY: names the calling thread.
+    let verifying = unsafe { libc::pthread_self() };
+    let begin = Instant::now();
+    let (opened, took) = thread::scope(|scope| {
+        scope.spawn(|| {
+            while begin.elapsed() < Duration::from_millis(500) {
+                // SAFETY: that thread lives until this scope ends.
+                assert_eq!(unsafe { libc::pthread_kill(verifying, libc::SIGUSR1) }, 0);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        (Tables::open(&node.limits, &node.bpffs.path()), begin.elapsed())
+    });
+    assert!(opened.is_ok(), "{}", opened.unwrap_err());
+    assert!(took > Duration::from_millis(400), "no signal met the verifier");
 }
