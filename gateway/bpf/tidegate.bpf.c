@@ -37,7 +37,7 @@
  * translated (nat.h), is asked the list "To a workload", and comes neither from the same network nor from the node. All
  * else is not judged.
  *
- * To the uplink: what is of a masqueraded network leaves with the node's address, or not at all.
+ * To the uplink: what is of a masqueraded network leaves with the node's address or the network's own, or not at all.
  *
  * What passes goes past the node's stack if it may (fast.h). Otherwise it returns TC_ACT_UNSPEC: the filters of others
  * after this one still run, and the packet goes on into the node's stack. A drop is final; its sender is told if it is
@@ -446,6 +446,13 @@ int start_sweeper(struct __sk_buff *skb)
 	if (bpf_timer_set_callback(&s->timer, sweep))
 		return -2;
 	return bpf_timer_start(&s->timer, 0, 0);
+}
+
+/* Run by the daemon on a frame of its own, which leaves by the device. */
+SEC("classifier")
+int send_frame(struct __sk_buff *skb)
+{
+	return bpf_clone_redirect(skb, skb->ifindex, 0) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -186,7 +186,7 @@ impl Segmentation {
             Subject::Node => true,
             Subject::Network(network) => *network == workload.network,
             Subject::Workload(id) => *id == workload.id,
-            Subject::Leftover => false,
+            Subject::Leftover | Subject::Egress => false,
         };
         let observed = self.keeper.bring_about(&mut state, &desired, Some(workload.id), concerned).await?;
         let port = ports(&desired, &observed).into_iter().find(|port| port.workload == workload.id);
@@ -210,7 +210,7 @@ impl Segmentation {
         let concerned = |subject: &Subject| match subject {
             Subject::Network(network) => *network == workload.network,
             Subject::Leftover => true,
-            Subject::Node | Subject::Workload(_) => false,
+            Subject::Node | Subject::Workload(_) | Subject::Egress => false,
         };
         self.keeper.bring_about(&mut state, &desired, None, concerned).await?;
         if let Some(index) = index {

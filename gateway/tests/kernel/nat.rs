@@ -206,7 +206,7 @@ fn fragments_follow_their_first() {
 }
 
 /// An error that quotes `inner`, of the family; too big, or a port that is unreachable.
-fn error(source: &str, destination: &str, inner: &[u8], too_big: bool) -> Vec<u8> {
+pub(crate) fn error(source: &str, destination: &str, inner: &[u8], too_big: bool) -> Vec<u8> {
     let quote = &inner[..inner.len().min(100)];
     let payload = match (source.contains(':'), too_big) {
         (false, true) => icmp(3, 4, &[&[0, 0, 5, 0], quote].concat()),
