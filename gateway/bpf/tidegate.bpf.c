@@ -253,7 +253,9 @@ int from_workload(struct __sk_buff *skb)
 		way = way_out(skb, &p, &w);
 	if (way == WAY_OUT || way == WAY_RESOLVED) {
 		__u8 refused = 0;
-		if (!p.translated && is_translated_here(&p, &w, &v))
+		if (!is_translated_here(&p, &w, &v))
+			p.translated = 0; /* the mapping at hand is for the flow's ordinary packets */
+		else if (!p.translated)
 			refused = mapping_of(skb, &p, w.network);
 		if (refused)
 			v.reason = refused;
