@@ -23,5 +23,6 @@ mod pressure;
 mod reject;
 mod restart;
 mod service;
+mod shortcut;
 mod to_workload;
 mod world;
