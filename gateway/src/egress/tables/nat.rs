@@ -94,8 +94,7 @@ impl Tables {
         }
         self.strays.store(LOOKS_FOR_STRAYS, Ordering::Relaxed);
         self.own_addresses.become_exactly(&wanted, |_, _| true).in_table("own_addresses")?;
-        self.end_strays()?;
-        self.routes_changed()
+        self.end_strays()
     }
 
     /// After a change of networks' own addresses: ends mappings that have another one, or one that is another network's.

@@ -160,6 +160,7 @@ impl Trial<'_> {
             let done = self.programs.try_shot(&mut self.run, shot, reason)?;
             otherwise((Some(reason), Action::Redirect), (Some(done.reason), done.action))?;
             let macs = self.known_hop(&shot.frame, &done.frame);
+            self.took_shortcut();
             compare(&shot.frame, &done.frame, &Change { macs, hop: true, ..Change::default() })?;
             return self.leaves(&done.frame, expect);
         }
@@ -209,7 +210,11 @@ impl Trial<'_> {
             }
         };
         let macs = self.known_hop(&shot.frame, &done.frame);
-        self.follow_cache(&tuple, service_of(&shot.frame), packet, macs.is_some(), before);
+        if self.took_shortcut() {
+            self.nat.mappings.extend(before.map(|before| (tuple, before)));
+        } else {
+            self.follow_cache(&tuple, service_of(&shot.frame), packet, macs.is_some(), before);
+        }
         let change = Change { macs, hop: true, source: rewritten(tuple.protocol, wire), ..Change::default() };
         compare(&shot.frame, &done.frame, &change)?;
         self.leaves(&done.frame, expect)
@@ -392,7 +397,6 @@ impl Trial<'_> {
         if reading.to != OURS {
             return self.untouched(Program::FromUplink, frame);
         }
-        let now = expect.rules.now;
         let routed = |address: IpAddr| expect.member(address).filter(|(_, member)| member.routed);
         let nat = self.nat.clone();
         let change = match routed(packet.destination) {
@@ -428,7 +432,9 @@ impl Trial<'_> {
         }
         otherwise((Some(reason), Action::Redirect), (counted, action))?;
         self.note(What::In);
-        let _ = now;
+        if self.took_shortcut() {
+            self.nat = nat;
+        }
         compare(frame, &after, &Change { macs: Some((member.mac, GATEWAY)), hop: true, ..change })
     }
 

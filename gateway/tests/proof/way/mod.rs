@@ -59,6 +59,8 @@ pub(super) enum What {
     Resolved,
     /// Past the stack into the workload.
     In,
+    /// Either of these as the packet before it, by its shortcut.
+    Again,
     /// From the uplink to the stack, for a host or what only the stack does.
     PassedOn,
     /// A workload's allowed packet that the stack takes.
@@ -88,10 +90,11 @@ pub(super) enum What {
 }
 
 impl What {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Out,
         Self::Resolved,
         Self::In,
+        Self::Again,
         Self::PassedOn,
         Self::LeftToStack,
         Self::Known,
@@ -117,6 +120,8 @@ pub(super) struct Trial<'a> {
     pub(super) nat: Nat,
     /// Flows, by their type of service, whose mapping the program keeps beside their next hop.
     pub(super) at_hand: BTreeSet<(Tuple, u8)>,
+    /// How many were taken.
+    pub(super) shortcuts: u64,
     pub(super) seen: BTreeMap<What, u64>,
 }
 
@@ -130,6 +135,7 @@ fn judged(programs: &mut Programs, uplink: &Uplink, scenario: &Scenario) -> Resu
             reference: Reference::default(),
             nat: Nat::default(),
             at_hand: BTreeSet::new(),
+            shortcuts: uplink.shortcuts(),
             seen: BTreeMap::new(),
         };
         let outcome = trial.go(scenario);
@@ -240,6 +246,16 @@ impl Trial<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the last packet took a shortcut: then nothing but its flow was looked at.
+    pub(super) fn took_shortcut(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.shortcuts, self.uplink.shortcuts());
+        let taken = self.shortcuts != before;
+        if taken {
+            self.note(What::Again);
+        }
+        taken
     }
 
     pub(super) fn note(&mut self, what: What) {

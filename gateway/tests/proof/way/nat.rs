@@ -12,7 +12,7 @@ use crate::reading::{ACK, FIN, RST, SCTP, SYN, TCP, UDP};
 /// How long a closed connection's port is nobody else's: as TIME_WAIT lasts, and no longer than an idle flow.
 const HOLD: u32 = if OTHER_IDLE < 60 { OTHER_IDLE } else { 60 };
 /// Mappings that one network may have.
-pub(crate) const QUOTA: usize = 40;
+pub(crate) const QUOTA: usize = 24;
 
 /// A flow, from this node's side: address and port, or id of an echo that this side asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

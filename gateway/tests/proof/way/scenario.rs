@@ -84,7 +84,8 @@ impl Scenario {
         while left > 0 {
             let mut phase = Phase::draw(&mut draw, ports);
             let members = phase.members(1);
-            for _ in 0..left.min(40 + draw.below(80) as usize) {
+            let end = left.saturating_sub(40 + draw.below(80) as usize);
+            while left > end {
                 left -= 1;
                 if draw.one_in(50) {
                     phase.steps.push(Step::Pause(draw.of(&[7, 25, 65, 200])));
@@ -96,7 +97,10 @@ impl Scenario {
                     12 => Step::Tells(Draft(draw.next())),
                     _ => Step::Comes(Draft(draw.next())),
                 };
-                phase.steps.push(step);
+                // a known packet goes another way than a flow's first
+                let again = if draw.one_in(5) { left.min(4) } else { 0 };
+                left -= again;
+                phase.steps.extend(std::iter::repeat_n(step, 1 + again));
             }
             phases.push(phase);
         }
