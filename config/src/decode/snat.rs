@@ -94,3 +94,30 @@ fn read_address(item: &Field<'_>) -> Option<IpAddr> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::resource::{Network, Resource, Snat};
+    use crate::{from_json, parse};
+
+    #[test]
+    fn one_address_and_one_of_each_family_survive_a_round_trip() {
+        let four = "{ cidr: 10.0.0.0/24, gateway: 10.0.0.1 }";
+        let both = format!("{four}, {{ cidr: 'fd00::/64', gateway: 'fd00::1' }}");
+        for (snat, subnets, count) in [
+            ("192.0.2.7", four, 1),
+            ("[ 192.0.2.7 ]", four, 1),
+            ("[ 192.0.2.7, '2001:db8::7' ]", &both, 2),
+            ("[ '2001:db8::7', 192.0.2.7 ]", &both, 2),
+        ] {
+            let text = format!(
+                "apiVersion: tidegate.dev/v1alpha1\nkind: Network\nmetadata: {{ name: a }}\n\
+                 spec: {{ subnets: [ {subnets} ], egress: {{ snat: {snat} }} }}\n"
+            );
+            let resource = parse("", &text).unwrap().remove(0).resource;
+            let Resource::Network(Network { snat: own @ Snat::Own(_), .. }) = &resource else { panic!("{resource:?}") };
+            assert_eq!(own.own().count(), count);
+            assert_eq!(from_json("", &resource.to_json()).unwrap(), resource, "{snat}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! A [`scenario`] is a node with routed networks over time: terms change (whose source is translated, to what, whether
 //! packets skip the stack), workloads and hosts send, and what comes by the uplink answers them, speaks of errors, or was
 //! never asked for. Verdicts are those of the first proof's reference; [`nat`] is the model of mappings; which route a packet
-//! takes stands in [`uplink::route`]. What leaves goes through both programs that it meets, and is compared octet by octet,
+//! takes stands in [`uplink::route`]; [`leaves`] and [`comes`] hold the programs against both. What leaves goes through both programs that it meets, and is compared octet by octet,
 //! checksums by sums over the whole ([`frame`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +19,10 @@ use crate::programs::{Programs, Run};
 use crate::reference::{Action, Reference, Rules};
 use crate::{FRAMES_EACH, TRIES, counts};
 
+mod comes;
 mod expect;
 mod frame;
+mod leaves;
 mod nat;
 mod scenario;
 mod uplink;
