@@ -297,10 +297,11 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
             }
         }
     }
+    let workloads = Arc::make_mut(&mut desired.workloads);
     for kept in contents.workloads.values() {
         let workload = kept.value.clone();
         let name = WorkloadName { namespace: workload.namespace.clone(), name: workload.name.clone() };
-        desired.workloads.insert(name, Arc::new(workload));
+        workloads.insert(name, Arc::new(workload));
     }
     desired
 }
