@@ -162,6 +162,7 @@ impl Enforcement {
         }
         reserve(state, desired, store)?;
         let rebuilding = std::mem::replace(&mut state.unknown_past, true);
+        let retired = if rebuilding { Some(self.tables.former()?) } else { None };
         let former = rebuilding.then(|| {
             let next = state.numbers.next;
             std::mem::replace(&mut state.compiled, Compiled::new(next.tables, PolicyId(next.policy)))
@@ -193,10 +194,10 @@ impl Enforcement {
         }
         state.askers = all.iter().flat_map(|workload| asker(state, desired, workload)).collect();
         self.settle(state, desired, &all, step)?;
-        if rebuilding {
-            self.tables.retire_all_but(&state.compiled.view_numbers(), &state.compiled.policy_numbers())?;
-            state.dead = Default::default();
+        if let Some(retired) = retired {
             let known = state.compiled.policy_numbers();
+            self.tables.retire_former(&retired, &known)?;
+            state.dead = Default::default();
             state.named.retain(|policy, _| known.contains(policy));
         }
         Ok(self.finish(state)?)

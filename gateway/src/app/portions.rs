@@ -58,6 +58,9 @@ impl Enforcement {
         if anew {
             return self.decide_again(state);
         }
+        if sealed.is_empty() {
+            return Ok(());
+        }
         let desired = state.desired.clone();
         let workloads = desired.workloads.values().map(|workload| &**workload);
         let sealed = workloads.filter(|workload: &&Workload| sealed.contains(&workload.id));

@@ -45,12 +45,16 @@ fn everything_is_found_again() {
     assert_eq!(node.sends(&out(&plain(OWN4, "1.2.3.4", TCP, &tcp(1, 443, SYN)))), AllowedByName);
     wait_until("the new program's timer runs", || node.tables.sweeps().unwrap().runs > sweeps.runs);
 
-    node.tables.retire_all_but(&[9].into(), &policies(&[PolicyId(900)])).unwrap();
+    let former = node.tables.former().unwrap();
+    let mut next = nothing(9);
+    next.prefixes.push(("10.1.0.0/16".parse().unwrap(), policy::tables::ClassId(3)));
+    node.tables.write_generation(&next).unwrap();
+    node.tables.retire_former(&former, &policies(&[PolicyId(900)])).unwrap();
     let fill = node.tables.fill().unwrap();
     for table in ["rules", "name_classes"] {
         assert_eq!(fill.iter().find(|f| f.table == table).unwrap().entries, 0, "{table}");
     }
-    assert_eq!(prefixes(&node), (0, 0));
+    assert_eq!(prefixes(&node), (1, 0), "what came meanwhile stays");
 }
 
 #[test]

@@ -208,11 +208,6 @@ impl Compiled {
         self.spaces.values().map(Space::held).fold([0; 2], sum)
     }
 
-    /// Every view that is in the tables.
-    pub fn view_numbers(&self) -> BTreeSet<u32> {
-        self.spaces.keys().copied().collect()
-    }
-
     /// All that the kernel's tables have of it, apart from the classes of names.
     pub fn generation(&self) -> Generation {
         let prefixes = |number: u32| {
