@@ -336,5 +336,6 @@ CHECKED_ALONE int find_way_back(struct packet *p, struct endpoint *own)
 		return 0;
 	if (p->icmp_kind != ICMP_ERROR)
 		see(m, p, 0);
+	p->settled = a->out.protocol != IPPROTO_TCP || m->tcp & SEEN_CONFIRMED;
 	return 1;
 }

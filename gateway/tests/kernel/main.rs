@@ -22,5 +22,6 @@ mod pressure;
 mod reject;
 mod restart;
 mod service;
+mod shortcut;
 mod to_workload;
 mod world;

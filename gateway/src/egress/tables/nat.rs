@@ -102,7 +102,7 @@ impl Tables {
                 self.mappings.set(&tuple, &l::Mapping { over: 1, ..mapping }).in_table("mappings")?;
             }
         }
-        Ok(())
+        self.ask_again()
     }
 
     pub(super) fn change_nat(&self, change: impl FnOnce(&mut l::Nat)) -> Result<(), TableError> {
@@ -110,7 +110,11 @@ impl Tables {
         let before = self.nat.get(&0).in_table("nat")?.ok_or_else(missing)?;
         let mut nat = before;
         change(&mut nat);
-        if nat == before { Ok(()) } else { self.nat.set(&0, &nat).in_table("nat") }
+        if nat == before {
+            return Ok(());
+        }
+        self.nat.set(&0, &nat).in_table("nat")?;
+        self.ask_again()
     }
 }
 
