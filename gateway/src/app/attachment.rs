@@ -35,7 +35,7 @@ pub(crate) async fn attach(gate: &Gate, request: AttachRequest) -> Result<Worklo
     }
     gate.segmentation.attach(&workload).await.map_err(refused_by_segmentation)?;
     let mut next = Desired::clone(&before);
-    next.workloads.insert(name, Arc::new(workload.clone()));
+    Arc::make_mut(&mut next.workloads).insert(name, Arc::new(workload.clone()));
     let enforced = in_place(|| {
         gate.enforcement.join(&next, &workload, &gate.store).map_err(|error| {
             ControlError::failed(
@@ -66,7 +66,7 @@ pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<(), C
         return Err(ControlError::not_found(format!("there is no workload {name}"), mend));
     };
     let mut next = Desired::clone(&before);
-    next.workloads.remove(&name);
+    Arc::make_mut(&mut next.workloads).remove(&name);
     in_place(|| gate.store.commit(&[Change::Detach(workload.id)])).map_err(|error| not_stored(&error))?;
     gate.desired.send_replace(Arc::new(next.clone()));
     // From here on it is detached, whatever fails: its link passes nothing, and segmentation goes on removing it.
