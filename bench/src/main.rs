@@ -6,7 +6,7 @@
 //! 3. [`nat`] sends packets and answers whose source is translated.
 //! 4. [`flood`] sends packets beside another workload's denied ones; [`costs`] runs single packets through the loaded programs.
 //! 5. [`attach`] times workloads that come to a node with few and with many others.
-//! 6. [`prefixes`] loads a [`feed`] of a million prefixes, and changes them one by one through the [`api`].
+//! 6. [`prefixes`] loads a [`feed`] of a million prefixes, and changes them one by one through the [`api`], with a [`probe`].
 //! 7. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
 //! 8. [`report`] prints the table and writes JSON.
 //!
@@ -24,6 +24,7 @@ mod lane;
 mod nat;
 mod packets;
 mod prefixes;
+mod probe;
 mod report;
 mod statistics;
 
@@ -50,6 +51,9 @@ struct Arguments {
     /// Prefixes of the address set.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000).map(|n| n as usize))]
     prefixes: usize,
+    /// Loads of the whole address set, here and in nftables.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
     /// Changes of single prefixes.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=10_000).map(usize::from))]
     changes: usize,
@@ -105,8 +109,8 @@ fn main() -> ExitCode {
     let costs = wanted(Only::Costs).then(|| costs::measure(&Lane::tidegate()));
     let attaching = wanted(Only::Attach).then(|| attach::measure(arguments.workloads));
     let prefixes = wanted(Only::Prefixes).then(|| {
-        let Arguments { prefixes, workloads, changes, .. } = arguments;
-        prefixes::measure(prefixes::Sizes { prefixes, workloads, changes, slices, slice })
+        let Arguments { prefixes, workloads, rounds, changes, .. } = arguments;
+        prefixes::measure(prefixes::Sizes { prefixes, workloads, rounds, changes, slices, slice })
     });
     let report = Report { slices, slice, measurements, notes, costs, attaching, prefixes };
     print!("{report}");

@@ -5,9 +5,8 @@
 
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,18 +27,19 @@ use crate::costs::{Program, STACK};
 use crate::feed::{BLOCKS, Feed};
 use crate::lane::{Gateway, SINK, TCP_PORT, UDP_PORT, programs};
 use crate::packets::drop_on_arrival;
+use crate::probe::Probe;
 use crate::report::{Measurement, Subject};
 use crate::statistics::{Median, median, paired};
 
 /// New flows.
 const FLOWS: Subject =
     Subject { title: "new flows a second to random addresses", key: "newFlowsPerSecond", unit: 1e3, suffix: "k/s" };
-/// Both sides load the set so often, in turn.
-const ROUNDS: usize = 3;
 /// Addresses that new flows go to.
 const TARGETS: usize = 65_536;
-/// Flows of every slice must fit.
-const LIMITS: &str = "[limits]\nflows = 4000000\nflows_per_workload = 2000000\nother_idle_s = 1\n";
+/// Flows of some slices must fit, and one prefix more than the feed has. A larger table of flows would not do: the timer
+/// that sweeps it runs where packets do.
+const LIMITS: &str =
+    "[limits]\nflows = 500000\nflows_per_workload = 400000\nother_idle_s = 4\nset_prefixes = 1100000\n";
 /// First packets that are timed, twice as many as count.
 const RUNS: u16 = 4_000;
 /// After an answer, for packets that were on their way.
@@ -49,6 +49,8 @@ const SETTLED: Duration = Duration::from_millis(3);
 pub(crate) struct Sizes {
     pub(crate) prefixes: usize,
     pub(crate) workloads: usize,
+    /// Both sides load the set so often, in turn.
+    pub(crate) rounds: u32,
     pub(crate) changes: usize,
     pub(crate) slices: u32,
     pub(crate) slice: Duration,
@@ -64,6 +66,10 @@ pub(crate) struct Prefixes {
     /// Milliseconds, ascending: until an added prefix opens, and until a removed one closes.
     added: Vec<f64>,
     removed: Vec<f64>,
+    /// Seconds of one `nft add element` to the whole set: one sample, as it takes longer than all else.
+    nft_added: f64,
+    /// Seconds from the start of a daemon that finds all of it in its store and in the kernel until it answers.
+    restart: f64,
     flows: Measurement,
     /// Nanoseconds of a new flow's first packet in the program: of ten prefixes, and of all.
     packet: [Median; 2],
@@ -72,14 +78,15 @@ pub(crate) struct Prefixes {
 /// Measures it.
 pub(crate) fn measure(sizes: Sizes) -> Prefixes {
     let feed = Feed::new(sizes.prefixes);
-    let node = Node::start(sizes.workloads);
+    let mut node = Node::start(sizes.workloads);
     let few = Node::start(1);
     let nftables = Nftables::new(&feed);
     connects::listen(&node.gateway.sink);
 
     let (mut load, mut memory) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     node.put("full.txt", &feed.lines());
-    for round in 0..ROUNDS {
+    let mut nft_added = f64::NAN;
+    for round in 0..sizes.rounds {
         for (side, run) in
             [&(|| node.load("full.txt")) as &dyn Fn() -> f64, &|| nftables.load()].into_iter().enumerate()
         {
@@ -91,7 +98,12 @@ pub(crate) fn measure(sizes: Sizes) -> Prefixes {
             }
             match side {
                 0 => node.empty(),
-                _ => nftables.remove(),
+                _ => {
+                    if round + 1 == sizes.rounds {
+                        nft_added = nftables.add();
+                    }
+                    nftables.remove();
+                }
             }
         }
     }
@@ -104,11 +116,14 @@ pub(crate) fn measure(sizes: Sizes) -> Prefixes {
         "0.0.0.0/1\n128.0.0.0/1\n203.0.113.30\n100.64.0.1\n100.64.0.2\n9.9.9.9\n8.8.8.8\n1.1.1.1\n1.0.0.1\n4.4.4.4\n",
     );
     few.apply_set("file: few.txt");
-    let flows = [Flows::new(&few, &feed), Flows::new(&node, &feed)];
-    let rates = crate::in_turns(sizes.slices, flows.len(), |lane| flows[lane].slice(sizes.slice));
+    let rates = {
+        let flows = [Flows::new(&few, &feed), Flows::new(&node, &feed)];
+        crate::in_turns(sizes.slices, flows.len(), |lane| flows[lane].slice(sizes.slice))
+    };
     let flows = Measurement::new(FLOWS, &["10 prefixes", "all prefixes"], &rates);
+    let restart = node.restart();
     let packet = [few.first_packet(&feed), node.first_packet(&feed)];
-    Prefixes { sizes, load, memory, added, removed, flows, packet }
+    Prefixes { sizes, load, memory, added, removed, nft_added, restart, flows, packet }
 }
 
 /// A gateway whose workloads may reach what is in the set.
@@ -164,6 +179,14 @@ impl Node {
         begin.elapsed().as_secs_f64()
     }
 
+    /// Seconds until a daemon that was killed answers again.
+    fn restart(&mut self) -> f64 {
+        self.gateway.daemon.kill();
+        let begin = Instant::now();
+        self.gateway.daemon.restart();
+        begin.elapsed().as_secs_f64()
+    }
+
     fn empty(&self) {
         self.apply_set("cidrs: []");
     }
@@ -180,19 +203,17 @@ impl Node {
             let block = (change % usize::from(BLOCKS)) as u8;
             let prefix = format!("100.64.{block}.0/24");
             probe.aim(Ipv4Addr::new(100, 64, block, 200 + (change / usize::from(BLOCKS) % 50) as u8));
-            let begin = probe.now();
+            let begin = probe.watch();
             api.post("patch/addressset", &json!({ "name": "feed", "add": [prefix] }));
-            while probe.arrived() < begin {
-                thread::yield_now();
-            }
-            added.push((probe.now() - begin) as f64 / 1e6);
             assert_eq!(api.answer()["added"], 1);
-            let begin = probe.now();
+            let first = wait_for("a packet to the prefix passes", Duration::from_secs(5), || probe.first());
+            added.push((first - begin) as f64 / 1e6);
+            let begin = probe.watch();
             api.post("patch/addressset", &json!({ "name": "feed", "remove": [prefix] }));
             assert_eq!(api.answer()["removed"], 1);
             let answered = probe.now();
             thread::park_timeout(SETTLED);
-            let last = probe.arrived();
+            let last = probe.last();
             assert!(last <= answered, "a packet that was sent after the answer has passed");
             removed.push(last.saturating_sub(begin) as f64 / 1e6);
         }
@@ -262,6 +283,15 @@ impl Nftables {
         begin.elapsed().as_secs_f64()
     }
 
+    /// Seconds of `nft add element`, of a prefix that the feed does not have.
+    fn add(&self) -> f64 {
+        let begin = Instant::now();
+        let words = ["add", "element", "ip", "bench", "feed", "{ 100.65.0.0/24 }"];
+        let status = self.node.command("nft").args(words).status().expect("nft");
+        assert!(status.success(), "nft in {}: {status}", self.world.name());
+        begin.elapsed().as_secs_f64()
+    }
+
     fn remove(&self) {
         let said = output(self.node.command("nft").args(["delete", "table", "ip", "bench"]));
         assert!(said.success(), "nft: {}", said.stderr);
@@ -283,63 +313,6 @@ fn slab() -> f64 {
         before = now;
         rests.then_some(now)
     })
-}
-
-/// Datagrams of one flow, many a millisecond, each with the time at which it was sent.
-struct Probe {
-    begin: Instant,
-    to: Arc<AtomicU32>,
-    last: Arc<AtomicU64>,
-    ended: Arc<AtomicBool>,
-}
-
-impl Probe {
-    fn start(client: &Pod, sink: &Namespace) -> Self {
-        sink.ip("route add local 100.64.0.0/16 dev lo");
-        let (to, last, ended) = (Arc::default(), Arc::default(), Arc::default());
-        let own = Self { begin: Instant::now(), to, last, ended };
-        let receiver = sink.enter(|| UdpSocket::bind(("0.0.0.0", UDP_PORT))).expect("a socket in the sink");
-        receiver.set_read_timeout(Some(Duration::from_millis(100))).expect("a deadline");
-        let (last, ended) = (Arc::clone(&own.last), Arc::clone(&own.ended));
-        thread::spawn(move || {
-            let mut payload = [0; 8];
-            while !ended.load(Ordering::Relaxed) {
-                if let Ok((8, _)) = receiver.recv_from(&mut payload) {
-                    last.fetch_max(u64::from_le_bytes(payload), Ordering::Relaxed);
-                }
-            }
-        });
-        let sender = client.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket of the workload");
-        let (to, ended, begin) = (Arc::clone(&own.to), Arc::clone(&own.ended), own.begin);
-        thread::spawn(move || {
-            while !ended.load(Ordering::Relaxed) {
-                let to = SocketAddr::from((Ipv4Addr::from(to.load(Ordering::Relaxed)), UDP_PORT));
-                // What is denied may come back as an error.
-                let _refused = sender.send_to(&(begin.elapsed().as_nanos() as u64).to_le_bytes(), to);
-                thread::park_timeout(Duration::from_micros(20));
-            }
-        });
-        own
-    }
-
-    fn aim(&self, at: Ipv4Addr) {
-        self.to.store(at.into(), Ordering::Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        self.begin.elapsed().as_nanos() as u64
-    }
-
-    /// When the latest datagram that arrived was sent.
-    fn arrived(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Datagrams to random addresses, each of a flow of its own.
@@ -415,6 +388,8 @@ impl Prefixes {
             "memoryBytes": both(&self.memory),
             "added": change(&self.added),
             "removed": change(&self.removed),
+            "nftablesAddedSeconds": self.nft_added,
+            "restartSeconds": self.restart,
             "newFlowsPerSecond": self.flows.json(),
             "firstPacketNs": { "few": interval(&self.packet[0]), "all": interval(&self.packet[1]) },
         })
@@ -442,6 +417,8 @@ impl fmt::Display for Prefixes {
             let (p50, p99, count) = (at(ms, 0.5), at(ms, 0.99), ms.len());
             writeln!(f, "  {what:<34} p50 {p50:.2} ms, p99 {p99:.2} ms of {count}, each covering 100 others")?;
         }
+        writeln!(f, "  {:<34} {:.2} s, once", "`nft add element`", self.nft_added)?;
+        writeln!(f, "  {:<34} {:.2} s, once", "a restart until it answers", self.restart)?;
         write!(f, "{}", self.flows)?;
         let [few, all] = self.packet.map(|packet| packet.value);
         let more = all - few;

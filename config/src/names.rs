@@ -1,15 +1,16 @@
 //! Names as newtypes: parsed once at the border, true ever after.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::wording::{quoted, wrong};
 
-/// A resource's or namespace's name: an RFC 1123 label, 1–63 of `a-z0-9-`, no `-` at the ends.
+/// A resource's or namespace's name: an RFC 1123 label, 1–63 of `a-z0-9-`, no `-` at the ends. Copies share the text: each
+/// change copies the keys of all resources.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// A Linux interface name: 1–15 bytes, no `/`, no white space, not `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,7 +51,7 @@ impl TryFrom<String> for Name {
     fn try_from(text: String) -> Result<Self, NameError> {
         let body = !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if body && text.len() <= 63 && !text.starts_with('-') && !text.ends_with('-') {
-            return Ok(Self(text));
+            return Ok(Self(text.into()));
         }
         Err(wrong(
             format!("{} is not a name", quoted(&text)),
@@ -62,7 +63,7 @@ impl TryFrom<String> for Name {
 impl Name {
     /// The one that sorts before all others.
     pub(crate) fn first() -> Self {
-        Self("0".to_owned())
+        Self("0".into())
     }
 }
 
@@ -174,7 +175,7 @@ macro_rules! text {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }
         }
         impl From<$type> for String {
-            fn from(name: $type) -> Self { name.0 }
+            fn from(name: $type) -> Self { name.as_str().to_owned() }
         }
         impl std::str::FromStr for $type {
             type Err = NameError;

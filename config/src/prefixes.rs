@@ -111,6 +111,9 @@ impl Prefixes {
     /// What makes `next` of this set. Where `next` came of this set by a few changes, the time is that of these.
     pub fn difference(&self, next: &Self) -> Difference {
         let mut found = Difference::default();
+        if Arc::ptr_eq(&self.pieces, &next.pieces) {
+            return found;
+        }
         let (mut old, mut new) = (Place::new(&self.pieces), Place::new(&next.pieces));
         loop {
             if let (Some(one), Some(other)) = (old.whole_piece(), new.whole_piece())

@@ -14,6 +14,7 @@ use policy::{Model, Node, Subject};
 
 const NAMESPACES: usize = 1_000;
 const CHANGES: usize = 1_000;
+const PORTION: usize = 16_384;
 
 fn main() {
     let count = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
@@ -43,6 +44,16 @@ fn measure(kind: &str, full: &Prefixes) {
         step.0,
         step.1
     );
+    let (_, whole) = timed(|| in_portions(&mut compiled, &key, full, &empty));
+    let (_, portions) = timed(|| in_portions(&mut compiled, &key, &empty, full));
+    println!("  in portions of {PORTION}: gone in {whole:?}, back in {portions:?}");
+    let (_, again) = timed(|| {
+        compiled.advance(&model(full), subjects.clone());
+        while compiled.more().is_some() {}
+        compiled.settle();
+        while compiled.more().is_some() {}
+    });
+    println!("  all policies looked at again in {again:?}");
     let mut present = full.clone();
     let mut times = Vec::new();
     for number in 0..CHANGES as u32 {
@@ -58,6 +69,20 @@ fn measure(kind: &str, full: &Prefixes) {
     }
     times.sort();
     println!("  one prefix of 24 bits: p50 {:?}, p99 {:?}", times[CHANGES / 2], times[CHANGES * 99 / 100]);
+}
+
+/// Prefix after prefix, as the daemon does it.
+fn in_portions(compiled: &mut Compiled, key: &ResourceKey, from: &Prefixes, to: &Prefixes) {
+    let difference = from.difference(to);
+    let mut present = from.clone();
+    for portion in difference.added.chunks(PORTION) {
+        present = present.changed(portion, &[]);
+        put(compiled, key, &present);
+    }
+    for portion in difference.removed.chunks(PORTION) {
+        present = present.changed(&[], portion);
+        put(compiled, key, &present);
+    }
 }
 
 fn put(compiled: &mut Compiled, key: &ResourceKey, prefixes: &Prefixes) -> (usize, usize) {

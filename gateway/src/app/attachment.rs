@@ -13,6 +13,7 @@ use config::names::InterfaceName;
 use config::resource::check_label;
 
 use super::desired::Desired;
+use super::endpoints;
 use super::gate::Gate;
 use super::reload::{in_place, not_stored, refresh_edge, refused_by_segmentation};
 use crate::admin::ControlError;
@@ -34,7 +35,7 @@ pub(crate) async fn attach(gate: &Gate, request: AttachRequest) -> Result<Worklo
     }
     gate.segmentation.attach(&workload).await.map_err(refused_by_segmentation)?;
     let mut next = Desired::clone(&before);
-    next.workloads.insert(name, Arc::new(workload.clone()));
+    Arc::make_mut(&mut next.workloads).insert(name, Arc::new(workload.clone()));
     let enforced = in_place(|| {
         gate.enforcement.join(&next, &workload, &gate.store).map_err(|error| {
             ControlError::failed(
@@ -48,7 +49,9 @@ pub(crate) async fn attach(gate: &Gate, request: AttachRequest) -> Result<Worklo
         take_back(gate, &before, &workload).await;
         return Err(error);
     }
-    refresh_edge(gate, &next);
+    if endpoints::is_backend(&next, &workload) {
+        refresh_edge(gate, &next);
+    }
     gate.desired.send_replace(Arc::new(next));
     tracing::info!(workload = %workload.id.0, namespace = %workload.namespace, name = %workload.name, "attached");
     Ok(workload)
@@ -63,7 +66,7 @@ pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<(), C
         return Err(ControlError::not_found(format!("there is no workload {name}"), mend));
     };
     let mut next = Desired::clone(&before);
-    next.workloads.remove(&name);
+    Arc::make_mut(&mut next.workloads).remove(&name);
     in_place(|| gate.store.commit(&[Change::Detach(workload.id)])).map_err(|error| not_stored(&error))?;
     gate.desired.send_replace(Arc::new(next.clone()));
     // From here on it is detached, whatever fails: its link passes nothing, and segmentation goes on removing it.
@@ -71,7 +74,9 @@ pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<(), C
         tracing::warn!(%error, workload = %workload.id.0, "the link of a detached workload is still there; it is closed, and removing it is tried again");
     }
     in_place(|| forget(gate, &next, workload));
-    refresh_edge(gate, &next);
+    if endpoints::is_backend(&next, workload) {
+        refresh_edge(gate, &next);
+    }
     tracing::info!(workload = %workload.id.0, namespace = %workload.namespace, name = %workload.name, "detached");
     Ok(())
 }

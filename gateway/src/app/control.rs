@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::history::meant;
 use super::manifests::{self, Merged};
 use super::views::View;
-use super::{attachment, reload, report, sets};
+use super::{attachment, loading, reload, report, sets};
 use crate::admin::{Control, ControlError, Reply};
 
 /// Lines that a follower of flows, or of resources, may lag behind before the stream waits for it.
@@ -31,9 +31,9 @@ pub(crate) struct Admin(pub(crate) Arc<Gate>);
 impl Control for Admin {
     fn apply(&self, request: ApplyRequest) -> Reply<'_, ApplyResponse> {
         Box::pin(async move {
-            let turn = self.0.changing.lock().await;
-            match manifests::merge(&self.0.now(), &request.files, request.prune) {
-                Ok(merged) => self.change(&turn, merged, request.dry_run).await,
+            let applying = self.0.applying.lock().await;
+            match reload::in_place(|| manifests::merge(&self.0.now(), &request.files, request.prune)) {
+                Ok(merged) => self.change(&applying, merged, request.dry_run).await,
                 Err(problems) => Ok(ApplyResponse { problems, ..ApplyResponse::default() }),
             }
         })
@@ -41,9 +41,9 @@ impl Control for Admin {
 
     fn delete(&self, request: DeleteRequest) -> Reply<'_, ApplyResponse> {
         Box::pin(async move {
-            let turn = self.0.changing.lock().await;
-            match manifests::without(&self.0.now(), &request.names, &request.files) {
-                Ok(merged) => self.change(&turn, merged, request.dry_run).await,
+            let applying = self.0.applying.lock().await;
+            match reload::in_place(|| manifests::without(&self.0.now(), &request.names, &request.files)) {
+                Ok(merged) => self.change(&applying, merged, request.dry_run).await,
                 Err(problems) => Ok(ApplyResponse { problems, ..ApplyResponse::default() }),
             }
         })
@@ -86,8 +86,8 @@ impl Control for Admin {
 
     fn patch_set(&self, request: PatchSetRequest) -> Reply<'_, PatchSetResponse> {
         Box::pin(async move {
-            let _turn = self.0.changing.lock().await;
-            sets::patch(&self.0, request)
+            let _applying = self.0.applying.lock().await;
+            sets::patch(&self.0, request).await
         })
     }
 
@@ -174,19 +174,28 @@ impl Control for Admin {
 }
 
 impl Admin {
-    /// `_turn` is the proof that no other change is under way.
+    /// `_applying` is the proof that no other change of resources is under way.
     async fn change(
         &self,
-        _turn: &tokio::sync::MutexGuard<'_, ()>,
+        _applying: &tokio::sync::MutexGuard<'_, ()>,
         mut merged: Merged,
         dry_run: bool,
     ) -> Result<ApplyResponse, ControlError> {
         reload::in_place(|| sets::load(&self.0, &mut merged))?;
-        let steps = match dry_run {
-            true => reload::plan(&self.0, &merged.next).await?,
-            false => reload::carry(&self.0, merged.next, &merged.commit).await?,
+        let turn = self.0.changing.lock().await;
+        let Merged { next, changes, commit, .. } = match merged.beside(&self.0.now()) {
+            Ok(merged) => merged,
+            Err(problems) => return Ok(ApplyResponse { problems, ..ApplyResponse::default() }),
         };
-        Ok(ApplyResponse { changes: merged.changes, problems: Vec::new(), steps })
+        let steps = if dry_run {
+            reload::plan(&self.0, &next).await?
+        } else if self.0.now().differs_in_sets_only(&next) {
+            loading::put_in_force(&self.0, turn, next, &commit).await?;
+            Vec::new()
+        } else {
+            reload::carry(&self.0, next, &commit).await?
+        };
+        Ok(ApplyResponse { changes, problems: Vec::new(), steps })
     }
 
     fn view<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {

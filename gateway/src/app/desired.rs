@@ -23,7 +23,7 @@ pub(crate) struct Desired {
     /// The prefixes of the address sets that come from files.
     pub(crate) files: BTreeMap<ResourceKey, Loaded>,
     /// What was attached.
-    pub(crate) workloads: BTreeMap<WorkloadName, Arc<Workload>>,
+    pub(crate) workloads: Arc<BTreeMap<WorkloadName, Arc<Workload>>>,
 }
 
 impl Desired {
@@ -58,6 +58,21 @@ impl Desired {
         match &set.source {
             SetSource::Cidrs(prefixes) => prefixes,
             SetSource::File(_) => self.files.get(&set_key(set)).map_or(&NONE, |loaded| &loaded.prefixes),
+        }
+    }
+
+    /// Gives a set that is there these prefixes, wherever it has them from.
+    pub(crate) fn set_prefixes(&mut self, key: &ResourceKey, prefixes: Prefixes) {
+        let Some(Resource::AddressSet(set)) = self.resources.get(key) else { return };
+        match &set.source {
+            SetSource::Cidrs(_) => {
+                let changed = AddressSet { source: SetSource::Cidrs(prefixes), ..set.clone() };
+                self.resources.insert(changed);
+            }
+            SetSource::File(_) => {
+                let own = self.files.entry(key.clone());
+                own.or_insert(Loaded { prefixes: Prefixes::new(), stamp: None, at: None }).prefixes = prefixes;
+            }
         }
     }
 

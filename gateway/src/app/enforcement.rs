@@ -1,7 +1,8 @@
 //! Policy in the kernel, change by change.
 //!
 //! Owns one lock, around [`State`]: a change of policy and an answer of DNS ([`super::names`]) exclude each other, so that
-//! no answer is learned for rules that are on their way out. It is held for table writes, never across an await.
+//! no answer is learned for rules that are on their way out. It is held for table writes, never across an await, and handed
+//! to whoever waits for it between the portions of a long change ([`super::portions`]).
 //!
 //! A change ([`Enforcement::install`] of resources, [`Enforcement::join`] and [`Enforcement::leave`] of a workload,
 //! [`Enforcement::change_sets`] of address sets) writes what it changes, and nothing else:
@@ -19,11 +20,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config::names::{InterfaceName, Name};
 use config::resource::{AddressSet, DnsVia, Network};
+use parking_lot::{Mutex, MutexGuard};
 use policy::compile::Compiled;
 use policy::ledger::Ledger;
 use policy::tables::{NameId, PolicyId, RuleEntry, Step};
@@ -33,6 +35,7 @@ use super::desired::{Desired, set_key};
 use super::endpoints;
 use super::numbers::Numbers;
 use super::placing::{Anew, Placed};
+use super::portions::{Meanwhile, bury};
 use crate::egress::tables::{TableError, Tables};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
@@ -74,15 +77,20 @@ pub(super) struct State {
     pub(super) numbers: Numbers,
     /// The tables may have other policies than the present ones: of an earlier daemon, or of a change that failed half way.
     pub(super) unknown_past: bool,
+    /// What others wanted while the lock was theirs in the middle of a change.
+    pub(super) meanwhile: Meanwhile,
     /// What no entry and no prefix mentions any more: of this second, and of the one before.
-    dead: [Dead; 2],
+    pub(super) dead: [Dead; 2],
 }
+
+/// The lock, held.
+pub(super) type Held<'a> = MutexGuard<'a, State>;
 
 /// What is still to be taken out of the tables.
 #[derive(Debug, Default)]
-struct Dead {
-    rules: Vec<RuleEntry>,
-    names: Vec<(PolicyId, NameId)>,
+pub(super) struct Dead {
+    pub(super) rules: Vec<RuleEntry>,
+    pub(super) names: Vec<(PolicyId, NameId)>,
 }
 
 /// Who stands behind a handle.
@@ -121,6 +129,7 @@ impl Enforcement {
             node: Node { probes: settings.node.probes(), ..Node::default() },
             numbers,
             unknown_past: true,
+            meanwhile: Meanwhile::default(),
             dead: Default::default(),
         };
         Ok(Self {
@@ -131,8 +140,8 @@ impl Enforcement {
         })
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state(&self) -> Held<'_> {
+        self.state.lock()
     }
 
     /// A workload's number that was never used before.
@@ -146,21 +155,23 @@ impl Enforcement {
 
     /// Puts the policies of this state in force for the workloads that have a port.
     pub(crate) fn install(&self, desired: &Desired, store: &Store) -> Result<(), InstallError> {
-        let state = &mut *self.state();
+        let state = &mut self.state();
         if !state.unknown_past && state.desired.differs_in_sets_only(desired) {
             let sets: Vec<&AddressSet> = desired.resources.address_sets().collect();
             return Ok(self.put_sets(state, desired, &sets)?);
         }
         reserve(state, desired, store)?;
         let rebuilding = std::mem::replace(&mut state.unknown_past, true);
+        let retired = if rebuilding { Some(self.tables.former()?) } else { None };
         let former = rebuilding.then(|| {
-            let next = &state.numbers.next;
+            let next = state.numbers.next;
             std::mem::replace(&mut state.compiled, Compiled::new(next.tables, PolicyId(next.policy)))
         });
         let subjects = desired.workloads.values().map(|workload| workload.subject());
-        let step = state.compiled.advance(&desired.model(&state.node), subjects);
+        let State { compiled, node, .. } = &mut **state;
+        let mut step = compiled.advance(&desired.model(node), subjects);
         let all: Vec<&Workload> = desired.workloads.values().map(|workload| &**workload).collect();
-        let prepared = self.prepare(state, &step, &all, None).and_then(|()| {
+        let prepared = self.prepare(state, &mut step, &all, None).and_then(|()| {
             self.tables.set_subnets(&subnets(desired))?;
             self.tables.set_masqueraded(&masqueraded(desired))?;
             self.tables.set_own_addresses(&super::nat::own_addresses(desired))?;
@@ -171,7 +182,7 @@ impl Enforcement {
             self.take_back(state, step)?;
             match former {
                 Some(former) => state.compiled = former,
-                None => state.unknown_past = false,
+                None => self.finish(state)?,
             }
             return Err(error.into());
         }
@@ -184,14 +195,13 @@ impl Enforcement {
         }
         state.askers = all.iter().flat_map(|workload| asker(state, desired, workload)).collect();
         self.settle(state, desired, &all, step)?;
-        if rebuilding {
-            self.tables.retire_all_but(&state.compiled.view_numbers(), &state.compiled.policy_numbers())?;
-            state.dead = Default::default();
+        if let Some(retired) = retired {
             let known = state.compiled.policy_numbers();
+            self.tables.retire_former(&retired, &known)?;
+            state.dead = Default::default();
             state.named.retain(|policy, _| known.contains(policy));
         }
-        state.unknown_past = false;
-        Ok(())
+        Ok(self.finish(state)?)
     }
 
     /// Puts address sets in force that have other prefixes in this state, in which nothing else has changed: it costs what
@@ -208,19 +218,18 @@ impl Enforcement {
         Ok(self.put_sets(&mut self.state(), desired, sets)?)
     }
 
-    fn put_sets(&self, state: &mut State, desired: &Desired, sets: &[&AddressSet]) -> Result<(), TableError> {
+    fn put_sets(&self, state: &mut Held<'_>, desired: &Desired, sets: &[&AddressSet]) -> Result<(), TableError> {
         state.unknown_past = true;
         let keys: Vec<_> = sets.iter().map(|set| (set_key(set), desired.prefixes(set))).collect();
-        let step = state.compiled.change_sets(keys.iter().map(|(key, prefixes)| (key, *prefixes)));
-        if let Err(error) = self.tables.apply(&step) {
+        let mut step = state.compiled.change_sets(keys.iter().map(|(key, prefixes)| (key, *prefixes)));
+        if let Err(error) = self.write_all(state, &mut step) {
             self.take_back(state, step)?;
-            state.unknown_past = false;
+            self.finish(state)?;
             return Err(error);
         }
         self.switch(state, desired, [], &Anew::Under(&step.touched))?;
         self.settle(state, desired, &[], step)?;
-        state.unknown_past = false;
-        Ok(())
+        self.finish(state)
     }
 
     /// Puts the policies of a workload in force that is new in this state, in which nothing else is.
@@ -228,18 +237,19 @@ impl Enforcement {
         if self.state().unknown_past {
             return self.install(desired, store);
         }
-        let state = &mut *self.state();
+        let state = &mut self.state();
         reserve(state, desired, store)?;
         state.unknown_past = true;
-        let step = state.compiled.join(&desired.resources_model(&state.node), &resident(workload));
+        let State { compiled, node, .. } = &mut **state;
+        let mut step = compiled.join(&desired.resources_model(node), &resident(workload));
         let concerned = concerned(desired, &step, Some(workload));
-        let prepared = self.prepare(state, &step, &concerned, Some(workload.id)).and_then(|()| {
+        let prepared = self.prepare(state, &mut step, &concerned, Some(workload.id)).and_then(|()| {
             let exposed = endpoints::exposed_ports_of(desired, workload);
             self.tables.expose(workload.id, &exposed.into_iter().map(|port| (port, TCP)).collect())
         });
         if let Err(error) = prepared {
             self.take_back(state, step)?;
-            state.unknown_past = false;
+            self.finish(state)?;
             return Err(error.into());
         }
         Ok(self.follow(state, desired, &concerned, step)?)
@@ -264,22 +274,23 @@ impl Enforcement {
         if self.state().unknown_past {
             return self.install(desired, store);
         }
-        let state = &mut *self.state();
+        let state = &mut self.state();
         if !state.desired.workloads.values().any(|own| own.id == workload.id) {
             return Ok(());
         }
         reserve(state, desired, store)?;
         state.unknown_past = true;
-        let step = state.compiled.leave(&desired.resources_model(&state.node), &resident(workload));
+        let State { compiled, node, .. } = &mut **state;
+        let mut step = compiled.leave(&desired.resources_model(node), &resident(workload));
         let concerned = concerned(desired, &step, None);
-        self.prepare(state, &step, &concerned, None)?;
+        self.prepare(state, &mut step, &concerned, None)?;
         Ok(self.follow(state, desired, &concerned, step)?)
     }
 
     /// Steps 3 and 4 for the workloads that a newcomer or a leaver concerns.
     fn follow(
         &self,
-        state: &mut State,
+        state: &mut Held<'_>,
         desired: &Desired,
         concerned: &[&Workload],
         step: Step,
@@ -290,20 +301,20 @@ impl Enforcement {
             state.askers.extend(own);
         }
         self.settle(state, desired, concerned, step)?;
-        state.unknown_past = false;
-        Ok(())
+        self.finish(state)
     }
 
     /// Steps 1 and 2: everything that the switch will refer to.
     fn prepare(
         &self,
-        state: &mut State,
-        step: &Step,
+        state: &mut Held<'_>,
+        step: &mut Step,
         workloads: &[&Workload],
         newcomer: Option<WorkloadId>,
     ) -> Result<(), TableError> {
-        (state.numbers.next.tables, PolicyId(state.numbers.next.policy)) = state.compiled.next_numbers();
-        self.tables.apply(step)?;
+        let (tables, PolicyId(policy)) = state.compiled.next_numbers();
+        (state.numbers.next.tables, state.numbers.next.policy) = (tables, policy);
+        self.write_all(state, step)?;
         let mut moved = Vec::new();
         for workload in workloads {
             let Some(new) = state.compiled.policy(&workload.subject()).map(|policy| policy.egress) else { continue };
@@ -320,19 +331,10 @@ impl Enforcement {
         moved.into_iter().try_for_each(|(id, policies)| self.reslot(state, id, &policies))
     }
 
-    /// What was written of a change that cannot be prepared goes again.
-    fn take_back(&self, state: &mut State, step: Step) -> Result<(), TableError> {
-        let back = state.compiled.take_back();
-        self.tables.apply(&back)?;
-        bury(state, step);
-        bury(state, back);
-        Ok(())
-    }
-
     /// Step 4.
     fn settle(
         &self,
-        state: &mut State,
+        state: &mut Held<'_>,
         desired: &Desired,
         workloads: &[&Workload],
         step: Step,
@@ -349,29 +351,10 @@ impl Enforcement {
             }
         }
         state.desired = desired.clone();
-        let step = state.compiled.settle();
-        self.tables.apply(&step)?;
+        let mut step = state.compiled.settle();
+        let written = self.write_all(state, &mut step);
         bury(state, step);
-        Ok(())
-    }
-
-    /// Takes out what died before the last call: packets that met it are long through. Called once a second.
-    pub(super) fn take_out_dead(&self, state: &mut State) -> Result<(), TableError> {
-        if state.unknown_past {
-            return Ok(());
-        }
-        self.tables.remove_rules(&state.dead[1].rules)?;
-        self.tables.remove_name_classes(&state.dead[1].names)?;
-        let [latest, before] = &mut state.dead;
-        *before = std::mem::take(latest);
-        Ok(())
-    }
-
-    /// All open flows are decided again at their next packet, by the present policies and what is known of the node now.
-    pub(super) fn decide_again(&self, state: &mut State) -> Result<(), TableError> {
-        let desired = state.desired.clone();
-        let all = desired.workloads.values().map(|workload| &**workload);
-        self.switch(state, &desired, all, &Anew::All)
+        written
     }
 }
 
@@ -385,16 +368,6 @@ fn around(desired: &Desired) -> impl PartialEq + use<> {
 fn reserve(state: &mut State, desired: &Desired, store: &Store) -> Result<(), StoreError> {
     let policies = 2 * desired.workloads.len() + 2;
     state.numbers.top_up(store, policies, 1 + desired.resources.networks().count())
-}
-
-/// What a step left behind goes later.
-fn bury(state: &mut State, step: Step) {
-    let dead = &mut state.dead[0];
-    dead.rules.extend(step.dead);
-    for policy in step.gone {
-        let names = state.named.remove(&policy).unwrap_or_default();
-        dead.names.extend(names.into_iter().map(|name| (policy, name)));
-    }
 }
 
 /// The workloads that have other policies after a step, and the one that it is about.

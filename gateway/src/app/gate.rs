@@ -2,7 +2,8 @@
 //!
 //! | lock or channel | guards | held |
 //! |---|---|---|
-//! | `changing` | one change of desired state at a time | for a whole change, across awaits |
+//! | `applying` | one change of resources at a time | for a whole change, across awaits; `changing` is taken inside it |
+//! | `changing` | one change of desired state at a time | for a whole change, across awaits; for a portion of a long address set |
 //! | `looking` | one look at the uplink at a time | for a whole look, across awaits; `changing` is taken inside it |
 //! | `desired` (watch) | the state in force; readers take a snapshot | for a pointer's copy |
 //! | `conditions` | what `status` names | for one insert or removal |
@@ -48,6 +49,7 @@ pub(crate) struct Gate {
     pub(crate) vlan: bool,
     /// Where the next free address is looked for.
     pub(crate) cursor: Mutex<Cursor>,
+    pub(crate) applying: tokio::sync::Mutex<()>,
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) looking: tokio::sync::Mutex<()>,
     pub(crate) desired: watch::Sender<Arc<Desired>>,
@@ -98,6 +100,7 @@ impl Gate {
             segmentation_node,
             vlan,
             cursor: Mutex::default(),
+            applying: tokio::sync::Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
             looking: tokio::sync::Mutex::new(()),
             desired: watch::Sender::new(Arc::new(Desired::default())),

@@ -129,6 +129,13 @@ impl Merged {
         self.changes.push(api::Change { kind, namespace, name, action });
     }
 
+    /// The same with the workloads that are there by now.
+    pub(crate) fn beside(mut self, now: &Desired) -> Result<Self, Vec<Problem>> {
+        self.next.workloads.clone_from(&now.workloads);
+        let problems = attached(&self.next);
+        if problems.is_empty() { Ok(self) } else { Err(problems) }
+    }
+
     fn checked(mut self) -> Result<Self, Vec<Problem>> {
         let mut problems = config::check(&self.next.resources);
         problems.extend(attached(&self.next));

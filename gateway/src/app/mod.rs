@@ -1,8 +1,9 @@
 //! Where the flows meet: the daemon from its start to its end.
 //!
 //! Files: [`desired`] is what the node should be; [`manifests`] make the next of it; [`reload`] carries one change through
-//! all flows; [`attachment`] does that for a workload that comes or goes, [`sets`] for the prefixes of address sets;
-//! [`enforcement`] is policy in the kernel's tables, with [`placing`] for workloads' entries; [`names`] is what DNS adds to
+//! all flows; [`attachment`] does that for a workload that comes or goes, [`sets`] for the prefixes of address sets, long
+//! ones by [`loading`]; [`enforcement`] is policy in the kernel's tables, with [`portions`] of what takes long and
+//! [`placing`] for workloads' entries; [`names`] is what DNS adds to
 //! it, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
 //! [`numbers`] are never used twice; [`endpoints`] is the edge's side;
 //! [`uplink`] is the way past the node's stack and [`nat`] what is translated there,
@@ -28,12 +29,14 @@ mod enforcement;
 mod explain;
 mod gate;
 mod history;
+mod loading;
 mod manifests;
 mod names;
 mod nat;
 mod nat_overlap;
 mod numbers;
 mod placing;
+mod portions;
 mod ports;
 mod reload;
 mod report;

@@ -33,6 +33,9 @@ impl Enforcement {
         state.ports.insert(workload.id, port);
         // After a change that failed half way, its addresses may stand for a workload that is gone: it waits for the next.
         let policy = state.compiled.policy(&workload.subject()).filter(|_| !state.unknown_past);
+        if state.unknown_past {
+            state.meanwhile.sealed.insert(workload.id);
+        }
         self.place(state, workload, port, policy)?;
         self.tables.attach(ifindex)?;
         self.leave_former(state, workload.id, ifindex)

@@ -18,8 +18,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::desired::{Desired, set_key};
 use super::gate::Gate;
+use super::loading;
 use super::manifests::Merged;
-use super::reload::{in_place, not_stored};
+use super::reload::in_place;
 use crate::admin::ControlError;
 use crate::files::{FilesDir, Stamp};
 use crate::store::Change;
@@ -194,7 +195,8 @@ async fn reload(gate: &Gate, set: &AddressSet, file: &str) -> Result<Taken, Refu
     if in_place(|| FilesDir(gate.settings.node.files_dir.clone()).stamp(folder(set), file)) != loaded.stamp {
         return Ok(Taken::NotYet);
     }
-    let _turn = gate.changing.lock().await;
+    let _applying = gate.applying.lock().await;
+    let turn = gate.changing.lock().await;
     let before = gate.now();
     let Some(Resource::AddressSet(present)) = before.resources.get(&set_key(set)) else { return Ok(Taken::NotYet) };
     if present != set {
@@ -210,7 +212,8 @@ async fn reload(gate: &Gate, set: &AddressSet, file: &str) -> Result<Taken, Refu
     }
     tracing::info!(set = %name_of(set), added = difference.added.len(), removed = difference.removed.len(), "its file has changed");
     let change = stored_as(set, prefixes, difference);
-    put_in_force(gate, &before, next, set, change).map_err(|error| Refusal { text: error.to_string(), again: true })?;
+    let put = loading::put_in_force(gate, turn, next, &[change]).await;
+    put.map_err(|error| Refusal { text: error.to_string(), again: true })?;
     Ok(Taken::Whole)
 }
 
@@ -223,7 +226,19 @@ fn stored_as(set: &AddressSet, prefixes: Prefixes, difference: Difference) -> Ch
 }
 
 /// Adds and removes prefixes of a set that lists its own.
-pub(crate) fn patch(gate: &Gate, request: PatchSetRequest) -> Result<PatchSetResponse, ControlError> {
+pub(crate) async fn patch(gate: &Gate, request: PatchSetRequest) -> Result<PatchSetResponse, ControlError> {
+    let turn = gate.changing.lock().await;
+    let (response, change) = in_place(|| patched(gate, request))?;
+    if let Some((next, change)) = change {
+        loading::put_in_force(gate, turn, next, &[change]).await?;
+    }
+    Ok(response)
+}
+
+/// The state with a changed set, if it is another and not only tried.
+type Patched = (PatchSetResponse, Option<(Desired, Change)>);
+
+fn patched(gate: &Gate, request: PatchSetRequest) -> Result<Patched, ControlError> {
     let key = ResourceKey { kind: Kind::AddressSet, namespace: request.namespace.clone(), name: request.name.clone() };
     let name = ResourceName::from(key.clone());
     let before = gate.now();
@@ -261,51 +276,15 @@ pub(crate) fn patch(gate: &Gate, request: PatchSetRequest) -> Result<PatchSetRes
         not_there: remove.iter().filter(|prefix| !prefixes.contains(prefix)).map(ToString::to_string).collect(),
     };
     if request.dry_run || difference.is_empty() {
-        return Ok(response);
+        return Ok((response, None));
     }
     let mut next = Desired::clone(&before);
     next.resources.insert(AddressSet { source: SetSource::Cidrs(next_prefixes.clone()), ..set.clone() });
     let change = stored_as(set, next_prefixes, difference);
-    put_in_force(gate, &before, next, set, change)?;
-    Ok(response)
+    Ok((response, Some((next, change))))
 }
 
 fn parsed(texts: &[String]) -> Result<BTreeSet<IpNetwork>, ControlError> {
     let prefixes = texts.iter().map(|text| feed::prefix(text));
     prefixes.collect::<Result<_, _>>().map_err(|error| ControlError::bad_request(error.problem, error.mend))
-}
-
-/// The kernel first, then the store; what fails leaves the earlier state.
-fn put_in_force(
-    gate: &Gate,
-    before: &Desired,
-    next: Desired,
-    set: &AddressSet,
-    change: Change,
-) -> Result<(), ControlError> {
-    let key = set_key(set);
-    let used = config::set_uses(&next.resources).any(|own| own.set == key);
-    in_place(|| {
-        if used {
-            let changed = next.resources.get(&key).and_then(|resource| match resource {
-                Resource::AddressSet(set) => Some(set),
-                _ => None,
-            });
-            gate.enforcement.change_sets(&next, changed.as_slice(), &gate.store).map_err(|error| {
-                ControlError::failed(
-                    format!("the kernel's tables were not written: {error}"),
-                    "the earlier prefixes stay in force; `netctl status` shows how full the tables are",
-                )
-            })?;
-        }
-        let stored = gate.store.commit(&[change]);
-        if let (Err(_), true) = (&stored, used)
-            && let Err(error) = gate.enforcement.change_sets(before, &[set], &gate.store)
-        {
-            tracing::error!(%error, "the earlier policies could not be written again; what is in the kernel is no more open than either state");
-        }
-        stored.map_err(|error| not_stored(&error))
-    })?;
-    gate.desired.send_replace(Arc::new(next));
-    Ok(())
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::Prefixes;
 use config::api::{ConditionState, WorkloadName};
@@ -266,10 +266,12 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
     let failed = |error: super::ports::SealError| StartError::Programs(error.to_string());
     gate.enforcement.adopt(&desired, &status).map_err(failed)?;
     gate.enforcement.serve_namespace(gate.service.tg0_ifindex(), gate.service.tg1_mac()).map_err(failed)?;
+    let begin = Instant::now();
     reload::in_place(|| gate.enforcement.install(&desired, &gate.store)).map_err(|error| match error {
         InstallError::Table(error) => StartError::Table(error),
         InstallError::Store(error) => StartError::Store(error),
     })?;
+    tracing::info!(workloads = desired.workloads.len(), took = ?begin.elapsed(), "the stored policies are in force");
     reload::in_place(|| gate.enforcement.forget_strangers(&desired))?;
     watching::look_at_uplink(gate, false).await;
     let (prepared, problems) = gate.edge.check_accepted(&endpoints::edge_config(&desired));
@@ -297,10 +299,11 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
             }
         }
     }
+    let workloads = Arc::make_mut(&mut desired.workloads);
     for kept in contents.workloads.values() {
         let workload = kept.value.clone();
         let name = WorkloadName { namespace: workload.namespace.clone(), name: workload.name.clone() };
-        desired.workloads.insert(name, Arc::new(workload));
+        workloads.insert(name, Arc::new(workload));
     }
     desired
 }

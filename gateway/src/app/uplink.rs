@@ -111,12 +111,27 @@ impl Enforcement {
     }
 }
 
+/// Whether it tells of a workload's host side only: no way leads by it, and it has no address.
+pub(super) fn is_of_a_workload(notice: &Notice) -> bool {
+    match notice {
+        Notice::Link { index } | Notice::Address { index } => {
+            interface::name(*index).is_ok_and(|name| name.starts_with(names::HOST_PREFIX))
+        }
+        Notice::RouteGone { .. }
+        | Notice::Route
+        | Notice::Neighbour { .. }
+        | Notice::TrafficControl { .. }
+        | Notice::Netfilter
+        | Notice::Lost => false,
+    }
+}
+
 /// Routes, neighbours of the uplink or links have changed.
 pub(super) fn note_changes(gate: &Gate, notices: &[Notice]) {
     let uplink = gate.enforcement.tables.uplink();
     let concerns = |notice: &Notice| match notice {
-        Notice::Link | Notice::Address | Notice::RouteGone { .. } | Notice::Route | Notice::Lost => true,
-        Notice::Neighbour { index } => Some(*index) == uplink,
+        Notice::Link { .. } | Notice::Address { .. } | Notice::RouteGone { .. } | Notice::Route | Notice::Lost => true,
+        Notice::Neighbour { index, .. } => Some(*index) == uplink,
         Notice::TrafficControl { .. } | Notice::Netfilter => false,
     };
     if !notices.iter().any(concerns) {

@@ -223,9 +223,10 @@ async fn node(gate: Arc<Gate>) {
     };
     loop {
         match watch.changed().await {
-            Ok(notices) => {
+            Ok(mut notices) => {
+                notices.retain(|notice| !uplink::is_of_a_workload(notice));
                 uplink::note_changes(&gate, &notices);
-                if notices.iter().any(|n| matches!(n, Notice::Address | Notice::Link | Notice::Lost)) {
+                if notices.iter().any(|n| matches!(n, Notice::Address { .. } | Notice::Link { .. } | Notice::Lost)) {
                     look_at_node(&gate).await;
                     look_at_uplink(&gate, false).await;
                 }

@@ -92,6 +92,7 @@ impl Compiled {
 
     /// The first half of a change was not written: all is as it was before it, and what was written of it goes.
     pub fn take_back(&mut self) -> Step {
+        self.backlog.clear();
         let Pending { acquired, moved, sets, joined, former, .. } = std::mem::take(&mut self.pending);
         let mut touched = BTreeSet::new();
         for (group, former) in sets.into_iter().rev() {
@@ -225,9 +226,7 @@ impl Compiled {
                 let named = self.in_view.entry((policy.generation, *group)).or_default();
                 *named += 1;
                 if *named == 1 {
-                    let claims = self.claims.entry(policy.generation).or_default();
-                    let blocks = self.groups.blocks(*group).into_iter();
-                    claims.extend(blocks.map(|block| Claim { block, group: *group, comes: true }));
+                    self.backlog.push(policy.generation, *group, true, self.groups.blocks(*group));
                 }
             }
         }
@@ -257,14 +256,6 @@ impl Compiled {
         }
         let step = Step { gone: unused, ..self.step(dead, BTreeSet::new()) };
         sources.into_iter().for_each(|made| self.drop_source(&made));
-        self.places.retain(|place, number| {
-            let used = *place == Place::Routed
-                || self.uses.range((*number, PolicyId(0))..=(*number, PolicyId(u32::MAX))).next().is_some();
-            if !used {
-                self.spaces.remove(number);
-            }
-            used
-        });
         if whole {
             let live = self.policies.policies.values().flat_map(|policy| &policy.sources);
             let used = live.flat_map(|made| made.source.rules()).copied().collect();
@@ -280,9 +271,7 @@ impl Compiled {
             *named -= 1;
             if *named == 0 {
                 self.in_view.remove(&(view, *group));
-                let blocks = self.groups.blocks(*group).into_iter();
-                let claims = self.claims.entry(view).or_default();
-                claims.extend(blocks.map(|block| Claim { block, group: *group, comes: false }));
+                self.backlog.push(view, *group, false, self.groups.blocks(*group));
             }
         }
     }
@@ -297,8 +286,10 @@ impl Compiled {
         }
     }
 
-    /// Lets the spaces take over what was claimed; the lines of new classes come with it, those of dead ones go.
-    fn step(&mut self, mut dead: Vec<RuleEntry>, touched: BTreeSet<PolicyId>) -> Step {
+    /// Lets the spaces take over what was claimed, and a portion of whole groups; the lines of new classes come with it,
+    /// those of dead ones go.
+    pub(super) fn step(&mut self, mut dead: Vec<RuleEntry>, touched: BTreeSet<PolicyId>) -> Step {
+        self.backlog.claim(&mut self.claims);
         let mut writes = Writes::default();
         for (view, claims) in std::mem::take(&mut self.claims) {
             if let Some(space) = self.spaces.get_mut(&view) {
@@ -309,6 +300,22 @@ impl Compiled {
         let lines = self.policies.line_up(&self.classes, &fresh);
         dead.extend(died.into_iter().flat_map(|(class, set)| self.policies.drop_class(class, &set)));
         let prefixes = writes.ordered();
+        if self.backlog.is_empty() {
+            self.close_views();
+        }
         Step { lines, prefixes, dead, touched, ..Step::default() }
+    }
+
+    /// Views that no policy is in have no prefixes any more.
+    fn close_views(&mut self) {
+        let Self { places, spaces, uses, .. } = self;
+        places.retain(|place, number| {
+            let used = *place == Place::Routed
+                || uses.range((*number, PolicyId(0))..=(*number, PolicyId(u32::MAX))).next().is_some();
+            if !used {
+                spaces.remove(number);
+            }
+            used
+        });
     }
 }

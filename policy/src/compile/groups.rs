@@ -103,9 +103,11 @@ impl Groups {
     /// The group of an address set with these prefixes.
     pub(super) fn set(&mut self, key: ResourceKey, prefixes: &Prefixes) -> GroupId {
         if let Some(known) = self.standing.sets.get(&key)
-            && let Some(Group { content: Content::Set(_, present), .. }) = self.groups.get(known)
+            && let Some(Group { content: Content::Set(_, present), .. }) = self.groups.get_mut(known)
             && present.difference(prefixes).is_empty()
         {
+            // The next policy that names the set is compared with the very same list, which takes no time.
+            *present = prefixes.clone();
             return *known;
         }
         let id = self.allot(Content::Set(key.clone(), prefixes.clone()));

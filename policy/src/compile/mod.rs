@@ -21,6 +21,9 @@
 //!
 //! A policy whose sources, rules and groups stay keeps its number, and its workloads are not switched.
 //!
+//! A group that comes into a view, or leaves it, may be long. Nobody's answer depends on it meanwhile, so that it comes in
+//! portions: behind each half, [`Compiled::more`] answers what is left of it.
+//!
 //! How the kernel asks: the lines of (policy, class) first. Only if none matches, those of (policy, [`ClassId::ANY`]).
 //! If none matches there either, the answer is [`Action::Undecided`](crate::tables::Action::Undecided). So a class that
 //! has any line of a policy has its answer for every packet (one line without protocol), and a class that answers like
@@ -40,6 +43,7 @@ use config::names::DnsName;
 use self::classes::Classes;
 use self::groups::{GroupId, Groups, Standing};
 use self::policies::{Direction, Made, Policies, PolicyKey};
+use self::portions::Backlog;
 use self::residents::{Place, Residents};
 use self::rule_ids::RuleIds;
 use self::sources::{Draft, Maker, SourceKey};
@@ -57,6 +61,7 @@ mod lines;
 mod names;
 mod plan;
 mod policies;
+mod portions;
 mod print;
 mod residents;
 mod rule_ids;
@@ -85,6 +90,7 @@ pub struct Compiled {
     in_view: BTreeMap<(u32, GroupId), usize>,
     /// Not taken over by the spaces so far.
     claims: BTreeMap<u32, Vec<Claim>>,
+    backlog: Backlog,
     pending: Pending,
 }
 
@@ -135,9 +141,14 @@ pub struct NameClass {
 pub fn compile(model: &Model<'_>, subjects: &BTreeSet<Subject>, first_view: u32, first_policy: PolicyId) -> Compiled {
     let mut compiled = Compiled::new(first_view, first_policy);
     compiled.advance(model, subjects.iter().cloned());
+    compiled.drain();
     compiled.settle();
+    compiled.drain();
     compiled
 }
+
+/// Prefixes of groups as a whole that one step takes over: some hundredths of a second of writes.
+const PORTION: usize = 8_192;
 
 impl Compiled {
     /// No policies, for nobody. Views and policies get the numbers from these on, which must never have been used before
@@ -159,8 +170,16 @@ impl Compiled {
             uses: BTreeMap::new(),
             in_view: BTreeMap::new(),
             claims: BTreeMap::new(),
+            backlog: Backlog::new(PORTION),
             pending: Pending::default(),
         }
+    }
+
+    /// The same, with other portions than usual.
+    #[must_use]
+    pub fn in_portions_of(mut self, prefixes: usize) -> Self {
+        self.backlog = Backlog::new(prefixes);
+        self
     }
 
     /// The first numbers of views and policies that were not used so far.
@@ -183,9 +202,10 @@ impl Compiled {
         self.policies.policies.keys().copied().collect()
     }
 
-    /// Every view that is in the tables.
-    pub fn view_numbers(&self) -> BTreeSet<u32> {
-        self.spaces.keys().copied().collect()
+    /// Prefixes that the tables have, IPv4 and IPv6.
+    pub fn prefixes_held(&self) -> [usize; 2] {
+        let sum = |sum: [usize; 2], own: [usize; 2]| [sum[0] + own[0], sum[1] + own[1]];
+        self.spaces.values().map(Space::held).fold([0; 2], sum)
     }
 
     /// All that the kernel's tables have of it, apart from the classes of names.

@@ -9,6 +9,7 @@
 //! address goes last.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::block::Block;
 use super::classes::{Classes, OwnId};
@@ -22,6 +23,9 @@ pub(super) struct Claim {
     pub(super) group: GroupId,
     pub(super) comes: bool,
 }
+
+/// Where claims are more than one in so many prefixes, all these are walked; elsewhere each claim is looked for.
+const DENSE: usize = 8;
 
 /// The prefixes of one view.
 #[derive(Clone, Debug)]
@@ -54,30 +58,57 @@ impl Space {
         self.nodes.iter().map(|(block, node)| (*block, node.class))
     }
 
+    /// How many there are of each family.
+    pub(super) fn held(&self) -> [usize; Block::FAMILIES] {
+        self.lengths.map(|own| own.iter().map(|count| *count as usize).sum())
+    }
+
     /// Takes these claims over; answers what has another class now.
     pub(super) fn change(&mut self, classes: &mut Classes, mut claims: Vec<Claim>) -> Vec<Changed> {
         claims.sort_unstable();
         claims.dedup();
-        if claims.len() > self.nodes.len() / 8 {
+        if claims.len() > self.nodes.len() / DENSE {
             return self.change_much(classes, &claims);
         }
         let mut changed = Vec::new();
+        if let Some(range) = self.dense_range(&claims) {
+            self.change_range(classes, range, &claims, &mut changed);
+            return changed;
+        }
         let mut rest = claims.as_slice();
         while let Some(first) = rest.first() {
             let top = first.block;
             let below = rest.partition_point(|claim| top.covers(claim.block));
             let (own, behind) = rest.split_at(below);
             rest = behind;
-            let there: Vec<(Block, Node)> =
-                self.nodes.range(top..=top.end()).map(|(block, node)| (*block, *node)).collect();
             let from = changed.len();
-            let above = self.above(top);
-            for (block, before, after) in walk(classes, &there, own, above, &mut changed) {
-                self.put(block, before, after);
-            }
+            self.change_range(classes, top..=top.end(), own, &mut changed);
             debug_assert!(changed[from..].iter().all(|own| top.covers(own.block)), "only what the top covers");
         }
         changed
+    }
+
+    /// From the first of many claims to the end of the last, if not much more than these lies there.
+    fn dense_range(&self, claims: &[Claim]) -> Option<RangeInclusive<Block>> {
+        let first = claims.first().filter(|_| claims.len() > DENSE)?.block;
+        let range = first..=claims.iter().map(|claim| claim.block.end()).max()?;
+        let most = claims.len() * DENSE;
+        (self.nodes.range(range.clone()).take(most + 1).count() <= most).then_some(range)
+    }
+
+    /// The claims all lie in the range, with all that they cover.
+    fn change_range(
+        &mut self,
+        classes: &mut Classes,
+        range: RangeInclusive<Block>,
+        claims: &[Claim],
+        changed: &mut Vec<Changed>,
+    ) {
+        let outer = self.around(*range.start());
+        let there: Vec<(Block, Node)> = self.nodes.range(range).map(|(block, node)| (*block, *node)).collect();
+        for (block, before, after) in walk(classes, &there, claims, outer, changed) {
+            self.put(block, before, after);
+        }
     }
 
     /// The same, walking all there is once.
@@ -85,7 +116,7 @@ impl Space {
         let there: Vec<(Block, Node)> = std::mem::take(&mut self.nodes).into_iter().collect();
         let mut changed = Vec::with_capacity(claims.len());
         let lengths = &mut self.lengths;
-        let all = walk(classes, &there, claims, ClassId::ANY, &mut changed);
+        let all = walk(classes, &there, claims, Vec::new(), &mut changed);
         let count = |lengths: &mut [[u32; Block::LENGTHS]; Block::FAMILIES], block: Block, before, after| {
             count(lengths, block, before, after);
             after
@@ -104,12 +135,12 @@ impl Space {
         }
     }
 
-    /// The class of the nearest prefix that covers this one.
-    fn above(&self, block: Block) -> ClassId {
+    /// The prefixes that cover this one, with their classes, the widest first.
+    fn around(&self, block: Block) -> Vec<(Block, ClassId)> {
         let counts = &self.lengths[block.family()];
-        let lengths = (0..block.length()).rev().filter(|length| counts[usize::from(*length)] > 0);
-        let mut found = lengths.filter_map(|length| self.nodes.get(&block.above(length)));
-        found.next().map_or(ClassId::ANY, |node| node.class)
+        let lengths = (0..block.length()).filter(|length| counts[usize::from(*length)] > 0);
+        let outer = lengths.map(|length| block.above(length));
+        outer.filter_map(|outer| Some((outer, self.nodes.get(&outer)?.class))).collect()
     }
 }
 
@@ -132,16 +163,15 @@ fn count(
 /// What was there and what is, block by block.
 type Step = (Block, Option<Node>, Option<Node>);
 
-/// Merges what is there with the claims, both sorted, under something of the class `above`.
+/// Merges what is there with the claims, both sorted, under what covers the first of them.
 fn walk(
     classes: &mut Classes,
     there: &[(Block, Node)],
     claims: &[Claim],
-    above: ClassId,
+    mut covering: Vec<(Block, ClassId)>,
     changed: &mut Vec<Changed>,
 ) -> Vec<Step> {
     let mut steps = Vec::with_capacity(there.len() + claims.len());
-    let mut covering: Vec<(Block, ClassId)> = Vec::new();
     let mut groups = Vec::new();
     let (mut there, mut claims) = (there.iter().copied().peekable(), claims);
     while let Some(block) =
@@ -157,7 +187,7 @@ fn walk(
         while covering.last().is_some_and(|(outer, _)| !outer.covers(block)) {
             covering.pop();
         }
-        let outer = covering.last().map_or(above, |(_, class)| *class);
+        let outer = covering.last().map_or(ClassId::ANY, |(_, class)| *class);
         let after = own.map(|own| Node { own, class: classes.sum(outer, own) });
         let (was, is) = (before.map(|node| node.class), after.map(|node| node.class));
         if let Some(class) = is {

@@ -45,6 +45,7 @@ struct Counts {
     moved: usize,
     kept: usize,
     writes: usize,
+    portions: usize,
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn a_sequence_says_what_one_compilation_says() {
         let mut story = Story {
             world: World::draw(&mut draw),
             present: BTreeSet::new(),
-            compiled: Compiled::new(1, PolicyId(1)),
+            compiled: Compiled::new(1, PolicyId(1)).in_portions_of(1 + draw.below(8) as usize),
             kernel: Kernel::default(),
             switched: BTreeMap::new(),
             counts: std::mem::take(&mut counts),
@@ -66,7 +67,7 @@ fn a_sequence_says_what_one_compilation_says() {
         counts = story.counts;
     }
     println!("{counts:?}");
-    let Counts { joined, sets, left, advanced, taken_back, touched, moved, kept, writes } = counts;
+    let Counts { joined, sets, left, advanced, taken_back, touched, moved, kept, writes, portions } = counts;
     for (what, count) in [
         ("workloads joined", joined),
         ("changes of sets that mattered", sets),
@@ -77,6 +78,7 @@ fn a_sequence_says_what_one_compilation_says() {
         ("subjects moved", moved),
         ("policies kept through a change of resources", kept),
         ("prefixes written", writes),
+        ("portions of a first half behind its first", portions),
     ] {
         assert!(count > 50, "{count} {what}");
     }
@@ -144,8 +146,11 @@ impl Story {
         }
         self.compare(draw, at);
         let verdicts = self.verdicts(&flows);
-        let step = self.compiled.settle();
-        self.write(&step, usize::MAX, |own, _| assert_eq!(own.verdicts(&flows), verdicts, "{at}: settling"));
+        let mut next = Some(self.compiled.settle());
+        while let Some(step) = next {
+            self.write(&step, usize::MAX, |own, _| assert_eq!(own.verdicts(&flows), verdicts, "{at}: settling"));
+            next = self.compiled.more();
+        }
         self.settled(at);
     }
 
@@ -162,6 +167,10 @@ impl Story {
             .collect();
         let mut seen = Vec::new();
         self.write(step, usize::MAX, |own, _| seen.push(own.verdicts(flows)));
+        while let Some(more) = self.compiled.more() {
+            self.write(&more, usize::MAX, |own, _| seen.push(own.verdicts(flows)));
+            self.counts.portions += 1;
+        }
         let after = self.verdicts(flows);
         for now in seen {
             for (index, verdict) in now.into_iter().enumerate() {
@@ -176,12 +185,22 @@ impl Story {
     /// Some of the writes come through, and then none: all is as before.
     fn taken_back(&mut self, draw: &mut Draw, flows: &[Flow], step: &Step, at: &str) {
         let before = self.verdicts(flows);
-        let until = draw.below(step.prefixes.len() as u64 + 1) as usize;
-        let lost = Step { dead: Vec::new(), ..step.clone() };
-        self.write(&lost, until, |_, _| ());
-        let back = self.compiled.take_back();
-        self.write(&back, usize::MAX, |_, _| ());
-        self.kernel.remove_rules(&step.dead);
+        let mut failed = step.clone();
+        let mut dead = std::mem::take(&mut failed.dead);
+        while draw.one_in(2) {
+            let Some(more) = self.compiled.more() else { break };
+            self.write(&failed, usize::MAX, |_, _| ());
+            failed = more;
+            dead.append(&mut failed.dead);
+        }
+        let until = draw.below(failed.prefixes.len() as u64 + 1) as usize;
+        self.write(&failed, until, |_, _| ());
+        let mut next = Some(self.compiled.take_back());
+        while let Some(back) = next {
+            self.write(&back, usize::MAX, |_, _| ());
+            next = self.compiled.more();
+        }
+        self.kernel.remove_rules(&dead);
         assert_eq!(self.verdicts(flows), before, "{at}: taken back");
         self.settled(at);
         self.counts.taken_back += 1;

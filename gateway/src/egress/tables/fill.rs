@@ -1,5 +1,7 @@
 //! Counters, and how full the tables are.
 
+use std::sync::atomic::Ordering;
+
 use policy::reason::Reason;
 
 use super::{InTable, TableError, Tables};
@@ -90,7 +92,16 @@ impl Tables {
         Ok(counts)
     }
 
-    /// How full the tables are that refuse more when full. Walks them: for a scrape or a status, not for each packet.
+    /// How many prefixes the tables have, IPv4 and IPv6: who writes them keeps count, since a walk through a million takes
+    /// a second.
+    pub fn note_prefixes(&self, held: [usize; 2]) {
+        for (own, held) in self.prefixes_held.iter().zip(held) {
+            own.store(held as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// How full the tables are that refuse more when full. Walks all but the prefixes ([`Self::note_prefixes`]): for a
+    /// scrape or a status, not for each packet.
     pub fn fill(&self) -> Result<Vec<Fill>, TableError> {
         let flows = self.usage.dump().in_table("usage")?.iter().map(|(_, usage)| u64::from(usage.flows)).sum();
         let mappings =
@@ -101,8 +112,8 @@ impl Tables {
             walk(&self.workloads)?,
             walk(&self.addresses)?,
             walk(&self.handles)?,
-            walk(&self.classes4)?,
-            walk(&self.classes6)?,
+            self.prefixes(&self.classes4, 0),
+            self.prefixes(&self.classes6, 1),
             walk(&self.rules)?,
             walk(&self.learned)?,
             walk(&self.name_classes)?,
@@ -117,6 +128,11 @@ impl Tables {
             walk(&self.egress_addresses)?,
             walk(&self.own_addresses)?,
         ])
+    }
+
+    fn prefixes<K: aya::Pod, V: aya::Pod>(&self, map: &Map<K, V>, family: usize) -> Fill {
+        let entries = self.prefixes_held[family].load(Ordering::Relaxed);
+        Fill { table: map.name(), entries, max: map.max_entries().into() }
     }
 }
 

@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -65,6 +65,7 @@ pub struct Tables {
     handles: Map<l::Address, l::Handle>,
     classes4: Map<l::Class4Key, u32>,
     classes6: Map<l::Class6Key, u32>,
+    prefixes_held: [AtomicU64; 2],
     rules: Map<l::RuleKey, l::Rule>,
     learned: Map<l::LearnedKey, l::Learned>,
     name_classes: Map<l::NameClassKey, u32>,
@@ -195,6 +196,7 @@ impl Tables {
             handles: open(&maps, "handles")?,
             classes4: open(&maps, "classes4")?,
             classes6: open(&maps, "classes6")?,
+            prefixes_held: Default::default(),
             rules: open(&maps, "rules")?,
             learned: open(&maps, "learned")?,
             name_classes: open(&maps, "name_classes")?,

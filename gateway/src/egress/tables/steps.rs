@@ -20,6 +20,13 @@ const RULE_ADMIN_NAMES: u8 = 2;
 const RULE_ALL_NAMES: u8 = 4;
 const RULE_AUDIT_ADMIN: u8 = 8;
 
+/// Prefixes of views whose numbers are used no more.
+#[derive(Debug)]
+pub struct Former {
+    v4: Vec<l::Class4Key>,
+    v6: Vec<l::Class6Key>,
+}
+
 impl Tables {
     /// Writes a step's lines, then its prefixes in their order. If a table is full, what was written stays: it changes no
     /// answer, and the step that takes this one back removes it.
@@ -62,15 +69,19 @@ impl Tables {
         self.name_classes.remove_all(&keys).in_table("name_classes")
     }
 
-    /// Removes every view and policy but these. For after a restart, when what is there is not known; walks the tables
-    /// whole.
-    pub fn retire_all_but(&self, views: &BTreeSet<u32>, policies: &BTreeSet<PolicyId>) -> Result<(), TableError> {
-        let classes4 = self.classes4.dump().in_table("classes4")?.into_iter().map(|(key, _)| key);
-        let old: Vec<_> = classes4.filter(|key| !views.contains(&key.generation)).collect();
-        self.classes4.remove_all(&old).in_table("classes4")?;
-        let classes6 = self.classes6.dump().in_table("classes6")?.into_iter().map(|(key, _)| key);
-        let old: Vec<_> = classes6.filter(|key| !views.contains(&key.generation)).collect();
-        self.classes6.remove_all(&old).in_table("classes6")?;
+    /// Every prefix that is there, of whatever view. Walks the tables, which takes longer than to fill them: for after a
+    /// restart, before anything is written.
+    pub fn former(&self) -> Result<Former, TableError> {
+        Ok(Former {
+            v4: self.classes4.dump().in_table("classes4")?.into_iter().map(|(key, _)| key).collect(),
+            v6: self.classes6.dump().in_table("classes6")?.into_iter().map(|(key, _)| key).collect(),
+        })
+    }
+
+    /// Removes what was there before, and every policy but these.
+    pub fn retire_former(&self, former: &Former, policies: &BTreeSet<PolicyId>) -> Result<(), TableError> {
+        self.classes4.remove_all(&former.v4).in_table("classes4")?;
+        self.classes6.remove_all(&former.v6).in_table("classes6")?;
         self.remove_policies(|policy| !policies.contains(&policy))
     }
 

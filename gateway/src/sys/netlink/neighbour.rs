@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -43,6 +43,16 @@ impl Netlink {
             found.extend(self.dump(message, || "list neighbours".to_owned()).await?);
         }
         Ok(found.into_iter().filter_map(parse_neighbour).collect())
+    }
+
+    /// The permanent neighbour with that address on a link.
+    pub async fn permanent_neighbour(&self, index: u32, address: IpAddr) -> Result<Option<Neighbour>, NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        let (family, destination) = destination(address);
+        (message.header.family, message.header.ifindex) = (family, index);
+        message.attributes = vec![NeighbourAttribute::Destination(destination)];
+        let found = self.one(message, || format!("look for neighbour {address}")).await?;
+        Ok(found.and_then(parse_neighbour))
     }
 
     /// Adds a permanent neighbour, or changes it.
@@ -101,6 +111,28 @@ impl Netlink {
         Ok(found.into_iter().filter_map(parse_entry).collect())
     }
 
+    /// The static, not local, entry for an Ethernet address in the forwarding table of a port's bridge, at whatever port.
+    pub async fn forwarding_entry(&self, port: u32, mac: Mac) -> Result<Option<ForwardingEntry>, NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        (message.header.family, message.header.ifindex) = (AddressFamily::Bridge, port);
+        message.header.flags = NeighbourFlags::Controller;
+        message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
+        let found = self.one(message, || format!("look for forwarding entry {mac}")).await?;
+        Ok(found.and_then(parse_entry))
+    }
+
+    async fn one(
+        &self,
+        message: NeighbourMessage,
+        doing: impl Fn() -> String,
+    ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+        match self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_REQUEST, doing).await {
+            Ok(found) => Ok(found.into_iter().next()),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Adds a static forwarding entry to the port's bridge.
     pub async fn add_forwarding_entry(&self, port: &str, entry: ForwardingEntry) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewNeighbour(build_entry(entry));
@@ -124,15 +156,19 @@ fn build_neighbour(neighbour: Neighbour) -> NeighbourMessage {
 
 fn asked_neighbour(index: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    let (family, address) = match address {
-        IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
-        IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
-    };
+    let (family, address) = destination(address);
     message.header.family = family;
     message.header.ifindex = index;
     message.header.kind = RouteType::Unicast;
     message.attributes = vec![NeighbourAttribute::Destination(address)];
     message
+}
+
+fn destination(address: IpAddr) -> (AddressFamily, NeighbourAddress) {
+    match address {
+        IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
+        IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
+    }
 }
 
 fn build_entry(entry: ForwardingEntry) -> NeighbourMessage {
