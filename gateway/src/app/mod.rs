@@ -7,9 +7,9 @@
 //! it, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
 //! [`numbers`] are never used twice; [`endpoints`] is the edge's side;
 //! [`uplink`] is the way past the node's stack and [`nat`] what is translated there,
-//! [`nat_overlap`] who else uses its ports, [`egress_address`] whether a network's own address is free; [`watching`] keeps it all as it should
-//! be; [`control`] answers the admin socket with [`views`], [`report`], [`explain`] and [`history`]; [`gate`] holds it
-//! together.
+//! [`nat_overlap`] who else uses its ports, [`egress_address`] whether a network's own address is free; [`watching`] keeps
+//! it all as it should be; [`control`] answers the admin socket with [`views`], [`report`], [`explain`] and [`history`];
+//! [`gate`] holds it together.
 //!
 //! The start, in the order in which rights are given up:
 //! 1. `start::prepare`, one thread, all rights: settings, the kernel's features, the bpf file system, the service namespace,
