@@ -292,8 +292,8 @@ CHECKED_ALONE int remember_way_out(struct packet *p, struct workload *w, struct 
 /* The lists let a packet of an open flow from the uplink into the workload. */
 CHECKED_ALONE int remember_way_in(struct __sk_buff *skb, struct packet *p, struct workload *w, struct flow_key *k)
 {
-	if (!p || !w || !k || !is_lasting(p) || (p->translated && !p->settled))
-		return 0;
+	if (!p || !w || !k || !is_lasting(p) || (p->translated && (!p->settled || !p->destination_port)))
+		return 0; /* port 0 says of a shortcut that nothing is translated */
 	__u32 device = p->ifindex, mtu = 0;
 	union shortcut_key key = {
 		.source = p->source,

@@ -252,6 +252,11 @@ struct prefix_key {
 };
 TRIE(masqueraded, 16384, struct prefix_key, __u32); /* sources -> their network */
 TRIE(egress_addresses, 1024, struct prefix_key, struct address); /* destinations -> the uplink's address for them */
+struct own_key {
+	__u32 network;
+	__u32 ipv6;
+};
+HASH(own_addresses, 16384, struct own_key, struct address); /* what a network leaves with in the place of that */
 struct endpoint {
 	struct address address;
 	__be16 port; /* ICMP echo: the id */

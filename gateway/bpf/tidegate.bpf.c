@@ -37,7 +37,7 @@
  * translated (nat.h), is asked the list "To a workload", and comes neither from the same network nor from the node. All
  * else is not judged.
  *
- * To the uplink: what is of a masqueraded network leaves with the node's address, or not at all.
+ * To the uplink: what is of a masqueraded network leaves with the node's address or the network's own, or not at all.
  *
  * A packet of an open flow that is like the one before it is not asked: it goes the same way (shortcut.h).
  *
@@ -259,7 +259,9 @@ int from_workload(struct __sk_buff *skb)
 		way = way_out(skb, &p, &w);
 	if (way == WAY_OUT || way == WAY_RESOLVED) {
 		__u8 refused = 0;
-		if (!p.translated && is_translated_here(&p, &w, &v))
+		if (!is_translated_here(&p, &w, &v))
+			p.translated = 0; /* the mapping at hand is for the flow's ordinary packets */
+		else if (!p.translated)
 			refused = mapping_of(skb, &p, w.network);
 		if (refused)
 			v.reason = refused;
@@ -460,6 +462,13 @@ int start_sweeper(struct __sk_buff *skb)
 	if (bpf_timer_set_callback(&s->timer, sweep))
 		return -2;
 	return bpf_timer_start(&s->timer, 0, 0);
+}
+
+/* Run by the daemon on a frame of its own, which leaves by the device. */
+SEC("classifier")
+int send_frame(struct __sk_buff *skb)
+{
+	return bpf_clone_redirect(skb, skb->ifindex, 0) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -13,6 +13,7 @@ use config::names::InterfaceName;
 use config::resource::check_label;
 
 use super::desired::Desired;
+use super::endpoints;
 use super::gate::Gate;
 use super::reload::{in_place, not_stored, refresh_edge, refused_by_segmentation};
 use crate::admin::ControlError;
@@ -48,7 +49,9 @@ pub(crate) async fn attach(gate: &Gate, request: AttachRequest) -> Result<Worklo
         take_back(gate, &before, &workload).await;
         return Err(error);
     }
-    refresh_edge(gate, &next);
+    if endpoints::is_backend(&next, &workload) {
+        refresh_edge(gate, &next);
+    }
     gate.desired.send_replace(Arc::new(next));
     tracing::info!(workload = %workload.id.0, namespace = %workload.namespace, name = %workload.name, "attached");
     Ok(workload)
@@ -71,7 +74,9 @@ pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<(), C
         tracing::warn!(%error, workload = %workload.id.0, "the link of a detached workload is still there; it is closed, and removing it is tried again");
     }
     in_place(|| forget(gate, &next, workload));
-    refresh_edge(gate, &next);
+    if endpoints::is_backend(&next, workload) {
+        refresh_edge(gate, &next);
+    }
     tracing::info!(workload = %workload.id.0, namespace = %workload.namespace, name = %workload.name, "detached");
     Ok(())
 }

@@ -27,6 +27,11 @@ pub(crate) fn exposed_ports_of(desired: &Desired, workload: &Workload) -> BTreeS
     backends.map(|backend| backend.port).collect()
 }
 
+/// Whether an app is served by this workload: only then does the edge have to do with it.
+pub(crate) fn is_backend(desired: &Desired, workload: &Workload) -> bool {
+    !exposed_ports_of(desired, workload).is_empty()
+}
+
 fn served(desired: &Desired, app: &ExposedApp) -> App {
     let mode = match &app.tls {
         Tls::Edge { certificate, min_version, client_ca } => Mode::Edge {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use config::api::{
@@ -23,7 +24,7 @@ use crate::egress::events::{self, Event};
 use crate::egress::tables::TableError;
 use crate::egress::tables::flows::{self, Origin};
 use crate::features;
-use crate::workload::WorkloadId;
+use crate::workload::{Workload, WorkloadId};
 
 /// How the node is.
 pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
@@ -126,10 +127,18 @@ fn fast_path(now: &FastPath) -> Check {
 }
 
 fn source_nat(gate: &Gate) -> Check {
+    let own = |network: &config::resource::Network| {
+        let addresses: Vec<String> = network.snat.own().map(|address| address.to_string()).collect();
+        (!addresses.is_empty()).then(|| format!("; {} leaves with {}", network.name, addresses.join(" and ")))
+    };
+    let own: String = gate.now().resources.networks().filter_map(own).collect();
     let found = match gate.nat_device() {
-        Some((device, _)) => format!("by the kernel programs at {device}, by nftables elsewhere"),
+        Some((device, _)) => format!("by the kernel programs at {device}, by nftables elsewhere{own}"),
         None => {
-            format!("by nftables and connection tracking; the kernel programs have no uplink: {}", gate.fast_path())
+            format!(
+                "by nftables and connection tracking; the kernel programs have no uplink: {}{own}",
+                gate.fast_path()
+            )
         }
     };
     let mend = if gate.nat_device().is_some() { "" } else { gate.fast_path().mend() };
@@ -144,16 +153,20 @@ pub(crate) fn open_flows(gate: &Gate) -> Result<Vec<Flow>, ControlError> {
 }
 
 /// Workloads by number, for events that carry only the number.
-pub(crate) struct Names(BTreeMap<WorkloadId, (Name, Name)>);
+pub(crate) struct Names(BTreeMap<WorkloadId, Arc<Workload>>);
 
 impl Names {
     pub(crate) fn of(desired: &Desired) -> Self {
-        Self(desired.workloads.values().map(|w| (w.id, (w.namespace.clone(), w.name.clone()))).collect())
+        Self(desired.workloads.values().map(|workload| (workload.id, Arc::clone(workload))).collect())
+    }
+
+    fn of_workload(&self, id: WorkloadId) -> (Option<Name>, Option<Name>) {
+        self.0.get(&id).map(|workload| (workload.namespace.clone(), workload.name.clone())).unzip()
     }
 }
 
 fn open(gate: &Gate, names: &Names, entry: &flows::Flow) -> Flow {
-    let workload = names.0.get(&entry.workload).cloned().unzip();
+    let workload = names.of_workload(entry.workload);
     Flow {
         time: at(entry.last_seen),
         event: FlowEvent::Open,
@@ -177,7 +190,7 @@ fn open(gate: &Gate, names: &Names, entry: &flows::Flow) -> Flow {
 
 /// One event of the kernel as `flows` shows it.
 pub(crate) fn event(gate: &Gate, names: &Names, event: &Event) -> Flow {
-    let workload = event.workload.and_then(|id| names.0.get(&id)).cloned().unzip();
+    let workload = event.workload.map_or((None, None), |id| names.of_workload(id));
     Flow {
         time: at(event.time),
         event: match event.reason {

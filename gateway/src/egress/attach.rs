@@ -50,6 +50,11 @@ pub enum Program {
     ToUplink,
 }
 
+/// The program that the daemon runs itself, on frames that are to leave by a device.
+const SENDER: &str = "send_frame";
+/// `linux/pkt_cls.h`
+const TC_ACT_UNSPEC: i32 = -1;
+
 const ALL: [Program; 5] =
     [Program::FromWorkload, Program::ToWorkload, Program::FromService, Program::FromUplink, Program::ToUplink];
 
@@ -123,6 +128,8 @@ pub enum AttachError {
 #[derive(Debug)]
 pub(crate) struct Programs {
     loaded: Mutex<Ebpf>,
+    /// The kernel's numbers of [`ALL`], in that order.
+    numbers: [u32; ALL.len()],
     tcx: bool,
     links: PathBuf,
 }
@@ -130,10 +137,13 @@ pub(crate) struct Programs {
 impl Programs {
     /// Gives the object's programs to the kernel and pins them; answers the one that starts the sweeper, too.
     pub(crate) fn load(mut ebpf: Ebpf, folder: &Path) -> Result<(Self, OwnedFd), Box<dyn Error>> {
-        for program in ALL {
+        load(classifier(&mut ebpf, SENDER)?)?;
+        let mut numbers = [0; ALL.len()];
+        for (program, number) in ALL.into_iter().zip(&mut numbers) {
             let path = folder.join("programs").join(program.name());
             let loaded = classifier(&mut ebpf, program.name())?;
             load(loaded)?;
+            *number = loaded.info()?.id();
             // a pin cannot be replaced, and nothing hangs on it: links and filters hold their program themselves
             if path.exists() {
                 fs::remove_file(&path)?;
@@ -144,7 +154,7 @@ impl Programs {
         load(starter)?;
         let starter = starter.fd()?.as_fd().try_clone_to_owned()?;
         let tcx = tcx_programs(LOOPBACK, false).is_ok();
-        Ok((Self { loaded: Mutex::new(ebpf), tcx, links: folder.join("links") }, starter))
+        Ok((Self { loaded: Mutex::new(ebpf), numbers, tcx, links: folder.join("links") }, starter))
     }
 
     fn lock(&self) -> MutexGuard<'_, Ebpf> {
@@ -166,7 +176,7 @@ impl Programs {
         let loaded = classifier(&mut ebpf, program.name()).map_err(|e| failed(&*e))?;
         if self.tcx {
             let path = self.pin_path(ifindex, program);
-            if update_link(loaded, &path).is_ok() && is_listed(loaded, ifindex, program).map_err(|e| failed(&*e))? {
+            if update_link(loaded, &path).is_ok() && self.is_listed(ifindex, program).map_err(|e| failed(&e))? {
                 return Ok(());
             }
             detach_link(&path).map_err(|source| AttachError::Pin { path: path.clone(), source })?;
@@ -175,22 +185,24 @@ impl Programs {
         replace_filter(loaded, device, program).or_else(|_| add_filter(loaded, device, program)).map_err(|e| failed(&e))
     }
 
-    /// Whether it had to be put back.
-    fn ensure(&self, ifindex: u32, device: &str, program: Program) -> Result<bool, AttachError> {
-        let mut ebpf = self.lock();
-        let loaded = classifier(&mut ebpf, program.name());
-        let there = loaded.is_ok_and(|loaded| {
-            if self.tcx {
-                is_listed(loaded, ifindex, program).unwrap_or(false)
-            } else {
-                replace_filter(loaded, device, program).is_ok()
-            }
-        });
-        drop(ebpf);
-        if !there {
-            self.place(ifindex, device, program)?;
+    /// Whether it had to be put back. One call of the kernel where nothing is amiss and links hold the programs.
+    fn ensure(&self, ifindex: u32, program: Program) -> Result<bool, AttachError> {
+        if self.tcx && self.is_listed(ifindex, program).unwrap_or(false) {
+            return Ok(false);
         }
-        Ok(!there)
+        let device = name_of(ifindex)?;
+        if !self.tcx
+            && classifier(&mut self.lock(), program.name())
+                .is_ok_and(|loaded| replace_filter(loaded, &device, program).is_ok())
+        {
+            return Ok(false);
+        }
+        self.place(ifindex, &device, program)?;
+        Ok(true)
+    }
+
+    fn is_listed(&self, ifindex: u32, program: Program) -> io::Result<bool> {
+        Ok(tcx_programs(ifindex, program.is_egress())?.contains(&self.numbers[program as usize]))
     }
 
     fn take_away(&self, ifindex: u32, program: Program) -> Result<(), AttachError> {
@@ -226,10 +238,9 @@ impl Tables {
 
     /// Puts back what somebody removed from a workload's device; whether there was anything to put back.
     pub fn ensure_attached(&self, ifindex: u32) -> Result<bool, AttachError> {
-        let device = name_of(ifindex)?;
         let mut repaired = false;
         for program in WORKLOAD {
-            repaired |= self.programs.ensure(ifindex, &device, program)?;
+            repaired |= self.programs.ensure(ifindex, program)?;
         }
         Ok(repaired)
     }
@@ -246,7 +257,7 @@ impl Tables {
 
     /// Puts back what somebody removed from tg0; whether there was anything to put back.
     pub fn ensure_service_attached(&self, tg0: u32) -> Result<bool, AttachError> {
-        self.programs.ensure(tg0, &name_of(tg0)?, Program::FromService)
+        self.programs.ensure(tg0, Program::FromService)
     }
 
     /// Takes the program from tg0.
@@ -263,10 +274,9 @@ impl Tables {
 
     /// Puts back what somebody removed from the uplink; whether there was anything to put back.
     pub fn ensure_uplink_attached(&self, uplink: u32) -> Result<bool, AttachError> {
-        let device = name_of(uplink)?;
         let mut repaired = false;
         for program in UPLINK {
-            repaired |= self.programs.ensure(uplink, &device, program)?;
+            repaired |= self.programs.ensure(uplink, program)?;
         }
         Ok(repaired)
     }
@@ -285,6 +295,18 @@ impl Tables {
     /// (0: the node itself). Tables and counters change as by a real packet.
     pub fn try_frame(&self, program: Program, frame: &[u8], ifindex: u32, entered_by: u32) -> io::Result<Answer> {
         self.repeat_frame(program, frame, ifindex, entered_by, 1)
+    }
+
+    /// Sends an Ethernet frame by a device. Needs no raw socket, and so no capability for one.
+    pub fn send_frame(&self, frame: &[u8], ifindex: u32) -> io::Result<()> {
+        let mut ebpf = self.programs.lock();
+        let loaded = classifier(&mut ebpf, SENDER).map_err(|e| io::Error::other(e.to_string()))?;
+        let fd = loaded.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()?;
+        drop(ebpf);
+        match test_run(fd.as_fd(), frame, ifindex, 0, 1)?.action {
+            TC_ACT_UNSPEC => Ok(()),
+            _ => Err(io::Error::other("the device did not take the frame")),
+        }
     }
 
     /// [`Self::try_frame`], `repeat` times on the same frame: for the mean time of a run.
@@ -389,11 +411,6 @@ fn update_link(program: &mut SchedClassifier, pin: &Path) -> Result<(), Box<dyn 
     let id = program.attach_to_link(link)?;
     program.take_link(id)?; // closes this process's handle; the pin holds the link
     Ok(())
-}
-
-fn is_listed(program: &SchedClassifier, ifindex: u32, which: Program) -> Result<bool, Box<dyn Error>> {
-    let id = program.info()?.id();
-    Ok(tcx_programs(ifindex, which.is_egress())?.contains(&id))
 }
 
 fn link(program: &mut SchedClassifier, device: &str, which: Program, pin: &Path) -> Result<(), Box<dyn Error>> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use config::names::InterfaceName;
+use ipnetwork::IpNetwork;
 
 use super::Seal;
 use super::observe::Homes;
@@ -11,7 +12,7 @@ use super::plan::Part;
 use super::step::{Inside, Step};
 use super::table::TableMemory;
 use crate::sys::namespace_helper::{HelperError, NamespaceHelper, OpenError};
-use crate::sys::netlink::{ForwardingEntry, Guest, Link, Neighbour, Netlink, NetlinkError};
+use crate::sys::netlink::{ForwardingEntry, Guest, Neighbour, Netlink, NetlinkError};
 use crate::sys::netns::{Identity, Netns};
 use crate::sys::nft::{Nft, NftError};
 use crate::sys::sysctl::SysctlError;
@@ -69,7 +70,8 @@ pub enum StepError {
     Seal(String),
 }
 
-/// Takes steps. Made for one run: it holds workloads' namespaces open.
+/// Takes steps. Made for one run: it holds workloads' namespaces open, and knows links by their index once it has met
+/// them, so that a name which somebody gave to another link meanwhile misleads no step.
 pub(super) struct Executor<'a> {
     pub(super) netlink: &'a Netlink,
     pub(super) helper: &'a NamespaceHelper,
@@ -79,6 +81,7 @@ pub(super) struct Executor<'a> {
     pub(super) table: &'a mut TableMemory,
     pub(super) homes: &'a mut Homes,
     rooms: BTreeMap<WorkloadId, Room>,
+    indexes: BTreeMap<InterfaceName, u32>,
 }
 
 struct Room {
@@ -95,7 +98,7 @@ impl<'a> Executor<'a> {
         node: Identity,
         (table, homes): (&'a mut TableMemory, &'a mut Homes),
     ) -> Self {
-        Self { netlink, helper, nft, seal, node, table, homes, rooms: BTreeMap::new() }
+        Self { netlink, helper, nft, seal, node, table, homes, rooms: BTreeMap::new(), indexes: BTreeMap::new() }
     }
 
     /// Takes all steps of the parts and adds them to `done`. If one fails, all of `done` is taken back.
@@ -161,6 +164,13 @@ impl<'a> Executor<'a> {
             Step::DeleteAddress { link, address } => {
                 gone(netlink.delete_address(self.index(link).await?, link.as_str(), *address).await)?;
             }
+            Step::AddOwnAddress { link, address } => {
+                netlink.add_own_address(self.index(link).await?, link.as_str(), *address).await?;
+            }
+            Step::DeleteOwnAddress { link, address } => {
+                let address = IpNetwork::from(*address);
+                gone(netlink.delete_address(self.index(link).await?, link.as_str(), address).await)?;
+            }
             Step::AddRoute { link, address } => {
                 netlink.add_connected_route(self.index(link).await?, link.as_str(), *address).await?;
             }
@@ -191,17 +201,19 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    async fn index(&self, link: &InterfaceName) -> Result<u32, StepError> {
-        Ok(self.present(link).await?.index)
-    }
-
-    async fn present(&self, link: &InterfaceName) -> Result<Link, StepError> {
+    async fn index(&mut self, link: &InterfaceName) -> Result<u32, StepError> {
+        if let Some(index) = self.indexes.get(link) {
+            return Ok(*index);
+        }
         let absent = || NetlinkError::NoLink { doing: format!("change {link}"), link: link.to_string() };
-        Ok(self.netlink.link(link).await?.ok_or_else(absent)?)
+        let index = self.netlink.link(link).await?.ok_or_else(absent)?.index;
+        self.indexes.insert(link.clone(), index);
+        Ok(index)
     }
 
     /// Deletes a link if it still has the mark that was seen; `None` is for one made a moment ago.
-    async fn delete(&self, link: &InterfaceName, mark: Option<&str>) -> Result<(), StepError> {
+    async fn delete(&mut self, link: &InterfaceName, mark: Option<&str>) -> Result<(), StepError> {
+        self.indexes.remove(link);
         match self.netlink.link(link).await? {
             Some(found) if mark.is_none() || found.alias.as_deref() == mark => {
                 Ok(gone(self.netlink.delete_link(found.index, link).await)?)

@@ -1,21 +1,22 @@
-//! Bringing a desired state about and keeping it: looking, planning, taking steps, and saying how things stand.
+//! Bringing a desired state about and keeping it: looking, planning, taking steps, and saying how things stand. What
+//! concerns one workload alone is in `near`.
 //!
 //! Whoever plans holds the lock of [`State`] until the steps are taken, so that attaching, applying and repairing never
 //! overlap. [`Status`] is a `watch` channel: a level, not a queue; nothing piles up when nobody reads it.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use tokio::sync::{Mutex, watch};
 
 use super::Seal;
-use super::apply::Executor;
-use super::desired::{Desired, Shape};
+use super::apply::{ApplyError, Executor};
+use super::desired::Desired;
 use super::observe::{self, Homes, ObserveError, Observed};
-use super::plan::{Plan, Subject};
+use super::plan::{Plan, Sight, Subject};
 use super::reconcile::Error;
-use super::status::{Port, Status, own, ports, segments};
+use super::status::{Status, own, ports, segments};
 use super::step::Step;
 use super::table::TableMemory;
 use crate::sys::namespace_helper::{NamespaceHelper, OpenError};
@@ -38,8 +39,8 @@ pub(super) struct Keeper {
     pub(super) node: Identity,
     pub(super) state: Mutex<State>,
     pub(super) status: watch::Sender<Status>,
-    /// Indexes of our links, for the watch to know its neighbours.
-    pub(super) own: RwLock<BTreeSet<u32>>,
+    /// Indexes of our links, and what each is for: notices name links by index.
+    pub(super) own: RwLock<BTreeMap<u32, Subject>>,
     /// Moved on when a look is wanted at once.
     pub(super) look: watch::Sender<u64>,
 }
@@ -47,7 +48,7 @@ pub(super) struct Keeper {
 #[derive(Default)]
 pub(super) struct State {
     /// `None` until it is said for the first time: until then nothing is touched.
-    pub(super) desired: Option<Desired>,
+    pub(super) desired: Option<Arc<Desired>>,
     pub(super) table: TableMemory,
     pub(super) homes: Homes,
 }
@@ -62,8 +63,12 @@ impl Keeper {
     ) -> Result<Observed, ObserveError> {
         let mut observed = Observed::take(&self.netlink).await?;
         observed.table = state.table.look(&self.nft).await?;
-        for workload in desired.workloads.values().filter(|workload| Some(workload.id) != fresh) {
-            if observed.link(&workload.host_interface).is_none() && self.is_gone(workload, &state.homes).await {
+        let sight = Sight::of(&observed);
+        let others = desired.workloads.values().filter(|workload| Some(workload.id) != fresh);
+        let without: Vec<&Workload> =
+            others.filter(|workload| sight.link(&workload.host_interface).is_none()).collect();
+        for workload in without {
+            if self.is_gone(workload, &state.homes).await {
                 observed.gone.insert(workload.id);
             }
         }
@@ -126,94 +131,10 @@ impl Keeper {
             let plan = Plan::new(desired, &observed).only(&concerned);
             let Some(first) = plan.steps().next() else { return Ok(observed) };
             again = first.to_string();
-            let (before, since) = (done.len(), Instant::now());
-            let taken = self.executor(state).run(&plan.parts, &mut done).await;
-            metrics::reconcile_run((done.len() - before) as u64, since.elapsed(), taken.is_err());
-            taken?;
+            self.run(state, &plan, &mut done).await?;
         }
         self.executor(state).take_back(&done).await;
         Err(Error::Unsettled(again))
-    }
-
-    /// Connects a workload to a network that is in place, at a cost that does not grow with the others. `None`, with
-    /// nothing done, where that cannot be; a look at the whole node then tells what is missing.
-    pub(super) async fn connect(&self, state: &mut State, workload: &Workload) -> Result<Option<Port>, Error> {
-        let Some(desired) = state.desired.as_mut() else { return Ok(None) };
-        desired.workloads.insert(workload.id, workload.clone());
-        let mut done = Vec::new();
-        let connected = self.try_connect(state, workload, &mut done).await;
-        match &connected {
-            Ok(Some(port)) => {
-                self.own.write().unwrap_or_else(PoisonError::into_inner).insert(port.ifindex);
-                self.status.send_modify(|status| status.ports.push(*port));
-            }
-            Ok(None) | Err(_) => {
-                if let Some(desired) = state.desired.as_mut() {
-                    desired.workloads.remove(&workload.id);
-                }
-            }
-        }
-        connected
-    }
-
-    async fn try_connect(
-        &self,
-        state: &mut State,
-        workload: &Workload,
-        done: &mut Vec<Step>,
-    ) -> Result<Option<Port>, Error> {
-        let mut again = String::new();
-        for round in 0..=ROUNDS {
-            let (plan, observed) = match self.near(state, workload, round > 0).await {
-                Ok(Some(found)) => found,
-                Ok(None) if done.is_empty() => return Ok(None),
-                Ok(None) => break,
-                Err(error) => {
-                    self.executor(state).take_back(done).await;
-                    return Err(error.into());
-                }
-            };
-            if round == 0 && !plan.refusals.is_empty() {
-                return Err(Error::Refused(plan.refusals));
-            }
-            let Some(first) = plan.steps().next() else {
-                let own = Desired {
-                    workloads: [(workload.id, workload.clone())].into(),
-                    node: state.desired.iter().map(|desired| desired.node.clone()).next().unwrap_or_default(),
-                    ..Desired::default()
-                };
-                return Ok(ports(&own, &observed).pop());
-            };
-            again = first.to_string();
-            let (before, since) = (done.len(), Instant::now());
-            let taken = self.executor(state).run(&plan.parts, done).await;
-            metrics::reconcile_run((done.len() - before) as u64, since.elapsed(), taken.is_err());
-            taken?;
-        }
-        self.executor(state).take_back(done).await;
-        Err(Error::Unsettled(again))
-    }
-
-    /// A look at a workload's surroundings, and what is to be done there; `None` where more must be looked at.
-    async fn near(
-        &self,
-        state: &mut State,
-        workload: &Workload,
-        made: bool,
-    ) -> Result<Option<(Plan, Observed)>, ObserveError> {
-        let Some(network) = state.desired.as_ref().and_then(|desired| desired.networks.get(&workload.network)) else {
-            return Ok(None);
-        };
-        let Some(mut observed) = Observed::near(&self.netlink, network, workload, made).await? else {
-            return Ok(None);
-        };
-        // Turning IPv6 forwarding on concerns every link.
-        if observed.ipv6_forward == Some(0) && network.routes(false) {
-            return Ok(None);
-        }
-        observed.table = state.table.look(&self.nft).await?;
-        let Some(desired) = &state.desired else { return Ok(None) };
-        Ok(Some((Plan::near(desired, workload, &observed), observed)))
     }
 
     /// One look: whatever is not as it shall be is put right, part by part; a part that fails does not hinder others.
@@ -258,7 +179,7 @@ impl Keeper {
             }
         }
         metrics::reconcile_repairs(repairs);
-        *self.own.write().unwrap_or_else(PoisonError::into_inner) = own(&observed);
+        *self.own_mut() = own(&desired, &observed);
         let status = Status {
             helper_ended: self.helper.ended(),
             refusals: plan.refusals,
@@ -285,19 +206,33 @@ impl Keeper {
         });
     }
 
-    fn executor<'a>(&'a self, state: &'a mut State) -> Executor<'a> {
+    /// Takes a plan's steps, and counts them.
+    pub(super) async fn run(&self, state: &mut State, plan: &Plan, done: &mut Vec<Step>) -> Result<(), ApplyError> {
+        let (before, since) = (done.len(), Instant::now());
+        let taken = self.executor(state).run(&plan.parts, done).await;
+        metrics::reconcile_run((done.len() - before) as u64, since.elapsed(), taken.is_err());
+        taken
+    }
+
+    pub(super) fn executor<'a>(&'a self, state: &'a mut State) -> Executor<'a> {
         let memory = (&mut state.table, &mut state.homes);
         Executor::new(&self.netlink, &self.helper, &self.nft, &*self.seal, self.node, memory)
     }
 
+    pub(super) fn own(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Subject>> {
+        self.own.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn own_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u32, Subject>> {
+        self.own.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn concerns(&self, notice: &Notice) -> bool {
         match notice {
-            Notice::Link | Notice::Address | Notice::Netfilter | Notice::Lost => true,
+            Notice::Link { .. } | Notice::Address { .. } | Notice::Netfilter | Notice::Lost => true,
             Notice::RouteGone { connected } => *connected,
             Notice::Route => false,
-            Notice::Neighbour { index } | Notice::TrafficControl { index } => {
-                self.own.read().unwrap_or_else(PoisonError::into_inner).contains(index)
-            }
+            Notice::Neighbour { index, .. } | Notice::TrafficControl { index } => self.own().contains_key(index),
         }
     }
 }

@@ -6,7 +6,9 @@
 //! 3. [`plan`]: the [`step`]s between the two, pure and printable, or [`plan::Refusal`]s with their mend.
 //! 4. [`apply`]: takes the steps; when one fails, takes those before it back.
 //! 5. [`reconcile`]: the handle [`Segmentation`], with which networks are applied and workloads attached and detached.
-//! 6. `keeper` does 2 to 4 for it, and again whenever `watch` or a timer says so; [`status`] says how things stand.
+//! 6. `keeper` does 2 to 4 for it, and again whenever `watch` or a timer says so; [`status`] says how things stand. `near` does
+//!    it for one workload that comes or goes, and finds that what a notice names is as it shall be: neither costs more on a
+//!    node with many workloads.
 //!
 //! [`names`] says how links are called and marked; only marked ones are ever touched. [`ruleset`] is the nf_tables side.
 //! A workload's interface is closed by [`Seal`], which the composition implements with the kernel programs, before it
@@ -18,6 +20,7 @@ pub mod desired;
 pub mod ipam;
 mod keeper;
 pub mod names;
+mod near;
 pub mod observe;
 pub mod plan;
 pub mod reconcile;

@@ -27,6 +27,9 @@ pub fn is_ours(alias: &str) -> bool {
 /// All bridges of networks begin so; nft rules count on it.
 pub const BRIDGE_PREFIX: &str = "tgb";
 
+/// All host sides of workloads begin so.
+pub const HOST_PREFIX: &str = "tgw";
+
 /// A network's bridge.
 pub fn bridge(network: &Name) -> InterfaceName {
     link(BRIDGE_PREFIX, network)
@@ -39,7 +42,7 @@ pub fn vlan(network: &Name) -> InterfaceName {
 
 /// The host side of a workload's pair.
 pub fn host(workload: WorkloadId) -> InterfaceName {
-    interface(format!("tgw{}", workload.0))
+    interface(format!("{HOST_PREFIX}{}", workload.0))
 }
 
 /// The mark of a network's links.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use config::names::InterfaceName;
 use config::resource::Network;
 
+use super::desired::Shape;
 use super::names;
 use crate::sys::interface;
 use crate::sys::netlink::{ConnectedRoute, ForwardingEntry, Link, LinkAddress, Neighbour, Netlink, NetlinkError};
@@ -80,14 +81,12 @@ impl Observed {
         })
     }
 
-    /// Looks at one workload's surroundings only, however many others there are: `None` unless its network is in place.
-    /// Of neighbours and forwarding entries only those of the workload are looked for: once it is `made`, the kernel has
-    /// acknowledged them.
+    /// Looks at a network only, and at one workload of it, however many others there are: `None` unless the network is in
+    /// place. Of neighbours and forwarding entries only those of the workload are looked for.
     pub(super) async fn near(
         netlink: &Netlink,
         network: &Network,
-        workload: &Workload,
-        made: bool,
+        workload: Option<&Workload>,
     ) -> Result<Option<Self>, ObserveError> {
         let mut links = Vec::new();
         let vlan = network.vlan.iter().flat_map(|vlan| [names::vlan(&network.name), vlan.parent.clone()]);
@@ -96,9 +95,18 @@ impl Observed {
             links.push(link);
         }
         let bridge = links[0].index;
-        let host = netlink.link(&workload.host_interface).await?;
-        let port = host.as_ref().map(|host| host.index).filter(|_| made);
-        links.extend(host);
+        let (mut neighbours, mut forwarding) = (Vec::new(), Vec::new());
+        if let Some(workload) = workload
+            && let Some(host) = netlink.link(&workload.host_interface).await?
+        {
+            for own in workload.addresses.iter().filter(|own| network.routes(own.address.is_ipv4())) {
+                neighbours.extend(netlink.permanent_neighbour(bridge, own.address).await?);
+            }
+            if host.master == Some(bridge) {
+                forwarding.extend(netlink.forwarding_entry(host.index, workload.mac).await?);
+            }
+            links.push(host);
+        }
         let addresses = netlink.addresses().await?;
         // The node's own links: their subnets are to be left alone.
         for index in addresses.iter().map(|own| own.index).collect::<BTreeSet<_>>() {
@@ -109,14 +117,12 @@ impl Observed {
                 links.extend(netlink.link(&name).await?);
             }
         }
-        let (mac, own) = (workload.mac, workload.addresses.iter().filter(|_| made));
-        let neighbour = |own: &crate::workload::Address| Neighbour { index: bridge, address: own.address, mac };
         Ok(Some(Self {
             links,
             addresses,
             routes: netlink.connected_routes().await?,
-            neighbours: own.map(neighbour).collect(),
-            forwarding: port.into_iter().map(|port| ForwardingEntry { port, mac }).collect(),
+            neighbours,
+            forwarding,
             ipv4_forward: Sysctl::ipv4_forward().read()?,
             ipv6_forward: Sysctl::ipv6_forward().read()?,
             vlans: true,

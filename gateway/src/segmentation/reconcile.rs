@@ -95,7 +95,10 @@ impl Segmentation {
         let watching = super::watch::run(
             notices,
             move |notice| for_concerns.concerns(notice),
-            async move || for_look.look().await,
+            async move |named| match named {
+                Some(notices) if for_look.is_well(&notices).await => {}
+                Some(_) | None => for_look.look().await,
+            },
             asked,
         );
         Ok(Self { watcher: tokio::spawn(watching), keeper })
@@ -120,7 +123,7 @@ impl Segmentation {
     /// Takes a desired state over as it is, as after a restart, and does what can be done of it now. What cannot is in
     /// the status, and is tried again with every look.
     pub async fn restore(&self, desired: Desired) -> Status {
-        self.keeper.state.lock().await.desired = Some(desired);
+        self.keeper.state.lock().await.desired = Some(Arc::new(desired));
         self.keeper.learn_homes().await;
         self.keeper.look().await;
         self.status()
@@ -139,7 +142,7 @@ impl Segmentation {
             return Err(Error::Refused(refusals));
         }
         self.keeper.bring_about(&mut state, desired, None, |_| true).await?;
-        state.desired = Some(desired.clone());
+        state.desired = Some(Arc::new(desired.clone()));
         drop(state);
         self.keeper.look.send_modify(|number| *number += 1);
         Ok(())
@@ -174,7 +177,7 @@ impl Segmentation {
             drop(state);
             return Ok(Attached { host_ifindex: port.ifindex, bridge_mac: port.bridge_mac });
         }
-        let mut desired = state.desired.clone().unwrap_or_default();
+        let mut desired = Desired::clone(state.desired.get_or_insert_default());
         desired.workloads.insert(workload.id, workload.clone());
         let observed = self.keeper.observe(&mut state, &desired, Some(workload.id)).await?;
         let mut refusals = Plan::new(&desired, &observed).refusals;
@@ -186,12 +189,12 @@ impl Segmentation {
             Subject::Node => true,
             Subject::Network(network) => *network == workload.network,
             Subject::Workload(id) => *id == workload.id,
-            Subject::Leftover => false,
+            Subject::Leftover | Subject::Egress => false,
         };
         let observed = self.keeper.bring_about(&mut state, &desired, Some(workload.id), concerned).await?;
         let port = ports(&desired, &observed).into_iter().find(|port| port.workload == workload.id);
         let port = port.ok_or_else(|| Error::Unsettled(format!("add pair {}", workload.host_interface)))?;
-        state.desired = Some(desired);
+        state.desired = Some(Arc::new(desired));
         drop(state);
         self.keeper.look.send_modify(|number| *number += 1);
         Ok(Attached { host_ifindex: port.ifindex, bridge_mac: port.bridge_mac })
@@ -201,23 +204,19 @@ impl Segmentation {
     /// is removed by a later look: the workload is no longer wanted.
     pub async fn detach(&self, id: WorkloadId) -> Result<(), Error> {
         let mut state = self.keeper.state.lock().await;
-        let mut desired = state.desired.clone().unwrap_or_default();
+        let desired = Arc::make_mut(state.desired.get_or_insert_default());
         let workload = desired.workloads.remove(&id).ok_or(Error::NotAttached(id))?;
-        state.desired = Some(desired.clone());
         state.homes.remove(&id);
-        let observed = self.keeper.observe(&mut state, &desired, None).await?;
-        let index = observed.link(&workload.host_interface).map(|link| link.index);
-        let concerned = |subject: &Subject| match subject {
-            Subject::Network(network) => *network == workload.network,
-            Subject::Leftover => true,
-            Subject::Node | Subject::Workload(_) => false,
-        };
-        self.keeper.bring_about(&mut state, &desired, None, concerned).await?;
-        if let Some(index) = index {
-            self.keeper.seal.unseal(index, &workload);
-        }
+        let disconnected = self.keeper.disconnect(&mut state, &workload).await;
         drop(state);
-        self.keeper.look.send_modify(|number| *number += 1);
+        match disconnected {
+            Ok(Some(index)) => self.keeper.seal.unseal(index, &workload),
+            Ok(None) => {}
+            Err(error) => {
+                self.keeper.look.send_modify(|number| *number += 1);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 

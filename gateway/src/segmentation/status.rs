@@ -1,13 +1,13 @@
 //! How things stand, for `status`, the composition and the watch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use config::names::Name;
 
 use super::desired::Desired;
 use super::names;
 use super::observe::Observed;
-use super::plan::Refusal;
+use super::plan::{Refusal, Sight, Subject};
 use crate::workload::{Mac, Workload, WorkloadId};
 
 /// How things stand.
@@ -49,16 +49,28 @@ pub struct Segment {
     pub ifindex: u32,
 }
 
-/// Indexes of the links that are ours.
-pub(super) fn own(observed: &Observed) -> BTreeSet<u32> {
+/// Indexes of the links that are ours, and what each is for.
+pub(super) fn own(desired: &Desired, observed: &Observed) -> BTreeMap<u32, Subject> {
     let marked = |alias: &String| names::is_ours(alias);
-    observed.links.iter().filter(|link| link.alias.as_ref().is_some_and(marked)).map(|link| link.index).collect()
+    let marked = observed.links.iter().filter(|link| link.alias.as_ref().is_some_and(marked));
+    let mut own: BTreeMap<u32, Subject> = marked.map(|link| (link.index, Subject::Leftover)).collect();
+    let sight = Sight::of(observed);
+    for network in desired.networks.keys() {
+        for link in [names::bridge(network), names::vlan(network)].iter().filter_map(|name| sight.link(name)) {
+            own.entry(link.index).and_modify(|subject| *subject = Subject::Network(network.clone()));
+        }
+    }
+    for port in ports(desired, observed) {
+        own.insert(port.ifindex, Subject::Workload(port.workload));
+    }
+    own
 }
 
 /// Host sides that are there.
 pub(super) fn ports(desired: &Desired, observed: &Observed) -> Vec<Port> {
+    let sight = Sight::of(observed);
     let port = |workload: &Workload| {
-        let link = observed.link(&workload.host_interface)?;
+        let link = sight.link(&workload.host_interface)?;
         let bridge_mac = names::link_mac(&desired.node.seed, &names::bridge(&workload.network));
         (link.alias == Some(names::workload_mark(workload))).then_some(Port {
             workload: workload.id,

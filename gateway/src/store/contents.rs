@@ -19,11 +19,11 @@ pub struct Contents {
     /// Numbers that must never be used twice.
     pub counters: Counters,
     /// The resources in their Kubernetes form, without `status`.
-    pub resources: Arc<BTreeMap<ResourceName, Kept<Value>>>,
+    pub resources: Arc<BTreeMap<ResourceName, Arc<Kept<Value>>>>,
     /// The prefixes of address sets, which are not in `resources`: those of a file as they were put in force last.
     pub sets: BTreeMap<ResourceName, Prefixes>,
     /// The attached workloads. Their addresses and handles are the leases.
-    pub workloads: Arc<BTreeMap<WorkloadId, Kept<Workload>>>,
+    pub workloads: Arc<BTreeMap<WorkloadId, Arc<Kept<Workload>>>>,
 }
 
 /// The lowest number of each sort that was never given out. The first one given out is 1.
@@ -100,7 +100,7 @@ impl Contents {
             match change {
                 Change::Put(name, value) => {
                     let created = next.resources.get(name).map_or(now, |kept| kept.created);
-                    let kept = Kept { created, value: value.clone() };
+                    let kept = Arc::new(Kept { created, value: value.clone() });
                     Arc::make_mut(&mut next.resources).insert(name.clone(), kept);
                 }
                 Change::Remove(name) => {
@@ -115,7 +115,7 @@ impl Contents {
                 }
                 Change::Attach(workload) => {
                     let created = next.workloads.get(&workload.id).map_or(now, |kept| kept.created);
-                    let kept = Kept { created, value: workload.as_ref().clone() };
+                    let kept = Arc::new(Kept { created, value: workload.as_ref().clone() });
                     Arc::make_mut(&mut next.workloads).insert(workload.id, kept);
                 }
                 Change::Detach(id) => {

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::{Builder, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
@@ -93,7 +94,7 @@ impl Database {
             for change in changes {
                 match change {
                     Change::Put(name, _) | Change::Remove(name) => match next.resources.get(name) {
-                        Some(kept) => drop(resources.insert(name.to_string().as_str(), json(kept)?.as_str())?),
+                        Some(kept) => drop(resources.insert(name.to_string().as_str(), json(&**kept)?.as_str())?),
                         None => {
                             resources.remove(name.to_string().as_str())?;
                             super::sets::write(sets, name, next, None)?;
@@ -113,7 +114,7 @@ impl Database {
     fn write_all(&mut self, next: &Contents) -> Result<(), StoreError> {
         self.transact(next, |Tables { resources, workloads, sets }| {
             for (name, kept) in next.resources.iter() {
-                resources.insert(name.to_string().as_str(), json(kept)?.as_str())?;
+                resources.insert(name.to_string().as_str(), json(&**kept)?.as_str())?;
             }
             for id in next.workloads.keys() {
                 put_workload(workloads, *id, next)?;
@@ -166,7 +167,7 @@ fn put_workload(
     next: &Contents,
 ) -> Result<(), redb::Error> {
     match next.workloads.get(&id) {
-        Some(kept) => drop(table.insert(id.0, json(kept)?.as_str())?),
+        Some(kept) => drop(table.insert(id.0, json(&**kept)?.as_str())?),
         None => drop(table.remove(id.0)?),
     }
     Ok(())
@@ -217,7 +218,7 @@ fn read(redb: &redb::Database) -> Result<Read, String> {
         let (key, value) = entry.map_err(|error| text(error.into()))?;
         let name = key.value().parse().map_err(|error| format!("a resource's name: {error}"))?;
         let kept = serde_json::from_str(value.value()).map_err(|error| format!("{name}: {error}"))?;
-        found.insert(name, kept);
+        found.insert(name, Arc::new(kept));
     }
     contents.resources = found.into();
     let workloads = transaction.open_table(WORKLOADS).map_err(|error| text(error.into()))?;
@@ -226,7 +227,7 @@ fn read(redb: &redb::Database) -> Result<Read, String> {
         let (key, value) = entry.map_err(|error| text(error.into()))?;
         let id = WorkloadId(key.value());
         let kept = serde_json::from_str(value.value()).map_err(|error| format!("workload {}: {error}", id.0))?;
-        found.insert(id, kept);
+        found.insert(id, Arc::new(kept));
     }
     contents.workloads = found.into();
     match transaction.open_table(super::sets::TABLE) {

@@ -7,7 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | `state.redb` | the database, one transaction a commit, every page checked when it is opened |
-//! | `desired.json` | the last good export: the same contents, readable, with a checksum, replaced as a whole |
+//! | `desired.json` | the last good export: the same contents, readable, with checksums; changes are added as lines |
 //! | `sets/*.txt` | beside it, the prefixes of each address set, readable, with a checksum; changes are added as lines |
 //! | `store.lock` | held by the daemon that uses the folder |
 //! | `*.broken-N` | what could not be read, moved aside; the newest [`KEEP_BROKEN`] of each |
@@ -17,8 +17,8 @@
 //! 3. `export.rs`: contents to and from `desired.json`.
 //! 4. `sets.rs`: the prefixes of address sets to and from both.
 //! 5. `recover.rs`: which of the two is believed when the daemon starts.
-//! 6. [`Store::commit`]: export written beside the old one, transaction, export renamed. An error before or in the
-//!    transaction leaves the last state in force and in the export.
+//! 6. [`Store::commit`]: the export's next line without its end (or a whole beside the old one), transaction, the line's
+//!    end. An error before or in the transaction leaves the last state in force and in the export.
 //!
 //! Two locks. The writer's is held through the fsyncs of a commit, so commits come from a thread that may block. The
 //! contents' is held to clone or replace an `Arc`: reading never waits for a disk.
@@ -41,6 +41,7 @@ pub use recover::Opened;
 
 use crate::telemetry::metrics;
 use database::Database;
+use export::Export;
 
 /// How many files of each kind that could not be read are kept.
 pub const KEEP_BROKEN: usize = 3;
@@ -102,10 +103,16 @@ fn mend_of(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct Store {
     contents: Mutex<Arc<Contents>>,
-    /// `None` after a commit failed: the next one writes the file anew.
-    database: Mutex<Option<Database>>,
+    files: Mutex<Files>,
     dir: PathBuf,
     _lock: File,
+}
+
+#[derive(Debug)]
+struct Files {
+    /// `None` after a commit failed: the next one writes the file anew.
+    database: Option<Database>,
+    export: Export,
 }
 
 impl Store {
@@ -118,9 +125,9 @@ impl Store {
             source,
         })?;
         let lock = lock(dir)?;
-        let (contents, database, opened) = recover::open(dir)?;
-        let (contents, database) = (Mutex::new(Arc::new(contents)), Mutex::new(Some(database)));
-        Ok((Self { contents, database, dir: dir.to_owned(), _lock: lock }, opened))
+        let (contents, database, export, opened) = recover::open(dir)?;
+        let files = Mutex::new(Files { database: Some(database), export });
+        Ok((Self { contents: Mutex::new(Arc::new(contents)), files, dir: dir.to_owned(), _lock: lock }, opened))
     }
 
     /// What is kept now.
@@ -137,10 +144,10 @@ impl Store {
     }
 
     fn commit_uncounted(&self, changes: &[Change]) -> Result<Arc<Contents>, StoreError> {
-        let mut database = held(&self.database);
+        let Files { database, export } = &mut *held(&self.files);
         let current = self.contents();
         let next = Arc::new(current.with(changes, SystemTime::now().into()));
-        let prepared = self.prepare(&next, changes)?;
+        let prepared = self.prepare(export, &next, changes)?;
         match database.take() {
             Some(mut open) => match open.write(&next, changes) {
                 Ok(()) => *database = Some(open),
@@ -153,19 +160,26 @@ impl Store {
             },
             None => *database = Some(Database::rebuild(&self.dir, &next)?),
         }
-        if let Err(error) = self.publish(prepared, &next, changes) {
+        if let Err(error) = self.publish(export, prepared, &next, changes) {
+            *export = Export::unusable(&self.dir);
             tracing::warn!(%error, "the state is committed, and its export is older than it; the next commit writes it again");
         }
         *held(&self.contents) = Arc::clone(&next);
         Ok(next)
     }
 
-    /// The export of what is written whole; changes of address sets alone only add lines to it.
+    /// What the export needs beside a set's lines, and the sets that are written as a whole: all, where the export is not
+    /// to be relied on.
     fn prepare(
         &self,
+        export: &Export,
         next: &Contents,
         changes: &[Change],
     ) -> Result<Option<(export::Prepared, sets::Prepared)>, StoreError> {
+        if export.is_unusable() {
+            let whole = sets::prepare(&self.dir, next, next.sets.keys())?;
+            return Ok(Some((export.prepare(next, changes)?, whole)));
+        }
         if changes.iter().all(|change| matches!(change, Change::PatchPrefixes(..))) {
             return Ok(None);
         }
@@ -178,20 +192,26 @@ impl Store {
             | Change::Detach(_)
             | Change::Count(_) => None,
         });
-        Ok(Some((export::prepare(&self.dir, next)?, sets::prepare(&self.dir, next, whole)?)))
+        let whole = sets::prepare(&self.dir, next, whole)?;
+        Ok(Some((export.prepare(next, changes)?, whole)))
     }
 
     fn publish(
         &self,
+        export: &mut Export,
         prepared: Option<(export::Prepared, sets::Prepared)>,
         next: &Contents,
         changes: &[Change],
     ) -> io::Result<()> {
+        let anew = export.is_unusable();
         if let Some((state, whole)) = prepared {
-            whole.publish(next)?;
-            state.publish()?;
+            // A folder of sets is walked and synced only where some of them may be others.
+            if anew || changes.iter().any(|change| matches!(change, Change::Prefixes(..) | Change::Remove(_))) {
+                whole.publish(next)?;
+            }
+            export.publish(state)?;
         }
-        sets::append(&self.dir, next.generation, changes)
+        if anew { Ok(()) } else { sets::append(&self.dir, next.generation, changes) }
     }
 }
 

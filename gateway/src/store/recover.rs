@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::contents::{Contents, Counters};
 use super::database::{self, Database, Found};
+use super::export::Export;
 use super::{KEEP_BROKEN, StoreError, export, sets};
 
 /// What opening found. Display is a sentence for log and `status`.
@@ -79,23 +80,24 @@ impl fmt::Display for Opened {
 }
 
 /// Opens or rebuilds the database, and leaves an export that is as new.
-pub(super) fn open(dir: &Path) -> Result<(Contents, Database, Opened), StoreError> {
+pub(super) fn open(dir: &Path) -> Result<(Contents, Database, Export, Opened), StoreError> {
     let exported = export::read(dir);
     let (why, missing) = match Database::open(dir)? {
         Found::Sound { contents, .. } if older_than(&contents, &exported) => {
             (format!("it fell back to generation {}", contents.generation), false)
         }
         Found::Sound { database, contents } => {
-            if !matches!(&exported, Ok(Some(export)) if *export == contents) {
-                refresh(dir, &contents);
-            }
-            return Ok((contents, database, Opened::Sound));
+            let export = match exported {
+                Ok(Some((state, export))) if state == contents => export,
+                Ok(_) | Err(_) => refresh(dir, &contents),
+            };
+            return Ok((contents, database, export, Opened::Sound));
         }
         Found::Broken(why) => (why, false),
         Found::Absent => (format!("{} is missing", database::FILE), true),
     };
     let (mut contents, opened) = match exported {
-        Ok(Some(contents)) => {
+        Ok(Some((contents, _))) => {
             let aside = if missing { None } else { Some(move_aside(dir, database::FILE)?) };
             let generation = contents.generation;
             (contents, Opened::Restored { generation, aside, why })
@@ -118,24 +120,26 @@ pub(super) fn open(dir: &Path) -> Result<(Contents, Database, Opened), StoreErro
         contents.generation += 1;
     }
     let database = Database::rebuild(dir, &contents)?;
-    refresh(dir, &contents);
-    Ok((contents, database, opened))
+    let export = refresh(dir, &contents);
+    Ok((contents, database, export, opened))
 }
 
-fn older_than(contents: &Contents, exported: &Result<Option<Contents>, String>) -> bool {
-    matches!(exported, Ok(Some(export)) if export.generation > contents.generation)
+fn older_than(contents: &Contents, exported: &Result<Option<(Contents, Export)>, String>) -> bool {
+    matches!(exported, Ok(Some((state, _))) if state.generation > contents.generation)
 }
 
 /// An export that cannot be written now is written at the next commit, and keeps nothing from starting.
-fn refresh(dir: &Path, contents: &Contents) {
-    let write = || -> Result<(), String> {
+fn refresh(dir: &Path, contents: &Contents) -> Export {
+    let mut export = Export::unusable(dir);
+    let mut write = || -> Result<(), String> {
         let whole = sets::prepare(dir, contents, contents.sets.keys()).map_err(|error| error.to_string())?;
-        let state = export::prepare(dir, contents).map_err(|error| error.to_string())?;
-        whole.publish(contents).and_then(|()| state.publish()).map_err(|error| error.to_string())
+        let state = export.prepare(contents, &[]).map_err(|error| error.to_string())?;
+        whole.publish(contents).and_then(|()| export.publish(state)).map_err(|error| error.to_string())
     };
     if let Err(error) = write() {
         tracing::warn!(error, "the export of the stored state could not be written");
     }
+    export
 }
 
 fn move_aside(dir: &Path, file: &str) -> Result<PathBuf, StoreError> {

@@ -18,6 +18,7 @@ mod live;
 mod nat;
 mod nat_frames;
 mod nat_live;
+mod nat_own;
 mod pressure;
 mod reject;
 mod restart;

@@ -4,14 +4,17 @@
 //! 1. the node ([`node`]): table `inet tidegate`, then forwarding;
 //! 2. each network ([`network`]): VLAN sub-interface, bridge, addresses;
 //! 3. each workload ([`workload`]): pair, inside, seal, port, up, neighbours;
-//! 4. links of ours that nobody wants any more, workloads' before networks'; the table when no network is left.
+//! 4. links of ours that nobody wants any more, workloads' before networks'; the table when no network is left;
+//! 5. networks' own egress addresses ([`egress`]): what hinders one of them hinders no workload.
 //!
 //! What cannot be done is a [`Refusal`] with its mend; the network or workload it is about then has no steps, the
 //! others have theirs.
 
+mod egress;
 mod network;
 mod node;
 mod refusal;
+mod sight;
 mod workload;
 
 #[cfg(test)]
@@ -21,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use config::names::{InterfaceName, Name};
+use config::resource::Network;
 
 use super::desired::Desired;
 use super::names;
@@ -31,6 +35,7 @@ use crate::workload::{Workload, WorkloadId};
 
 pub(crate) use refusal::label;
 pub use refusal::{Refusal, forbidden_changes};
+pub(super) use sight::Sight;
 
 /// The steps, by what they are for, and what is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub enum Subject {
     Network(Name),
     /// A workload.
     Workload(WorkloadId),
+    /// Networks' own egress addresses, on the uplink.
+    Egress,
     /// What is left of something deleted.
     Leftover,
 }
@@ -68,6 +75,16 @@ pub enum Subject {
 impl Plan {
     /// Works out the steps.
     pub fn new(desired: &Desired, observed: &Observed) -> Self {
+        let mut plan = Self::of_links(desired, observed);
+        let (steps, refusals) = egress::steps(desired, observed);
+        plan.add(Subject::Egress, steps);
+        plan.refusals.extend(refusals);
+        plan
+    }
+
+    /// All but networks' own egress addresses.
+    fn of_links(desired: &Desired, observed: &Observed) -> Self {
+        let observed = &Sight::of(observed);
         let mut plan = Self::default();
         plan.add(Subject::Node, node::before(desired, observed));
         let mut bridges = BTreeMap::new();
@@ -106,21 +123,27 @@ impl Plan {
         plan
     }
 
-    /// The same for one workload of this state, from a look at its surroundings: the node, its network and itself.
-    pub(super) fn near(desired: &Desired, workload: &Workload, observed: &Observed) -> Self {
-        let network = desired.networks.get(&workload.network);
+    /// The same for one network of this state, and one workload of it, from a look at them and the node.
+    pub(super) fn near(desired: &Desired, network: &Network, workload: Option<&Workload>, observed: &Observed) -> Self {
         let own = Desired {
-            networks: network.map(|network| (network.name.clone(), network.clone())).into_iter().collect(),
-            workloads: BTreeMap::from([(workload.id, workload.clone())]),
+            networks: BTreeMap::from([(network.name.clone(), network.clone())]),
+            workloads: workload.map(|workload| (workload.id, workload.clone())).into_iter().collect(),
             node: desired.node.clone(),
         };
-        let mut plan = Self::new(&own, observed);
+        let mut plan = Self::of_links(&own, observed);
         // What the node needs is a matter of all networks and workloads.
         plan.parts.retain(|part| !matches!(part.subject, Subject::Node | Subject::Leftover));
-        let before = node::before(desired, observed);
+        let before = node::before(desired, &Sight::of(observed));
         if !before.is_empty() {
             plan.parts.insert(0, Part { subject: Subject::Node, steps: before });
         }
+        plan
+    }
+
+    /// What is to be done of the node itself, its table above all, when a workload has gone.
+    pub(super) fn of_node(desired: &Desired, observed: &Observed) -> Self {
+        let mut plan = Self::default();
+        plan.add(Subject::Node, node::before(desired, &Sight::of(observed)));
         plan
     }
 
@@ -164,7 +187,7 @@ fn is_ours(link: &Link, mark: &str, seed: &str) -> bool {
     }
 }
 
-fn leftovers(desired: &Desired, observed: &Observed) -> Vec<Step> {
+fn leftovers(desired: &Desired, observed: &Sight<'_>) -> Vec<Step> {
     let mut wanted: BTreeSet<InterfaceName> = desired.workloads.values().map(|w| w.host_interface.clone()).collect();
     for network in desired.networks.values() {
         wanted.insert(names::bridge(&network.name));

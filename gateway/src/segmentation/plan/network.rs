@@ -12,9 +12,8 @@ use config::resource::{Gateway, Network};
 use ipnetwork::IpNetwork;
 
 use super::refusal::Refusal;
-use super::{is_ours, names};
+use super::{Sight, is_ours, names};
 use crate::segmentation::desired::{Desired, Shape};
-use crate::segmentation::observe::Observed;
 use crate::segmentation::step::Step;
 use crate::sys::netlink::{Kind, Link, LinkSettings, PortFlags, VlanTag};
 use crate::sys::sysctl::Sysctl;
@@ -45,7 +44,7 @@ const TRUNK_PORT: PortFlags = PortFlags {
 type Found = Result<(Bridge, Vec<Step>), Refusal>;
 
 /// Every network's steps, or why it has none.
-pub(super) fn all(desired: &Desired, observed: &Observed) -> Vec<(Name, Found)> {
+pub(super) fn all(desired: &Desired, observed: &Sight<'_>) -> Vec<(Name, Found)> {
     let mut names_taken: BTreeMap<InterfaceName, Name> = BTreeMap::new();
     let mut found = Vec::new();
     for network in desired.networks.values() {
@@ -62,7 +61,7 @@ pub(super) fn all(desired: &Desired, observed: &Observed) -> Vec<(Name, Found)> 
     found
 }
 
-fn steps(network: &Network, seed: &str, observed: &Observed) -> Found {
+fn steps(network: &Network, seed: &str, observed: &Sight<'_>) -> Found {
     let mut steps = Vec::new();
     if network.gateway == Gateway::Node {
         leaves_the_node_alone(network, observed)?;
@@ -81,7 +80,7 @@ fn steps(network: &Network, seed: &str, observed: &Observed) -> Found {
 }
 
 /// A gateway address in a subnet that the node is in already would take its neighbours, or its own router, away from it.
-fn leaves_the_node_alone(network: &Network, observed: &Observed) -> Result<(), Refusal> {
+fn leaves_the_node_alone(network: &Network, observed: &Sight<'_>) -> Result<(), Refusal> {
     for there in &observed.addresses {
         let Some(link) = observed.link_at(there.index) else { continue };
         if link.alias.as_deref().is_some_and(names::is_ours) || link.name == names::bridge(&network.name) {
@@ -100,7 +99,7 @@ fn leaves_the_node_alone(network: &Network, observed: &Observed) -> Result<(), R
     Ok(())
 }
 
-fn mtu(network: &Network, observed: &Observed) -> Result<u32, Refusal> {
+fn mtu(network: &Network, observed: &Sight<'_>) -> Result<u32, Refusal> {
     let wanted = network.mtu.map(u32::from);
     let Some(vlan) = &network.vlan else { return Ok(wanted.unwrap_or(DEFAULT_MTU)) };
     let name = || network.name.clone();
@@ -123,7 +122,7 @@ fn bridge(
     network: &Network,
     seed: &str,
     mtu: u32,
-    observed: &Observed,
+    observed: &Sight<'_>,
     steps: &mut Vec<Step>,
 ) -> Result<Bridge, Refusal> {
     let link = names::bridge(&network.name);
@@ -180,7 +179,7 @@ fn bridge_addresses(
     network: &Network,
     link: &InterfaceName,
     found: Option<&Link>,
-    observed: &Observed,
+    observed: &Sight<'_>,
     steps: &mut Vec<Step>,
 ) {
     let wanted = network.bridge_addresses();
@@ -208,7 +207,7 @@ fn bridge_addresses(
     }
 }
 
-fn vlan(network: &Network, bridge: &Bridge, observed: &Observed, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+fn vlan(network: &Network, bridge: &Bridge, observed: &Sight<'_>, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     let Some(vlan) = &network.vlan else { return Ok(()) };
     let Some(parent) = observed.link(&vlan.parent) else { return Ok(()) };
     let tag = VlanTag { id: vlan.id, protocol: vlan.protocol };
@@ -270,7 +269,7 @@ pub(super) fn port(
     bridge: &Bridge,
     found: Option<&Link>,
     flags: PortFlags,
-    observed: &Observed,
+    observed: &Sight<'_>,
     steps: &mut Vec<Step>,
 ) {
     let master = found.and_then(|found| found.master);

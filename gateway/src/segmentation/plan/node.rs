@@ -6,16 +6,16 @@
 
 use config::names::InterfaceName;
 
-use super::names;
+use super::{Sight, names};
 use crate::segmentation::desired::{Desired, Shape};
-use crate::segmentation::observe::{Observed, Table};
+use crate::segmentation::observe::Table;
 use crate::segmentation::ruleset;
 use crate::segmentation::step::Step;
 use crate::sys::netlink::Link;
 use crate::sys::sysctl::Sysctl;
 
 /// What comes before the networks.
-pub(super) fn before(desired: &Desired, observed: &Observed) -> Vec<Step> {
+pub(super) fn before(desired: &Desired, observed: &Sight<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     if !desired.networks.is_empty() {
         let ruleset = ruleset::text(desired);
@@ -42,7 +42,7 @@ pub(super) fn before(desired: &Desired, observed: &Observed) -> Vec<Step> {
 }
 
 /// What comes when the last network is gone.
-pub(super) fn after(desired: &Desired, observed: &Observed) -> Vec<Step> {
+pub(super) fn after(desired: &Desired, observed: &Sight<'_>) -> Vec<Step> {
     match (&observed.table, desired.networks.is_empty()) {
         (Table::As(was), true) => vec![Step::DeleteTable { was: Some(was.clone()) }],
         (Table::Other, true) => vec![Step::DeleteTable { was: None }],

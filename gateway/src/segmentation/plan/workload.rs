@@ -17,9 +17,8 @@ use ipnetwork::IpNetwork;
 
 use super::network::{Bridge, mark_if_needed, no_ipv6, port};
 use super::refusal::{Refusal, label};
-use super::{is_ours, names};
+use super::{Sight, is_ours, names};
 use crate::segmentation::desired::{Desired, Shape};
-use crate::segmentation::observe::Observed;
 use crate::segmentation::step::{Inside, Step};
 use crate::sys::netlink::{Kind, PortFlags};
 use crate::workload::{Workload, WorkloadId};
@@ -40,7 +39,7 @@ pub(super) fn steps(
     network: &Network,
     bridge: &Bridge,
     desired: &Desired,
-    observed: &Observed,
+    observed: &Sight<'_>,
 ) -> Result<Found, Refusal> {
     let link = &workload.host_interface;
     let mark = names::workload_mark(workload);
@@ -85,7 +84,7 @@ pub(super) fn steps(
 pub(super) fn stale_neighbours(
     bridge: &Bridge,
     desired: &Desired,
-    observed: &Observed,
+    observed: &Sight<'_>,
     gone: &BTreeSet<WorkloadId>,
 ) -> Vec<Step> {
     let Some(index) = bridge.index else { return Vec::new() };
@@ -145,27 +144,24 @@ fn port_flags(network: &Network) -> PortFlags {
     }
 }
 
-fn forwarding(workload: &Workload, index: Option<u32>, complete: bool, observed: &Observed, steps: &mut Vec<Step>) {
+fn forwarding(workload: &Workload, index: Option<u32>, complete: bool, observed: &Sight<'_>, steps: &mut Vec<Step>) {
     let link = &workload.host_interface;
-    let present = || observed.forwarding.iter().filter(|entry| Some(entry.port) == index);
+    let present = observed.forwarding_at(index);
     // Taking a link out of its bridge drops its entries.
-    if !complete || !present().any(|entry| entry.mac == workload.mac) {
+    if !complete || !present.contains(&workload.mac) {
         steps.push(Step::AddForwarding { link: link.clone(), mac: workload.mac });
     }
-    for entry in present().filter(|entry| complete && entry.mac != workload.mac) {
-        steps.push(Step::DeleteForwarding { link: link.clone(), mac: entry.mac });
+    for mac in present.iter().filter(|mac| complete && **mac != workload.mac) {
+        steps.push(Step::DeleteForwarding { link: link.clone(), mac: *mac });
     }
 }
 
-fn neighbours(workload: &Workload, network: &Network, bridge: &Bridge, observed: &Observed, steps: &mut Vec<Step>) {
+fn neighbours(workload: &Workload, network: &Network, bridge: &Bridge, observed: &Sight<'_>, steps: &mut Vec<Step>) {
     for address in workload.addresses.iter().map(|address| address.address) {
         if !network.routes(address.is_ipv4()) {
             continue;
         }
-        let same = |n: &crate::sys::netlink::Neighbour| {
-            Some(n.index) == bridge.index && n.address == address && n.mac == workload.mac
-        };
-        if !observed.neighbours.iter().any(same) {
+        if !bridge.index.is_some_and(|index| observed.has_neighbour(index, address, workload.mac)) {
             steps.push(Step::AddNeighbour { link: bridge.link.clone(), address, mac: workload.mac });
         }
     }

@@ -1,11 +1,12 @@
 //! Notice that something changed in a network namespace.
 //!
 //! Two sockets: rtnetlink's groups for links, addresses, routes, rules, neighbours and tc, and nf_tables' group. Messages
-//! are not decoded: a notice says which sort of thing changed, and whoever cares looks at the whole again. When the
+//! are hardly decoded: a notice says which sort of thing changed and where, and whoever cares looks there. When the
 //! kernel had to drop messages because nobody read them, the notice is [`Notice::Lost`]. Queues: the sockets' own
 //! buffers.
 
 use std::io;
+use std::net::IpAddr;
 
 use rtnetlink::MulticastGroup;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -13,12 +14,18 @@ use rtnetlink::sys::{Socket, SocketAddr};
 use tokio::io::unix::AsyncFd;
 
 /// What changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
     /// A link was made, changed or deleted.
-    Link,
-    /// An address came or went.
-    Address,
+    Link {
+        /// The link.
+        index: u32,
+    },
+    /// An address of this link came or went.
+    Address {
+        /// The link.
+        index: u32,
+    },
     /// A route went.
     RouteGone {
         /// The kernel made it for the subnet of an address.
@@ -28,8 +35,12 @@ pub enum Notice {
     Route,
     /// A neighbour or forwarding entry of this link changed.
     Neighbour {
-        /// The link.
+        /// The link; of a forwarding entry the port.
         index: u32,
+        /// Whose; `None` for a forwarding entry.
+        address: Option<IpAddr>,
+        /// It is, or was, permanent.
+        permanent: bool,
     },
     /// A tc filter or queueing discipline of this link changed.
     TrafficControl {
@@ -118,19 +129,24 @@ fn drain(socket: &Socket, look: fn(&[u8], &mut Vec<Notice>)) -> io::Result<(Vec<
 fn route_notices(mut rest: &[u8], notices: &mut Vec<Notice>) {
     const HEADER: usize = 16;
     const RTPROT_KERNEL: u8 = 2;
+    const NUD_PERMANENT: u16 = 0x80;
     while rest.len() >= HEADER {
         let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
         let kind = u16::from_ne_bytes([rest[4], rest[5]]);
         let Some(body) = rest.get(HEADER..length) else { return notices.push(Notice::Lost) };
         let index = body.get(4..8).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
         match kind {
-            libc::RTM_NEWLINK | libc::RTM_DELLINK => notices.push(Notice::Link),
-            libc::RTM_NEWADDR | libc::RTM_DELADDR => notices.push(Notice::Address),
+            libc::RTM_NEWLINK | libc::RTM_DELLINK => notices.push(Notice::Link { index }),
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => notices.push(Notice::Address { index }),
             libc::RTM_DELROUTE => {
                 notices.push(Notice::RouteGone { connected: body.get(5) == Some(&RTPROT_KERNEL) });
             }
             libc::RTM_NEWROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE => notices.push(Notice::Route),
-            libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => notices.push(Notice::Neighbour { index }),
+            libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
+                let state = body.get(8..10).map_or(0, |b| u16::from_ne_bytes([b[0], b[1]]));
+                let permanent = state & NUD_PERMANENT != 0;
+                notices.push(Notice::Neighbour { index, address: neighbour_in(body), permanent });
+            }
             libc::RTM_NEWTFILTER | libc::RTM_DELTFILTER | libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
                 notices.push(Notice::TrafficControl { index });
             }
@@ -138,4 +154,25 @@ fn route_notices(mut rest: &[u8], notices: &mut Vec<Notice>) {
         }
         rest = rest.get((length + 3) & !3..).unwrap_or_default();
     }
+}
+
+/// `NDA_DST` of a neighbour of either family, behind the 12 bytes of `struct ndmsg` (`linux/neighbour.h`).
+fn neighbour_in(body: &[u8]) -> Option<IpAddr> {
+    const HEADER: usize = 12;
+    const DESTINATION: u16 = 1;
+    let family = i32::from(*body.first()?);
+    let mut rest = body.get(HEADER..)?;
+    while let [a, b, c, d, values @ ..] = rest {
+        let length = usize::from(u16::from_ne_bytes([*a, *b]));
+        let value = values.get(..length.checked_sub(4)?)?;
+        if u16::from_ne_bytes([*c, *d]) == DESTINATION {
+            return match family {
+                libc::AF_INET => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
+                libc::AF_INET6 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
+                _ => None,
+            };
+        }
+        rest = rest.get((length + 3) & !3..)?;
+    }
+    None
 }
