@@ -208,7 +208,7 @@ async fn tell_segmentation(gate: &Gate, device: Option<(InterfaceName, u32)>) ->
 
 async fn translation_at(gate: &Gate, ifindex: u32) -> Result<Translation, String> {
     let text = |error: crate::sys::netlink::NetlinkError| error.to_string();
-    let addresses = Netlink::open().map_err(text)?.addresses().await.map_err(text)?;
+    let addresses = Netlink::open().map_err(text)?.addresses_of(ifindex).await.map_err(text)?;
     Ok(super::nat::translation(gate, ifindex, &addresses, &gate.default_routes()))
 }
 
