@@ -7,7 +7,7 @@ use config::resource::{Gateway, Network, Snat, Subnet, Vlan, VlanProtocol, Workl
 
 use super::*;
 use crate::segmentation::observe::Table;
-use crate::segmentation::ruleset;
+use crate::segmentation::ruleset::Ruleset;
 use crate::sys::netlink::{
     ConnectedRoute, ForwardingEntry, Kind, LinkAddress, LinkSettings, Neighbour, PortFlags, VlanTag,
 };
@@ -151,16 +151,16 @@ fn settled(desired: &Desired) -> Observed {
         web.addresses.iter().map(|a| Neighbour { index: 10, address: a.address, mac: web.mac }).collect();
     observed.forwarding = vec![ForwardingEntry { port: 12, mac: web.mac }];
     (observed.ipv4_forward, observed.ipv6_forward) = (Some(1), Some(1));
-    observed.table = Table::As(ruleset::text(desired));
+    observed.table = Table::As(Ruleset::of(desired));
     observed
 }
 
 #[test]
 fn where_the_programs_translate_the_table_does_not() {
     let mut desired = desired(&[network()], &[]);
-    assert!(ruleset::text(&desired).contains("ip saddr 10.100.0.0/24 oifname != \"tgb*\" masquerade"));
+    assert!(Ruleset::of(&desired).text().contains("ip saddr 10.100.0.0/24 oifname != \"tgb*\" masquerade"));
     desired.node.nat = Some(7);
-    let text = ruleset::text(&desired);
+    let text = Ruleset::of(&desired).text();
     for family in ["ip saddr 10.100.0.0/24", "ip6 saddr fd00:100::/64"] {
         assert!(text.contains(&format!("{family} oifname != \"tgb*\" oif != 7 masquerade")), "{text}");
     }
