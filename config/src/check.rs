@@ -20,6 +20,7 @@ pub fn check(resources: &Resources) -> Vec<Problem> {
     let mut problems = Vec::new();
     vlans(resources, &mut problems);
     subnets(resources, &mut problems);
+    egress_addresses(resources, &mut problems);
     owners(resources, &mut problems);
     sets(resources, &mut problems);
     hosts(resources, &mut problems);
@@ -66,6 +67,36 @@ fn subnets(resources: &Resources, problems: &mut Vec<Problem>) {
         holders.push((cidr, network, i));
     }
 }
+
+/// An address of its own is one network's, and lies in nobody's subnet: the node answers for it at the uplink.
+fn egress_addresses(resources: &Resources, problems: &mut Vec<Problem>) {
+    let mut first: BTreeMap<_, &Network> = BTreeMap::new();
+    for network in resources.networks() {
+        for address in network.snat.own() {
+            if let Some(other) = first.insert(address, network) {
+                let what = |_: &Network, other: &Network| {
+                    format!("{address} is Network `{}`'s own address already", other.name)
+                };
+                let mend = "use another, or `snat: Masquerade` for both to leave with the node's";
+                problems.push(clash(resources, [(network, SNAT), (other, SNAT)], what, mend));
+            }
+            for holder in resources.networks() {
+                let holds = |subnet: &crate::resource::Subnet| subnet.cidr.contains(address);
+                let Some(i) = holder.subnets.iter().position(holds) else { continue };
+                let subnet = holder.subnets[i].cidr;
+                let what = |own: &Network, _: &Network| match own.name == network.name {
+                    true => format!("{address} lies in {subnet} of Network `{}`", holder.name),
+                    false => format!("{subnet} holds {address}, with which Network `{}` leaves", network.name),
+                };
+                let mend = "use an address of the uplink's subnet, or one that is routed to this node";
+                let key = format!("spec.subnets[{i}].cidr");
+                problems.push(clash(resources, [(network, SNAT), (holder, &key)], what, mend));
+            }
+        }
+    }
+}
+
+const SNAT: &str = "spec.egress.snat";
 
 /// Two networks that cannot both be: told of the one that this apply brings, else of the first.
 fn clash(
@@ -265,6 +296,40 @@ spec: { gateway: External, vlan: { parent: t, id: 8 }, subnets: [ { cidr: 10.0.0
         assert!(told(&other_trunk).is_empty());
         let other_tag = external.replace("id: 8", "id: 7, protocol: 802.1ad");
         assert!(told(&other_tag).is_empty());
+    }
+
+    #[test]
+    fn an_own_address_is_one_networks_and_in_no_subnet() {
+        let network = |name: &str, snat: &str| {
+            format!(
+                "{{ apiVersion: tidegate.dev/v1alpha1, kind: Network, metadata: {{ name: {name} }}, spec: {{ subnets: [ {{ cidr: 10.7.{}.0/24, gateway: 10.7.{}.1 }} ], egress: {{ snat: {snat} }} }} }}\n---\n",
+                name.len(),
+                name.len()
+            )
+        };
+        assert!(told(&(network("x", "192.0.2.7") + &network("yy", "192.0.2.8"))).is_empty());
+        let clashing = network("x", "192.0.2.7") + &network("yy", "192.0.2.7") + &network("zzz", "10.0.0.9");
+        assert_eq!(
+            told(&(clashing + &network("wwww", "10.7.4.9"))),
+            [
+                "new.yaml:3: spec.egress.snat: 192.0.2.7 is Network `x`'s own address already; use another, or `snat: Masquerade` for both to leave with the node's",
+                "new.yaml:5: spec.egress.snat: 10.0.0.9 lies in 10.0.0.0/24 of Network `a`; use an address of the uplink's subnet, or one that is routed to this node",
+                "new.yaml:7: spec.egress.snat: 10.7.4.9 lies in 10.7.4.0/24 of Network `wwww`; use an address of the uplink's subnet, or one that is routed to this node",
+            ]
+        );
+        // the subnet comes later than the address
+        let mut set: Resources =
+            parse("", &network("x", "10.8.0.9")).unwrap().into_iter().map(|p| p.resource).collect();
+        for parsed in parse("new.yaml", &network("yy", "None").replace("10.7.2.", "10.8.0.")).unwrap() {
+            set.insert_parsed(parsed);
+        }
+        let told: Vec<String> = check(&set).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "new.yaml:1: spec.subnets[0].cidr: 10.8.0.0/24 holds 10.8.0.9, with which Network `x` leaves; use an address of the uplink's subnet, or one that is routed to this node"
+            ]
+        );
     }
 
     #[test]

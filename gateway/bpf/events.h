@@ -5,14 +5,14 @@
  */
 #pragma once
 
-static __always_inline void count(const struct packet *p, __u8 reason)
+static __always_inline void count(__u32 bytes, __u8 reason)
 {
 	__u32 index = reason < REASONS ? reason : REASON_UNKNOWN;
 	struct counter *c = bpf_map_lookup_elem(&counters, &index);
 	if (!c)
 		return;
 	c->packets++;
-	c->bytes += p->bytes;
+	c->bytes += bytes;
 }
 
 static __always_inline void lose(__u32 why)

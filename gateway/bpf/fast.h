@@ -227,7 +227,7 @@ CHECKED_ALONE __u32 way_out(struct __sk_buff *skb, struct packet *p, struct work
 		__builtin_memcpy(p->mac_source, hop->macs + MAC_LENGTH, MAC_LENGTH);
 		if (hop->wire.port && !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))) {
 			p->wire = hop->wire;
-			p->translated = 1;
+			p->translated = p->settled = 1;
 		}
 		return WAY_OUT;
 	}

@@ -39,12 +39,12 @@ static __always_inline int is_closed(const struct flow *f)
 	return is_over(f->tcp);
 }
 
-static __always_inline int is_stale(const struct flow *f, const struct flow_key *k, const struct settings *s, __u64 now)
+static __always_inline int is_stale(const struct flow *f, __u8 protocol, const struct settings *s, __u64 now)
 {
 	__u64 idle = s->other_idle_ns;
-	if (k->protocol == IPPROTO_TCP && is_closed(f))
+	if (protocol == IPPROTO_TCP && is_closed(f))
 		idle = s->closed_idle_ns;
-	else if (k->protocol == IPPROTO_TCP && f->tcp & SEEN_CONFIRMED)
+	else if (protocol == IPPROTO_TCP && f->tcp & SEEN_CONFIRMED)
 		idle = s->tcp_idle_ns;
 	return now > f->last_seen_ns && now - f->last_seen_ns > idle;
 }
@@ -79,17 +79,17 @@ static __always_inline __u8 tcp_after(__u8 before, __u8 flags, int opener)
 	return tcp;
 }
 
-static __always_inline void touch(struct flow *f, const struct packet *p)
+static __always_inline void touch(struct flow *f, __u8 direction, __u32 bytes, __u64 now, __u8 tcp_flags)
 {
-	if (p->direction == FROM_WORKLOAD) {
+	if (direction == FROM_WORKLOAD) {
 		__sync_fetch_and_add(&f->packets_out, 1);
-		__sync_fetch_and_add(&f->bytes_out, p->bytes);
+		__sync_fetch_and_add(&f->bytes_out, bytes);
 	} else {
 		__sync_fetch_and_add(&f->packets_in, 1);
-		__sync_fetch_and_add(&f->bytes_in, p->bytes);
+		__sync_fetch_and_add(&f->bytes_in, bytes);
 	}
-	f->last_seen_ns = p->now;
-	__u8 tcp = tcp_after(f->tcp, p->tcp_flags, is_from_opener(f, p->direction));
+	f->last_seen_ns = now;
+	__u8 tcp = tcp_after(f->tcp, tcp_flags, is_from_opener(f, direction));
 	if (tcp != f->tcp)
 		f->tcp = tcp;
 }
@@ -138,7 +138,7 @@ CHECKED_ALONE __u8 find_flow(struct workload *w, struct flow_key *k, struct pack
 	struct flow *f = bpf_map_lookup_elem(&flows, &key);
 	if (!f || !s)
 		return REASON_UNKNOWN;
-	if (is_stale(f, &key, s, p->now)) {
+	if (is_stale(f, key.protocol, s, p->now)) {
 		remove_flow(&key);
 		return REASON_UNKNOWN;
 	}
@@ -150,7 +150,7 @@ CHECKED_ALONE __u8 find_flow(struct workload *w, struct flow_key *k, struct pack
 	if (f->epoch != w->epoch)
 		return OLD_EPOCH;
 	if (counted) {
-		touch(f, p);
+		touch(f, p->direction, p->bytes, p->now, p->tcp_flags);
 		release(w, f, &key, p);
 	}
 	return REASON_KNOWN_FLOW;
@@ -175,7 +175,7 @@ CHECKED_ALONE __u8 settle_flow(struct workload *w, struct flow_key *k, struct pa
 	barrier();
 	f->epoch = w->epoch;
 	if (counted)
-		touch(f, p);
+		touch(f, p->direction, p->bytes, p->now, p->tcp_flags);
 	return REASON_KNOWN_FLOW;
 }
 

@@ -8,7 +8,8 @@
  *
  * A port is looked for at random places and then beside the last. A closed connection keeps its port, as a socket in
  * TIME_WAIT does; when nothing else is found, only for as long as late segments may come. One network never takes
- * more than about three quarters of the ports to one far end (`is_share_of`), and no more mappings than its quota.
+ * more than about three quarters of the ports to one far end (`is_share_of`), unless the address is its own, and no more
+ * mappings than its quota.
  *
  * TCP, UDP and echo get a port of the range. SCTP keeps its own, since its checksum is not ours to mend; so does what
  * has no ports, one host at a time for each far end.
@@ -45,6 +46,7 @@ struct attempt {
 	__u16 port; /* in the machine's order */
 	__u8 found;
 	__u8 full;
+	__u8 own; /* nobody else has ports of this address */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -227,7 +229,7 @@ static long try_port(__u32 i, void *unused)
 		return 1;
 	__u32 place = i < RANDOM_PROBES ? bpf_get_prandom_u32() : (__u32)(a->port - n->first_port) + 1;
 	a->port = n->first_port + place % n->ports;
-	if (!is_share_of(a->network, &a->back, a->port))
+	if (!a->own && !is_share_of(a->network, &a->back, a->port))
 		return 0;
 	a->back.destination_port = bpf_htons(a->port);
 	return take_port(a);
@@ -269,9 +271,16 @@ CHECKED_ALONE __u8 make_mapping(struct packet *p, __u32 network)
 	struct attempt *a = own_attempt();
 	if (!p || !n || !a)
 		return REASON_KERNEL_ERROR;
+	struct own_key own = { .network = network, .ipv6 = !is_ipv4(&a->out.destination) };
 	struct prefix_key to = { .prefix_length = 128, .address = a->out.destination };
-	struct address *address = bpf_map_lookup_elem(&egress_addresses, &to);
+	struct address *address = bpf_map_lookup_elem(&own_addresses, &own);
+	a->own = address != 0;
 	if (!address)
+		address = bpf_map_lookup_elem(&egress_addresses, &to);
+	if (!address)
+		return REASON_NAT_NO_ADDRESS;
+	struct address wire = *address;
+	if (!bpf_map_lookup_elem(&node_addresses, &wire))
 		return REASON_NAT_NO_ADDRESS;
 	struct usage *u = bpf_map_lookup_elem(&nat_usage, &network);
 	if (!u) {
@@ -290,7 +299,7 @@ CHECKED_ALONE __u8 make_mapping(struct packet *p, __u32 network)
 	a->way.made_ns = p->now;
 	a->way.own.address = a->out.source;
 	a->way.own.port = a->out.source_port;
-	a->mapping.wire.address = *address;
+	a->mapping.wire.address = wire;
 	a->mapping.wire.port = 0;
 	reply_of(&a->back, &a->out, &a->mapping.wire);
 	__u8 reason = find_port(a, n);
@@ -336,5 +345,6 @@ CHECKED_ALONE int find_way_back(struct packet *p, struct endpoint *own)
 		return 0;
 	if (p->icmp_kind != ICMP_ERROR)
 		see(m, p, 0);
+	p->settled = a->out.protocol != IPPROTO_TCP || m->tcp & SEEN_CONFIRMED;
 	return 1;
 }

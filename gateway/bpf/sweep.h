@@ -11,7 +11,7 @@ struct sweep {
 
 static long sweep_flow(void *map, struct flow_key *k, struct flow *f, struct sweep *sweep)
 {
-	if (is_stale(f, k, sweep->settings, sweep->now)) {
+	if (is_stale(f, k->protocol, sweep->settings, sweep->now)) {
 		struct flow_key key = *k;
 		sweep->reclaimed += remove_flow(&key);
 	}

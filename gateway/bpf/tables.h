@@ -219,7 +219,7 @@ enum way {
 	WAY_OUT = 0, /* by the uplink, to a next hop that was known */
 	WAY_RESOLVED = 1, /* by the uplink, the kernel looks for the next hop's MAC */
 	WAY_IN = 2, /* from the uplink to the workload */
-	/* from here on the stack takes it */
+	/* these the stack takes */
 	WAY_NOT_ROUTED = 3, /* no route, unreachable, the node itself, forwarding is off */
 	WAY_OTHER_DEVICE = 4, /* the far end is not beyond the uplink */
 	WAY_LAST_HOP = 5, /* its TTL or hop limit ends here: time exceeded */
@@ -227,6 +227,9 @@ enum way {
 	WAY_LINK_LOCAL = 7, /* an address that is never forwarded */
 	WAY_FAILED = 8, /* a table or helper of the kernel */
 	WAY_FRAGMENT = 9, /* from the uplink: the stack may put it together */
+	/* as the packet before it, see shortcut.h */
+	WAY_OUT_AGAIN = 10,
+	WAY_IN_AGAIN = 11,
 };
 #define WAYS 16
 MAP(ways, BPF_MAP_TYPE_PERCPU_ARRAY, WAYS, 0, __u32, __u64); /* packets by way */
@@ -249,6 +252,11 @@ struct prefix_key {
 };
 TRIE(masqueraded, 16384, struct prefix_key, __u32); /* sources -> their network */
 TRIE(egress_addresses, 1024, struct prefix_key, struct address); /* destinations -> the uplink's address for them */
+struct own_key {
+	__u32 network;
+	__u32 ipv6;
+};
+HASH(own_addresses, 16384, struct own_key, struct address); /* what a network leaves with in the place of that */
 struct endpoint {
 	struct address address;
 	__be16 port; /* ICMP echo: the id */

@@ -37,7 +37,9 @@
  * translated (nat.h), is asked the list "To a workload", and comes neither from the same network nor from the node. All
  * else is not judged.
  *
- * To the uplink: what is of a masqueraded network leaves with the node's address, or not at all.
+ * To the uplink: what is of a masqueraded network leaves with the node's address or the network's own, or not at all.
+ *
+ * A packet of an open flow that is like the one before it is not asked: it goes the same way (shortcut.h).
  *
  * What passes goes past the node's stack if it may (fast.h). Otherwise it returns TC_ACT_UNSPEC: the filters of others
  * after this one still run, and the packet goes on into the node's stack. A drop is final; its sender is told if it is
@@ -69,6 +71,7 @@
 #include "uplink.h"
 #include "sweep.h"
 #include "events.h"
+#include "shortcut.h"
 #include "reject.h"
 
 static __always_inline int is_dns(const struct packet *p)
@@ -196,7 +199,7 @@ static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct work
 /* The verdict becomes an action, is counted and told. */
 static __always_inline int conclude(struct packet *p, struct flow_key *k, struct verdict *v)
 {
-	count(p, v->reason);
+	count(p->bytes, v->reason);
 	switch (v->reason) {
 	case REASON_ALLOWED_BY_CIDR:
 	case REASON_ALLOWED_BY_NAME:
@@ -229,14 +232,17 @@ static __always_inline int conclude(struct packet *p, struct flow_key *k, struct
 SEC("classifier")
 int from_workload(struct __sk_buff *skb)
 {
+	int action = take_shortcut(skb, 1);
+	if (action != NO_SHORTCUT)
+		return action;
 	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = FROM_WORKLOAD };
 	struct flow_key k = {};
 	struct verdict v = { .reason = REASON_UNKNOWN_DEVICE };
 	struct workload w = {};
 	__u32 ifindex = skb->ifindex;
-	int action = TC_ACT_UNSPEC;
 	__u32 way = NO_WAY;
 
+	action = TC_ACT_UNSPEC;
 	p.bytes = skb->len;
 	p.ifindex = ifindex;
 	if (!load_workload(ifindex, &w))
@@ -253,12 +259,16 @@ int from_workload(struct __sk_buff *skb)
 		way = way_out(skb, &p, &w);
 	if (way == WAY_OUT || way == WAY_RESOLVED) {
 		__u8 refused = 0;
-		if (!p.translated && is_translated_here(&p, &w, &v))
+		if (!is_translated_here(&p, &w, &v))
+			p.translated = 0; /* the mapping at hand is for the flow's ordinary packets */
+		else if (!p.translated)
 			refused = mapping_of(skb, &p, w.network);
 		if (refused)
 			v.reason = refused;
 		else
 			action = leave(skb, &p, way);
+		if (way == WAY_OUT && action == TC_ACT_REDIRECT && v.reason == REASON_KNOWN_FLOW)
+			remember_way_out(&p, &w, &k);
 	} else if (way != NO_WAY) {
 		take(way);
 	}
@@ -295,6 +305,9 @@ static __always_inline int pass_on(struct __sk_buff *skb, struct packet *p)
 SEC("classifier")
 int from_uplink(struct __sk_buff *skb)
 {
+	int quick = skb->pkt_type ? NO_SHORTCUT : take_shortcut(skb, 0);
+	if (quick != NO_SHORTCUT)
+		return quick;
 	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = TO_WORKLOAD };
 	struct flow_key k = {};
 	struct verdict v = {};
@@ -345,6 +358,8 @@ int from_uplink(struct __sk_buff *skb)
 		action = into_workload(skb, &p, &w);
 		if (action == TC_ACT_SHOT)
 			v.reason = REASON_KERNEL_ERROR;
+		else if (v.reason == REASON_KNOWN_FLOW)
+			remember_way_in(skb, &p, &w, &k);
 	}
 	int verdict = conclude(&p, &k, &v);
 	return verdict == TC_ACT_UNSPEC ? action : verdict;
@@ -353,21 +368,22 @@ int from_uplink(struct __sk_buff *skb)
 SEC("classifier")
 int to_uplink(struct __sk_buff *skb)
 {
+	struct nat *n = node_nat();
+	struct address source;
+	__u8 protocol = 0;
+
+	if (!n || n->ifindex != skb->ifindex || skb->vlan_present || !peek(skb, SOURCE, &source, &protocol))
+		return TC_ACT_UNSPEC;
+	/* the node's own errors speak of what was translated, too */
+	int icmp = protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6, node = is_main(n, &source);
+	if (node && !icmp)
+		return TC_ACT_UNSPEC;
+	__u32 network = node ? 0 : masqueraded_network(&source);
+	if (!network && !icmp)
+		return TC_ACT_UNSPEC;
 	struct packet p = { .now = bpf_ktime_get_boot_ns(), .direction = FROM_WORKLOAD };
 	struct flow_key k = {};
 	struct verdict v = {};
-	struct nat *n = node_nat();
-	__u8 protocol = 0;
-
-	if (!n || n->ifindex != skb->ifindex || skb->vlan_present || !peek(skb, SOURCE, &p.source, &protocol))
-		return TC_ACT_UNSPEC;
-	/* the node's own errors speak of what was translated, too */
-	int icmp = protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6, node = is_main(n, &p.source);
-	if (node && !icmp)
-		return TC_ACT_UNSPEC;
-	__u32 network = node ? 0 : masqueraded_network(&p.source);
-	if (!network && !icmp)
-		return TC_ACT_UNSPEC;
 	v.reason = parse(skb, &p);
 	if (!network && (v.reason || p.icmp_kind != ICMP_ERROR))
 		return TC_ACT_UNSPEC;
@@ -446,6 +462,13 @@ int start_sweeper(struct __sk_buff *skb)
 	if (bpf_timer_set_callback(&s->timer, sweep))
 		return -2;
 	return bpf_timer_start(&s->timer, 0, 0);
+}
+
+/* Run by the daemon on a frame of its own, which leaves by the device. */
+SEC("classifier")
+int send_frame(struct __sk_buff *skb)
+{
+	return bpf_clone_redirect(skb, skb->ifindex, 0) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

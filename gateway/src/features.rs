@@ -138,7 +138,7 @@ fn nft() -> Check {
         Weight::Part,
         ok,
         found,
-        "networks with `egress.snat: Masquerade` are refused; install the package nftables",
+        "networks that this node routes for are refused; install the package nftables",
     )
 }
 

@@ -192,6 +192,8 @@ fn without_the_fast_path_and_by_another_device_the_source_is_the_nodes() {
         integration::daemon::Settings { more: "[egress]\nfast_path = false\n".to_owned(), ..Site::settings() };
     let site = Site::with(World::new(), settings);
     let [web, _] = workloads(&site);
+    // the kernel's masquerade keeps a port: none of the programs' range
+    web.sysctl("ipv4/ip_local_port_range", "20000 40000");
     let internet = &site.internet.namespace;
     let at = SocketAddr::new(ECHO.v4(), SERVER_PORT);
     let server = internet.enter(|| TcpListener::bind(at)).expect("a server");

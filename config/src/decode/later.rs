@@ -49,10 +49,6 @@ later! {
     OtherProtocol:
         "rules for protocols other than TCP, UDP, SCTP, ICMP and ICMPv6 come in a later release",
         "use one of these, or leave `ports` out to mean every protocol";
-    /// `snat: 192.0.2.1`
-    OwnAddress:
-        "`snat` to an address of its own comes in a later release",
-        "write `snat: Masquerade` or `snat: None`";
     /// `mode: Reencrypt`
     Reencrypt:
         "`mode: Reencrypt` comes in a later release",

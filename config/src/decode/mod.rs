@@ -20,6 +20,7 @@ mod network;
 mod network_policy;
 mod rules;
 mod selector;
+mod snat;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

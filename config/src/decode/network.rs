@@ -6,10 +6,11 @@ use ipnetwork::IpNetwork;
 
 use super::address::{address, covers, full, prefix, unusable};
 use super::later::Later;
+use super::snat;
 use crate::document::field::Field;
 use crate::document::fields::Fields;
 use crate::names::{Name, VlanId};
-use crate::resource::{DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
+use crate::resource::{DnsVia, Gateway, Network, NetworkDns, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
 use crate::wording::{quoted, wrong};
 
 pub(super) fn read(name: Option<Name>, spec: &Field<'_>) -> Option<Network> {
@@ -21,7 +22,7 @@ pub(super) fn read(name: Option<Name>, spec: &Field<'_>) -> Option<Network> {
     };
     let vlan = fields.optional("vlan").and_then(|field| read_vlan(&field));
     let subnets = read_subnets(&fields, gateway);
-    let snat = read_snat(&fields, gateway);
+    let snat = snat::read(&fields, gateway, subnets.as_deref());
     let workload_traffic = match fields.optional("workloadTraffic") {
         Some(field) => field.choice(&[("Open", WorkloadTraffic::Open), ("Isolated", WorkloadTraffic::Isolated)]),
         None => Some(WorkloadTraffic::Open),
@@ -51,25 +52,6 @@ fn read_vlan(field: &Field<'_>) -> Option<Vlan> {
         None => Some(VlanProtocol::Dot1q),
     };
     Some(Vlan { parent: parent?, id: id?, protocol: protocol? })
-}
-
-fn read_snat(fields: &Fields<'_>, gateway: Option<Gateway>) -> Option<Snat> {
-    let default = match gateway {
-        Some(Gateway::Node) | None => Snat::Masquerade,
-        Some(Gateway::External) => Snat::None,
-    };
-    let Some(egress) = fields.optional("egress") else { return Some(default) };
-    let Some(snat) = egress.fields(&["snat"], &[])?.optional("snat") else { return Some(default) };
-    if snat.peek().is_some_and(|text| address(text).is_ok() || prefix(text).is_ok()) {
-        snat.later(Later::OwnAddress);
-        return None;
-    }
-    let chosen = snat.choice(&[("Masquerade", Snat::Masquerade), ("None", Snat::None)])?;
-    if chosen == Snat::Masquerade && gateway == Some(Gateway::External) {
-        let what = "`snat: Masquerade` under `gateway: External`: this node does not route for the network";
-        snat.problem(what, "write `snat: None` or leave it out");
-    }
-    Some(chosen)
 }
 
 fn read_dns(field: &Field<'_>, gateway: Option<Gateway>) -> Option<NetworkDns> {

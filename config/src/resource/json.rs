@@ -47,13 +47,7 @@ fn network(network: &Network) -> Map<String, Value> {
                 Gateway::External => "External",
             }),
         ),
-        (
-            "egress",
-            json!({ "snat": match network.snat {
-                Snat::Masquerade => "Masquerade",
-                Snat::None => "None",
-            }}),
-        ),
+        ("egress", json!({ "snat": snat(network.snat) })),
         (
             "workloadTraffic",
             json!(match network.workload_traffic {
@@ -80,6 +74,17 @@ fn network(network: &Network) -> Map<String, Value> {
         spec.insert("mtu".to_owned(), json!(mtu));
     }
     spec
+}
+
+fn snat(snat: Snat) -> Value {
+    match snat {
+        Snat::Masquerade => json!("Masquerade"),
+        Snat::None => json!("None"),
+        Snat::Own(_) => match snat.own().collect::<Vec<_>>()[..] {
+            [only] => json!(only),
+            ref both => json!(both),
+        },
+    }
 }
 
 fn subnet(subnet: &Subnet) -> Value {

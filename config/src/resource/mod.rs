@@ -22,7 +22,9 @@ pub use exposed_app::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
 pub use key::{Kind, ResourceKey, Scope};
 pub use labels::{Expression, Labels, NAMESPACE_NAME_LABEL, Requirement, Selector, check_label, selects};
 pub use namespace::{Default, Namespace, OnDeny};
-pub use network::{DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
+pub use network::{
+    DnsVia, Gateway, Network, NetworkDns, OwnAddresses, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic,
+};
 pub use network_policy::{NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PolicyTypes, PortName};
 
 /// The group and version of every resource of our own, see [`Kind::api_version`].

@@ -1,6 +1,6 @@
 //! `kind: Network`: a tenant's layer-2 segment, its subnets, who routes and who resolves.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
@@ -72,8 +72,38 @@ pub enum Gateway {
 pub enum Snat {
     /// To the node's address.
     Masquerade,
+    /// To addresses that are this network's alone; the node has them on its uplink.
+    Own(OwnAddresses),
     /// Addresses stay.
     None,
+}
+
+impl Snat {
+    /// The network's own addresses; none unless it has some.
+    pub fn own(self) -> impl Iterator<Item = IpAddr> {
+        let own = match self {
+            Self::Own(own) => own,
+            Self::Masquerade | Self::None => OwnAddresses::default(),
+        };
+        own.ipv4.map(IpAddr::from).into_iter().chain(own.ipv6.map(IpAddr::from))
+    }
+
+    /// Whether what leaves has another source than the workload's.
+    pub fn translates(self) -> bool {
+        match self {
+            Self::Masquerade | Self::Own(_) => true,
+            Self::None => false,
+        }
+    }
+}
+
+/// `spec.egress.snat` as addresses: one for each family that the network has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnAddresses {
+    /// Of IPv4.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Of IPv6.
+    pub ipv6: Option<Ipv6Addr>,
 }
 
 /// `spec.workloadTraffic`

@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config::names::{InterfaceName, Name};
-use config::resource::{AddressSet, DnsVia, Network, Snat};
+use config::resource::{AddressSet, DnsVia, Network};
 use policy::compile::Compiled;
 use policy::ledger::Ledger;
 use policy::tables::{NameId, PolicyId, RuleEntry, Step};
@@ -163,6 +163,7 @@ impl Enforcement {
         let prepared = self.prepare(state, &step, &all, None).and_then(|()| {
             self.tables.set_subnets(&subnets(desired))?;
             self.tables.set_masqueraded(&masqueraded(desired))?;
+            self.tables.set_own_addresses(&super::nat::own_addresses(desired))?;
             let exposed = endpoints::exposed_ports(desired);
             self.tables.set_exposed(&exposed.into_iter().map(|(id, port)| (id, port, TCP)).collect())
         });
@@ -433,7 +434,7 @@ fn subnets(desired: &Desired) -> BTreeMap<u32, Vec<ipnetwork::IpNetwork>> {
 }
 
 pub(super) fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u32> {
-    let networks = desired.resources.networks().filter(|network| network.snat == Snat::Masquerade);
+    let networks = desired.resources.networks().filter(|network| network.snat.translates());
     let subnets = |network: &Network| {
         let number = network_number(&network.name);
         network.subnets.iter().map(move |subnet| (subnet.cidr, number)).collect::<Vec<_>>()

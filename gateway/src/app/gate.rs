@@ -6,10 +6,11 @@
 //! | `looking` | one look at the uplink at a time | for a whole look, across awaits; `changing` is taken inside it |
 //! | `desired` (watch) | the state in force; readers take a snapshot | for a pointer's copy |
 //! | `conditions` | what `status` names | for one insert or removal |
+//! | `announced` | egress addresses that the uplink's segment was told of | for one replacement |
 //! | `uplink` | the way past the stack, where addresses are translated, the default routes | for one copy |
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -52,6 +53,7 @@ pub(crate) struct Gate {
     pub(crate) desired: watch::Sender<Arc<Desired>>,
     conditions: Mutex<BTreeMap<String, Condition>>,
     uplink: Mutex<Uplink>,
+    announced: Mutex<BTreeSet<(u32, IpAddr)>>,
     /// Another device may be the default route's now.
     pub(crate) routes_moved: AtomicBool,
 }
@@ -61,6 +63,7 @@ pub(crate) struct Gate {
 struct Uplink {
     fast_path: FastPath,
     nat: Option<(InterfaceName, u32)>,
+    device: Option<u32>,
     default_routes: Vec<DefaultRoute>,
 }
 
@@ -100,6 +103,7 @@ impl Gate {
             desired: watch::Sender::new(Arc::new(Desired::default())),
             conditions: Mutex::default(),
             uplink: Mutex::default(),
+            announced: Mutex::default(),
             routes_moved: AtomicBool::new(true),
         }
     }
@@ -111,6 +115,11 @@ impl Gate {
 
     fn uplink(&self) -> MutexGuard<'_, Uplink> {
         self.uplink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Egress addresses that the uplink's segment was told of, by device.
+    pub(crate) fn announced(&self) -> MutexGuard<'_, BTreeSet<(u32, IpAddr)>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The way past the node's stack.
@@ -131,6 +140,16 @@ impl Gate {
     /// Takes note of it.
     pub(crate) fn set_nat_device(&self, device: Option<(InterfaceName, u32)>) {
         self.uplink().nat = device;
+    }
+
+    /// The device towards the world, whoever translates there.
+    pub(crate) fn uplink_device(&self) -> Option<u32> {
+        self.uplink().device
+    }
+
+    /// Takes note of it.
+    pub(crate) fn set_uplink_device(&self, device: Option<u32>) {
+        self.uplink().device = device;
     }
 
     /// As they were found when they last changed.

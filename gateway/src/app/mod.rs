@@ -6,7 +6,7 @@
 //! it, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
 //! [`numbers`] are never used twice; [`endpoints`] is the edge's side;
 //! [`uplink`] is the way past the node's stack and [`nat`] what is translated there,
-//! [`nat_overlap`] who else uses its ports; [`watching`] keeps it all as it should
+//! [`nat_overlap`] who else uses its ports, [`egress_address`] whether a network's own address is free; [`watching`] keeps it all as it should
 //! be; [`control`] answers the admin socket with [`views`], [`report`], [`explain`] and [`history`]; [`gate`] holds it
 //! together.
 //!
@@ -22,6 +22,7 @@
 mod attachment;
 mod control;
 mod desired;
+mod egress_address;
 mod endpoints;
 mod enforcement;
 mod explain;

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use config::resource::Snat;
+use config::resource::Network;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::desired::Desired;
-use super::enforcement::{Enforcement, masqueraded};
+use super::enforcement::{Enforcement, masqueraded, network_number};
 use super::gate::Gate;
 use crate::egress::tables::TableError;
 use crate::egress::tables::nat::Translation;
@@ -33,7 +33,8 @@ pub(super) fn translation(gate: &Gate, uplink: u32, addresses: &[LinkAddress], r
 }
 
 fn egress_addresses(uplink: u32, addresses: &[LinkAddress], routes: &[DefaultRoute]) -> BTreeMap<IpNetwork, IpAddr> {
-    let own = addresses.iter().filter(|it| it.index == uplink && it.lasting && !is_link_local(it.address.ip()));
+    let own = addresses.iter();
+    let own = own.filter(|it| it.index == uplink && it.lasting && !it.ours && !is_link_local(it.address.ip()));
     let own: Vec<IpNetwork> = own.map(|it| it.address).collect();
     let mut chosen = BTreeMap::new();
     for ipv4 in [true, false] {
@@ -72,12 +73,18 @@ fn is_unique_local(address: IpAddr) -> bool {
     unique_local().contains(address)
 }
 
-/// Whether some network is masqueraded.
+/// Whether some network is translated.
 pub(super) fn is_needed(desired: &Desired) -> bool {
-    desired.resources.networks().any(|network| network.snat == Snat::Masquerade)
+    desired.resources.networks().any(|network| network.snat.translates())
 }
 
-/// Keeps the range from the node's sockets as long as some network of this state is masqueraded.
+/// What networks leave with that have addresses of their own, by their number.
+pub(super) fn own_addresses(desired: &Desired) -> BTreeMap<u32, Vec<IpAddr>> {
+    let own = |network: &Network| (network_number(&network.name), network.snat.own().collect::<Vec<_>>());
+    desired.resources.networks().map(own).filter(|(_, own)| !own.is_empty()).collect()
+}
+
+/// Keeps the range from the node's sockets as long as some network of this state is translated.
 pub(super) fn keep_ports(gate: &Gate, desired: &Desired) -> Result<(), ReserveError> {
     let wanted =
         if is_needed(desired) { PortSet::of(gate.settings.egress.snat_ports.range()) } else { PortSet::none() };
@@ -91,8 +98,16 @@ impl Enforcement {
     /// Before a new state's links are there: the sources of the present one and of the next are translated, so that none
     /// leaves the node as it is meanwhile. [`Enforcement::install`] leaves the next one's.
     pub(super) fn masquerade_also(&self, next: &Desired) -> Result<(), TableError> {
-        let mut sources = masqueraded(&self.state().desired);
+        let present = self.state().desired.clone();
+        let mut sources = masqueraded(&present);
         sources.extend(masqueraded(next));
+        // a network that is there already changes over with its policies, when the node has the address
+        let mut own = own_addresses(next);
+        for network in present.resources.networks() {
+            own.remove(&network_number(&network.name));
+        }
+        own.extend(own_addresses(&present));
+        self.tables.set_own_addresses(&own)?;
         self.tables.set_masqueraded(&sources)
     }
 }
@@ -102,7 +117,7 @@ mod tests {
     use super::*;
 
     fn on(index: u32, text: &str) -> LinkAddress {
-        LinkAddress { index, address: text.parse().unwrap(), lasting: true }
+        LinkAddress { index, address: text.parse().unwrap(), lasting: true, ours: false }
     }
 
     fn by(index: u32, gateway: &str) -> DefaultRoute {
@@ -122,6 +137,7 @@ mod tests {
         let addresses = [
             on(1, "10.0.0.1/8"),
             passing,
+            LinkAddress { ours: true, ..on(2, "192.0.2.78/32") },
             on(2, "198.51.100.2/24"),
             on(2, "192.0.2.2/24"),
             on(2, "fe80::1/64"),

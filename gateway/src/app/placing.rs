@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use config::resource::{Gateway, OnDeny, Snat};
+use config::resource::{Gateway, OnDeny};
 use policy::tables::{PolicyId, PolicyRef};
 
 use super::desired::Desired;
@@ -207,7 +207,7 @@ impl Enforcement {
             mac: workload.mac,
             gateway_mac: port.bridge_mac,
             bridge: network.and_then(super::uplink::bridge_of),
-            masqueraded: network.is_some_and(|network| network.snat == Snat::Masquerade),
+            masqueraded: network.is_some_and(|network| network.snat.translates()),
         }
     }
 }

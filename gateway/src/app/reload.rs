@@ -1,6 +1,7 @@
 //! One change of desired state, carried through all flows. The only place where they meet in time.
 //!
-//! 1. Everyone who can refuse is asked: the edge (certificates), segmentation (names taken, kernel features).
+//! 1. Everyone who can refuse is asked: the edge (certificates), segmentation (names taken, kernel features), the uplink's
+//!    neighbours (egress addresses).
 //! 2. New networks' sources are translated, and segmentation applies its steps, undone as a whole if one fails.
 //! 3. The policies are put in force.
 //! 4. The store commits.
@@ -39,9 +40,12 @@ pub(crate) async fn carry(gate: &Gate, next: Desired, commit: &[Change]) -> Resu
     let prepared = gate.edge.check(&endpoints::edge_config(&next)).map_err(refused_by_edge)?;
     prepared.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let before = gate.now();
+    super::egress_address::refuse_taken(gate, &before, &next).await?;
     let translated = in_place(|| gate.enforcement.masquerade_also(&next));
     translated.map_err(|error| ControlError::failed(error.to_string(), "nothing was changed"))?;
     gate.segmentation.apply(&segments(gate, &next)).await.map_err(refused_by_segmentation)?;
+    // nothing leaves with an address that the programs do not know as the node's
+    super::watching::look_at_node(gate).await;
     let enforced = in_place(|| {
         gate.enforcement.install(&next, &gate.store).map_err(|error| {
             ControlError::failed(
@@ -81,6 +85,7 @@ pub(crate) fn segments(gate: &Gate, desired: &Desired) -> segmentation::Desired 
             .collect::<BTreeMap<_, _>>(),
         node: segmentation::Node {
             nat: gate.nat_device().map(|(_, ifindex)| ifindex),
+            uplink: gate.uplink_device(),
             ..gate.segmentation_node.clone()
         },
     }

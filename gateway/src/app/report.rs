@@ -127,10 +127,18 @@ fn fast_path(now: &FastPath) -> Check {
 }
 
 fn source_nat(gate: &Gate) -> Check {
+    let own = |network: &config::resource::Network| {
+        let addresses: Vec<String> = network.snat.own().map(|address| address.to_string()).collect();
+        (!addresses.is_empty()).then(|| format!("; {} leaves with {}", network.name, addresses.join(" and ")))
+    };
+    let own: String = gate.now().resources.networks().filter_map(own).collect();
     let found = match gate.nat_device() {
-        Some((device, _)) => format!("by the kernel programs at {device}, by nftables elsewhere"),
+        Some((device, _)) => format!("by the kernel programs at {device}, by nftables elsewhere{own}"),
         None => {
-            format!("by nftables and connection tracking; the kernel programs have no uplink: {}", gate.fast_path())
+            format!(
+                "by nftables and connection tracking; the kernel programs have no uplink: {}{own}",
+                gate.fast_path()
+            )
         }
     };
     let mend = if gate.nat_device().is_some() { "" } else { gate.fast_path().mend() };

@@ -223,7 +223,7 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
     let edge = Edge::start(&settings.edge.listen, dial, FilesDir(settings.node.files_dir.clone()))?;
     let upstreams: Arc<[SocketAddr]> = upstreams(&settings).into();
     let segmentation_node =
-        segmentation::Node { seed: link_names::node_seed(), edge: settings.edge.listen.clone(), nat: None };
+        segmentation::Node { seed: link_names::node_seed(), edge: settings.edge.listen.clone(), ..Default::default() };
     let gate = Gate::new(Parts {
         settings,
         store,

@@ -150,6 +150,8 @@ pub(super) fn note_changes(gate: &Gate, notices: &[Notice]) {
 /// What was found of the uplink.
 struct Found {
     fast_path: FastPath,
+    /// The device itself, if there is one.
+    device: Option<u32>,
     /// Where packets go past the stack.
     fast: Option<u32>,
     /// Where addresses are translated, whether or not packets go past the stack: on any other device the node's own
@@ -164,15 +166,20 @@ pub(super) async fn look(gate: &Gate, first: bool) -> Result<u64, String> {
     let found = find(gate).await?;
     let device = found.nat.clone();
     let pinned = gate.enforcement.tables.nat_device();
+    let placed = gate.uplink_device();
+    if first {
+        gate.set_uplink_device(found.device);
+    }
     if first && pinned.is_some() && pinned != found.nat.as_ref().map(|(_, ifindex)| *ifindex) {
         // An earlier daemon's ruleset relies on what is there: the next look moves it.
         return Ok(0);
     }
     let former = gate.nat_device();
     let moved = former != device;
-    if moved && former.is_some() {
+    let replaced = !first && placed != found.device;
+    if moved && former.is_some() || replaced && device.is_none() {
         // the node's own masquerade first: nothing leaves with a tenant's address meanwhile
-        tell_segmentation(gate, None).await?;
+        tell_segmentation(gate, None, found.device).await?;
     }
     let translation = match &found.nat {
         Some((_, ifindex)) => Some(translation_at(gate, *ifindex).await?),
@@ -185,7 +192,7 @@ pub(super) async fn look(gate: &Gate, first: bool) -> Result<u64, String> {
     let put_back = put_back.map_err(|error| error.to_string())?;
     match (moved, first) {
         (true, true) => gate.set_nat_device(device),
-        (true, false) if device.is_some() => tell_segmentation(gate, device).await?,
+        (true, false) if device.is_some() => tell_segmentation(gate, device, found.device).await?,
         _ => {}
     }
     if gate.set_fast_path(found.fast_path.clone()) {
@@ -194,14 +201,17 @@ pub(super) async fn look(gate: &Gate, first: bool) -> Result<u64, String> {
     Ok(put_back)
 }
 
-/// The ruleset leaves out the device where addresses are translated. What fails is tried again at the next look.
-async fn tell_segmentation(gate: &Gate, device: Option<(InterfaceName, u32)>) -> Result<(), String> {
+/// The ruleset leaves out the device where addresses are translated, and networks' own addresses stand on the uplink. What
+/// fails is tried again at the next look.
+async fn tell_segmentation(gate: &Gate, nat: Option<(InterfaceName, u32)>, uplink: Option<u32>) -> Result<(), String> {
     let _turn = gate.changing.lock().await;
-    let former = gate.nat_device();
-    gate.set_nat_device(device);
+    let former = (gate.nat_device(), gate.uplink_device());
+    gate.set_nat_device(nat);
+    gate.set_uplink_device(uplink);
     let applied = gate.segmentation.apply(&super::reload::segments(gate, &gate.now())).await;
     applied.map_err(|error| {
-        gate.set_nat_device(former);
+        gate.set_nat_device(former.0);
+        gate.set_uplink_device(former.1);
         error.to_string()
     })
 }
@@ -224,33 +234,50 @@ async fn find(gate: &Gate) -> Result<Found, String> {
         Some(name) => Some(name.clone()),
         None => gate.default_routes().first().and_then(|route| interface::name(route.index).ok()),
     };
-    let without = |found: String| Ok(Found { fast_path: FastPath::Without { found }, fast: None, nat: None });
+    let without = |found: String| {
+        let fast_path = FastPath::Without { found };
+        Ok(Found { fast_path, device: None, fast: None, nat: None })
+    };
     let Some(name) = name else { return without("the node has no default route".to_owned()) };
     let Ok(device) = InterfaceName::try_from(name.clone()) else {
         return without(format!("`{name}` cannot be the name of a device"));
     };
     match netlink.link(&device).await.map_err(text)? {
         None => without(format!("there is no device {name}")),
-        Some(link) if !is_usable(&link) => without(format!("{name} is no Ethernet device towards the world")),
+        Some(link) if !is_usable(&link) => {
+            let stack = without(format!("{name} is no Ethernet device towards the world"));
+            stack.map(|found| Found { device: may_have_addresses(&link).then_some(link.index), ..found })
+        }
         Some(link) => match ipsec_policies() {
             Ok(0) => Ok(match gate.settings.egress.fast_path {
                 true => Found {
                     fast_path: FastPath::On { device: name },
+                    device: Some(link.index),
                     fast: Some(link.index),
                     nat: Some((device, link.index)),
                 },
-                false => Found { fast_path: FastPath::SwitchedOff, fast: None, nat: Some((device, link.index)) },
+                false => Found {
+                    fast_path: FastPath::SwitchedOff,
+                    device: Some(link.index),
+                    fast: None,
+                    nat: Some((device, link.index)),
+                },
             }),
             // What goes past the stack would leave in plain text, and policies know packets as the stack translates them.
             Ok(_) => without("the node has IPsec policies, which are the stack's".to_owned()),
             Err(error) => without(format!("the node's IPsec policies cannot be counted: {error}")),
-        },
+        }
+        .map(|found| Found { device: Some(link.index), ..found }),
     }
 }
 
 /// Ethernet, and none of ours.
 fn is_usable(link: &Link) -> bool {
+    link.mac.is_some() && may_have_addresses(link)
+}
+
+fn may_have_addresses(link: &Link) -> bool {
     const LOOPBACK: u32 = 1;
     let ours = link.alias.as_deref().is_some_and(|alias| alias.starts_with(names::MARK));
-    link.mac.is_some() && link.index != LOOPBACK && !ours
+    link.index != LOOPBACK && !ours
 }

@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::gate::Gate;
 use super::report::{self, Names};
-use super::{attachment, nat, reload, sets, uplink};
+use super::{attachment, egress_address, nat, reload, sets, uplink};
 use crate::segmentation::Status;
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::watch::{Notice, Watch};
@@ -116,6 +116,8 @@ async fn upkeep(gate: Arc<Gate>) {
         look_at_uplink(&gate, false).await;
         let kept = reload::in_place(|| nat::keep_ports(&gate, &gate.now()));
         settle(&gate, "reserved ports", kept.map_err(|error| error.to_string()));
+        let ended = reload::in_place(|| gate.enforcement.tables.end_strays());
+        settle(&gate, "source NAT", ended.map_err(|error| error.to_string()));
     }
 }
 
@@ -256,8 +258,8 @@ pub(crate) async fn look_at_node(gate: &Gate) {
         Err(error) => Err(error),
     };
     let told = match addresses {
-        Ok(addresses) => {
-            let addresses: BTreeSet<_> = addresses.iter().map(|address| address.address.ip()).collect();
+        Ok(found) => {
+            let addresses: BTreeSet<_> = found.iter().map(|address| address.address.ip()).collect();
             let listener = |at: &std::net::SocketAddr| Listener {
                 address: Some(at.ip()).filter(|ip| !ip.is_unspecified()),
                 protocol: Protocol::Tcp,
@@ -265,7 +267,9 @@ pub(crate) async fn look_at_node(gate: &Gate) {
             };
             let listeners = gate.edge.addresses().iter().map(listener).collect();
             let node = Node { addresses, listeners, probes: gate.settings.node.probes() };
-            gate.enforcement.set_node(node).map(|_| ()).map_err(|error| error.to_string())
+            let told = gate.enforcement.set_node(node).map(|_| ()).map_err(|error| error.to_string());
+            egress_address::announce(gate, &found).await;
+            told
         }
         Err(error) => Err(error.to_string()),
     };

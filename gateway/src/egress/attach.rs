@@ -50,6 +50,11 @@ pub enum Program {
     ToUplink,
 }
 
+/// The program that the daemon runs itself, on frames that are to leave by a device.
+const SENDER: &str = "send_frame";
+/// `linux/pkt_cls.h`
+const TC_ACT_UNSPEC: i32 = -1;
+
 const ALL: [Program; 5] =
     [Program::FromWorkload, Program::ToWorkload, Program::FromService, Program::FromUplink, Program::ToUplink];
 
@@ -132,6 +137,7 @@ pub(crate) struct Programs {
 impl Programs {
     /// Gives the object's programs to the kernel and pins them; answers the one that starts the sweeper, too.
     pub(crate) fn load(mut ebpf: Ebpf, folder: &Path) -> Result<(Self, OwnedFd), Box<dyn Error>> {
+        load(classifier(&mut ebpf, SENDER)?)?;
         let mut numbers = [0; ALL.len()];
         for (program, number) in ALL.into_iter().zip(&mut numbers) {
             let path = folder.join("programs").join(program.name());
@@ -289,6 +295,18 @@ impl Tables {
     /// (0: the node itself). Tables and counters change as by a real packet.
     pub fn try_frame(&self, program: Program, frame: &[u8], ifindex: u32, entered_by: u32) -> io::Result<Answer> {
         self.repeat_frame(program, frame, ifindex, entered_by, 1)
+    }
+
+    /// Sends an Ethernet frame by a device. Needs no raw socket, and so no capability for one.
+    pub fn send_frame(&self, frame: &[u8], ifindex: u32) -> io::Result<()> {
+        let mut ebpf = self.programs.lock();
+        let loaded = classifier(&mut ebpf, SENDER).map_err(|e| io::Error::other(e.to_string()))?;
+        let fd = loaded.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()?;
+        drop(ebpf);
+        match test_run(fd.as_fd(), frame, ifindex, 0, 1)?.action {
+            TC_ACT_UNSPEC => Ok(()),
+            _ => Err(io::Error::other("the device did not take the frame")),
+        }
     }
 
     /// [`Self::try_frame`], `repeat` times on the same frame: for the mean time of a run.

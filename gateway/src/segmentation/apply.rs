@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use config::names::InterfaceName;
+use ipnetwork::IpNetwork;
 
 use super::Seal;
 use super::observe::Homes;
@@ -162,6 +163,13 @@ impl<'a> Executor<'a> {
             }
             Step::DeleteAddress { link, address } => {
                 gone(netlink.delete_address(self.index(link).await?, link.as_str(), *address).await)?;
+            }
+            Step::AddOwnAddress { link, address } => {
+                netlink.add_own_address(self.index(link).await?, link.as_str(), *address).await?;
+            }
+            Step::DeleteOwnAddress { link, address } => {
+                let address = IpNetwork::from(*address);
+                gone(netlink.delete_address(self.index(link).await?, link.as_str(), address).await)?;
             }
             Step::AddRoute { link, address } => {
                 netlink.add_connected_route(self.index(link).await?, link.as_str(), *address).await?;

@@ -30,6 +30,8 @@ pub struct Node {
     /// Index of the device where others translate what masqueraded networks send: the table leaves it alone there. A name
     /// could go to another device before anybody hears of it.
     pub nat: Option<u32>,
+    /// Index of the device towards the world, where networks' own egress addresses stand; `None` while there is none.
+    pub uplink: Option<u32>,
 }
 
 impl Desired {

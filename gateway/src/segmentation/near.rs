@@ -221,7 +221,7 @@ impl Keeper {
                 Notice::Link { index } | Notice::Address { index } => match own.get(index) {
                     Some(Subject::Workload(id)) => drop(named.workloads.insert(*id)),
                     Some(Subject::Network(network)) => drop(named.networks.insert(network.clone())),
-                    Some(Subject::Node | Subject::Leftover) => return None,
+                    Some(Subject::Node | Subject::Leftover | Subject::Egress) => return None,
                     // Nobody's, and gone: what it may have carried has notices of its own.
                     None if interface::name(*index).is_err() => {}
                     None => return None,
@@ -237,7 +237,7 @@ impl Keeper {
                         }
                     }
                     (Some(Subject::Network(_)), None) | (None, _) => {}
-                    (Some(Subject::Node | Subject::Leftover), _) => return None,
+                    (Some(Subject::Node | Subject::Leftover | Subject::Egress), _) => return None,
                 },
                 Notice::TrafficControl { index } => {
                     if let Some(Subject::Workload(id)) = own.get(index) {

@@ -189,7 +189,7 @@ impl Segmentation {
             Subject::Node => true,
             Subject::Network(network) => *network == workload.network,
             Subject::Workload(id) => *id == workload.id,
-            Subject::Leftover => false,
+            Subject::Leftover | Subject::Egress => false,
         };
         let observed = self.keeper.bring_about(&mut state, &desired, Some(workload.id), concerned).await?;
         let port = ports(&desired, &observed).into_iter().find(|port| port.workload == workload.id);

@@ -2,7 +2,8 @@
 //! came or went, by their elements alone.
 //!
 //! - `postrouting`: networks with `snat: Masquerade` take this node's address wherever they leave by another link than
-//!   a network's bridge and the one where the kernel programs translate.
+//!   a network's bridge and the one where the kernel programs translate. Those with an address of their own take that at
+//!   the uplink where no program does it, and elsewhere, where no answer would come to it, this node's.
 //! - `forwarding`: what comes from a bridge must come from a subnet of that network; nothing is routed from or to a
 //!   network with an External router, and nothing from elsewhere with an address of a routed network: policies know
 //!   workloads by their addresses. A bridge that no rule names is closed, so the table is put before a new network's
@@ -15,7 +16,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use config::resource::{Gateway, Network, Snat};
+use config::resource::{Gateway, Network};
 
 use super::desired::Desired;
 use super::names;
@@ -100,10 +101,14 @@ impl Rules {
         let networks = || desired.networks.values().filter(|network| network.gateway == Gateway::Node);
         let translated = desired.node.nat.map(|ifindex| format!("oif != {ifindex} "));
         self.chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", |rules| {
-            for network in networks().filter(|network| network.snat == Snat::Masquerade) {
+            for network in networks().filter(|network| network.snat.translates()) {
                 for subnet in &network.subnets {
                     let family = family(subnet.cidr.is_ipv4());
                     let elsewhere = translated.as_deref().unwrap_or_default();
+                    let own = network.snat.own().find(|own| own.is_ipv4() == subnet.cidr.is_ipv4());
+                    if let (Some(own), Some(uplink), None) = (own, desired.node.uplink, &translated) {
+                        rules.line(format!("{family} saddr {} oif {uplink} snat {family} to {own}", subnet.cidr));
+                    }
                     rules.line(format!(
                         "{family} saddr {} oifname != \"{}*\" {elsewhere}masquerade",
                         subnet.cidr,

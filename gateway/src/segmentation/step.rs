@@ -45,6 +45,10 @@ pub enum Step {
     AddAddress { link: InterfaceName, address: IpNetwork },
     /// Take an address away.
     DeleteAddress { link: InterfaceName, address: IpNetwork },
+    /// Add a network's own egress address, with our mark.
+    AddOwnAddress { link: InterfaceName, address: IpAddr },
+    /// Take it away.
+    DeleteOwnAddress { link: InterfaceName, address: IpAddr },
     /// Put the route to an address's subnet back.
     AddRoute { link: InterfaceName, address: IpNetwork },
     /// Add a static forwarding entry.
@@ -109,6 +113,8 @@ impl Step {
             | Self::SetUp { link, .. }
             | Self::AddAddress { link, .. }
             | Self::DeleteAddress { link, .. }
+            | Self::AddOwnAddress { link, .. }
+            | Self::DeleteOwnAddress { link, .. }
             | Self::AddRoute { link, .. }
             | Self::AddForwarding { link, .. }
             | Self::DeleteForwarding { link, .. }
@@ -138,6 +144,8 @@ impl Step {
             Self::Write { key, to, was } => Self::Write { key, to: was?, was: Some(to) },
             Self::AddAddress { link, address } => Self::DeleteAddress { link, address },
             Self::DeleteAddress { link, address } => Self::AddAddress { link, address },
+            Self::AddOwnAddress { link, address } => Self::DeleteOwnAddress { link, address },
+            Self::DeleteOwnAddress { link, address } => Self::AddOwnAddress { link, address },
             Self::AddForwarding { link, mac } => Self::DeleteForwarding { link, mac },
             Self::DeleteForwarding { link, mac } => Self::AddForwarding { link, mac },
             Self::AddNeighbour { link, address, mac } => Self::DeleteNeighbour { link, address, mac },
@@ -194,6 +202,8 @@ impl fmt::Display for Step {
             Self::Write { key, to, was: None } => write!(f, "write {key} = {to}"),
             Self::AddAddress { link, address } => write!(f, "add {address} to {link}"),
             Self::DeleteAddress { link, address } => write!(f, "take {address} from {link}"),
+            Self::AddOwnAddress { link, address } => write!(f, "add egress address {address} to {link}"),
+            Self::DeleteOwnAddress { link, address } => write!(f, "take egress address {address} from {link}"),
             Self::AddRoute { link, address } => write!(f, "put the route of {address} back on {link}"),
             Self::AddForwarding { link, mac } => write!(f, "add forwarding entry {mac} to {link}"),
             Self::DeleteForwarding { link, mac } => write!(f, "take forwarding entry {mac} from {link}"),

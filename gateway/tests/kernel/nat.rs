@@ -185,6 +185,10 @@ fn fragments_follow_their_first() {
         let l4 = if own == OWN4 { 20 } else { 48 };
         let port = |packet: &[u8], at: usize| u16::from_be_bytes([packet[l4 + at], packet[l4 + at + 1]]);
         assert_eq!(refused(&node, &out(&piece(own, far, 8, 5, &[9; 8]))), FragmentUnknown);
+        // also where the flow's mapping is at hand beside its next hop
+        for _ in 0..3 {
+            leaves(&node, &summed(plain(own, far, UDP, &udp(4000, 5000))));
+        }
         let first = leaves(&node, &piece(own, far, 0, 5, &udp(4000, 5000)));
         assert_eq!(ends(&first), (addr(wire), addr(far)));
         let later = leaves(&node, &piece(own, far, 16, 5, &[9; 8]));
@@ -206,7 +210,7 @@ fn fragments_follow_their_first() {
 }
 
 /// An error that quotes `inner`, of the family; too big, or a port that is unreachable.
-fn error(source: &str, destination: &str, inner: &[u8], too_big: bool) -> Vec<u8> {
+pub(crate) fn error(source: &str, destination: &str, inner: &[u8], too_big: bool) -> Vec<u8> {
     let quote = &inner[..inner.len().min(100)];
     let payload = match (source.contains(':'), too_big) {
         (false, true) => icmp(3, 4, &[&[0, 0, 5, 0], quote].concat()),

@@ -8,15 +8,17 @@ use gateway::egress::tables::flows::Origin;
 use policy::reason::Reason;
 use policy::tables::RuleName;
 
-use crate::reading::{ACK, FIN, RST, SYN, TCP};
+use crate::reading::{
+    ACK, FIN, Icmp, Meaning, Packet, RST, SCTP, SYN, TCP, Transport, UDP, echo_id, meaning, number, quoted,
+};
 use crate::world::SECOND;
 
 /// Idle times of the test's tables, in seconds; a closed connection's is the door's own.
 pub(crate) const TCP_IDLE: u32 = 80;
 pub(crate) const OTHER_IDLE: u32 = 40;
-const CLOSED_IDLE: u32 = 10;
+pub(crate) const CLOSED_IDLE: u32 = 10;
 /// How long Linux, and so the programs, wait for the rest of a fragmented packet.
-const FRAGMENT_LIFE: u32 = 30;
+pub(crate) const FRAGMENT_LIFE: u32 = 30;
 /// The real clock goes on while a case runs, the model's does not: this near to an idle time nothing is said.
 const UNSURE: u64 = 3 * SECOND;
 
@@ -95,6 +97,60 @@ pub(crate) enum Known {
 #[derive(Debug)]
 pub(crate) struct Unsure;
 
+/// The flow that a packet belongs to.
+pub(crate) fn ends_of(packet: &Packet<'_>, workload: usize, out: bool) -> Ends {
+    let (local, remote) = if out { (packet.source, packet.destination) } else { (packet.destination, packet.source) };
+    let ports = match packet.transport {
+        Transport::Tcp { source, destination, .. }
+        | Transport::Udp { source, destination }
+        | Transport::Sctp { source, destination }
+            if out =>
+        {
+            Ports::Pair { local: source, remote: destination }
+        }
+        Transport::Tcp { source, destination, .. }
+        | Transport::Udp { source, destination }
+        | Transport::Sctp { source, destination } => Ports::Pair { local: destination, remote: source },
+        Transport::Icmp(icmp) if (icmp.meaning == Meaning::Asks) == out => Ports::AskedHere(icmp.id),
+        Transport::Icmp(icmp) => Ports::AskedThere(icmp.id),
+        Transport::Other | Transport::Headless => Ports::None,
+    };
+    Ends { workload, protocol: packet.protocol, local, remote, ports }
+}
+
+pub(crate) fn flags_of(packet: &Packet<'_>) -> Option<u8> {
+    match packet.transport {
+        Transport::Tcp { flags, .. } => Some(flags),
+        Transport::Udp { .. }
+        | Transport::Sctp { .. }
+        | Transport::Icmp(_)
+        | Transport::Other
+        | Transport::Headless => None,
+    }
+}
+
+/// The flow that an ICMP error speaks of, if it goes to who sent the packet that it quotes.
+pub(crate) fn quoted_ends(packet: &Packet<'_>, icmp: Icmp<'_>, workload: usize, out: bool) -> Option<Ends> {
+    let six = packet.source.is_ipv6();
+    let quote = quoted(icmp, six)?;
+    if quote.source != packet.destination || out && quote.destination != packet.source {
+        return None;
+    }
+    let (local, remote) = if out { (quote.destination, quote.source) } else { (quote.source, quote.destination) };
+    let (first, second) = (number(&quote.head, 0), number(&quote.head, 2));
+    let ports = match quote.protocol {
+        TCP | UDP | SCTP if out => Ports::Pair { local: second, remote: first },
+        TCP | UDP | SCTP => Ports::Pair { local: first, remote: second },
+        same if same == packet.protocol => match (meaning(quote.head[0], six), out) {
+            (Meaning::Asks, false) | (Meaning::Answers, true) => Ports::AskedHere(echo_id(&quote.head)),
+            (Meaning::Asks, true) | (Meaning::Answers, false) => Ports::AskedThere(echo_id(&quote.head)),
+            _ => return None,
+        },
+        _ => Ports::None,
+    };
+    Some(Ends { workload, protocol: quote.protocol, local, remote, ports })
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Flows {
     open: BTreeMap<Ends, Flow>,
@@ -110,7 +166,7 @@ pub(crate) struct Fragment {
     pub(crate) id: u32,
 }
 
-fn is_over(age: u64, limit_s: u32) -> Result<bool, Unsure> {
+pub(crate) fn is_over(age: u64, limit_s: u32) -> Result<bool, Unsure> {
     let limit = u64::from(limit_s) * SECOND;
     if age <= limit && age + UNSURE > limit { Err(Unsure) } else { Ok(age > limit) }
 }
@@ -212,6 +268,11 @@ impl Flows {
 
     pub(crate) fn told(&self) -> BTreeMap<Ends, Told> {
         self.open.iter().map(|(ends, flow)| (*ends, flow.told.clone())).collect()
+    }
+
+    /// Who opened the flow, if it is open.
+    pub(crate) fn opener(&self, ends: &Ends) -> Option<Origin> {
+        self.open.get(ends).map(|flow| flow.told.origin)
     }
 
     pub(crate) fn of(&self, workload: usize) -> usize {

@@ -12,7 +12,7 @@ use crate::reference::Member;
 use crate::scenario::{Device, Entrance, Shot};
 use crate::world::World;
 
-const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
+pub(crate) const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
 const BROADCAST: Mac = Mac([0xff; 6]);
 
 /// Two ends that have been heard of.
@@ -188,11 +188,28 @@ fn fill(draw: &mut Draw, wire: &mut Wire, own: &Member, talk: Conversation, out:
 }
 
 fn transport(draw: &mut Draw, talk: Conversation, out: bool) -> Vec<u8> {
-    let (source, destination) =
-        if out { (talk.local_port, talk.remote_port) } else { (talk.remote_port, talk.local_port) };
+    let ports = if out { (talk.local_port, talk.remote_port) } else { (talk.remote_port, talk.local_port) };
+    let size = draw.of(&[0, 0, 4, 8, 40]);
+    let asks = draw.one_in(2);
+    let mut payload = transport_of(draw, talk.protocol, ports, talk.id, asks, size);
+    if matches!(talk.protocol, ICMP | ICMPV6) && draw.one_in(5) {
+        payload[0] = draw.below(256) as u8;
+    }
+    payload
+}
+
+/// A transport of this protocol, between these ports or with this id of an echo, and so many octets of data.
+pub(crate) fn transport_of(
+    draw: &mut Draw,
+    protocol: u8,
+    (source, destination): (u16, u16),
+    id: u16,
+    asks: bool,
+    size: usize,
+) -> Vec<u8> {
     let ports = [source.to_be_bytes(), destination.to_be_bytes()].concat();
-    let data = vec![0x61; draw.of(&[0, 0, 4, 8, 40])];
-    match talk.protocol {
+    let data = vec![0x61; size];
+    match protocol {
         TCP => {
             let flags = match draw.below(12) {
                 0..=3 => SYN,
@@ -209,9 +226,13 @@ fn transport(draw: &mut Draw, talk: Conversation, out: bool) -> Vec<u8> {
         SCTP => [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0], &data].concat(),
         UDP => [&ports[..], &(8 + data.len() as u16).to_be_bytes(), &[0, 0], &data].concat(),
         ICMP | ICMPV6 => {
-            let echoes = if talk.protocol == ICMP { [8, 0] } else { [128, 129] };
-            let kind = if draw.one_in(5) { draw.below(256) as u8 } else { draw.of(&echoes) };
-            [&[kind, 0, 0, 0][..], &talk.id.to_be_bytes(), &[0, 1], &data].concat()
+            let kind = match (protocol, asks) {
+                (ICMP, true) => 8,
+                (ICMP, false) => 0,
+                (_, true) => 128,
+                (_, false) => 129,
+            };
+            [&[kind, 0, 0, 0][..], &id.to_be_bytes(), &[0, 1], &data].concat()
         }
         _ => vec![0x62; draw.of(&[0, 4, 16, 40])],
     }
@@ -387,7 +408,7 @@ fn dhcp(draw: &mut Draw, wire: &mut Wire, own: &Member, out: bool) {
 }
 
 /// Now and then a frame is not what it was meant to be.
-fn spoil(draw: &mut Draw, frame: &mut Vec<u8>) {
+pub(crate) fn spoil(draw: &mut Draw, frame: &mut Vec<u8>) {
     match draw.below(60) {
         0..=1 => {
             let at = draw.below(frame.len().min(64) as u64) as usize;

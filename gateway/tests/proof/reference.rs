@@ -10,11 +10,8 @@ use gateway::workload::Mac;
 use policy::reason::Reason;
 use policy::{Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Resolved, Subject, Target, decide};
 
-use crate::flows::{Ends, Flows, Fragment, Grounds, Known, Passage, Ports, Unsure};
-use crate::reading::{
-    Content, ICMP, Icmp, Meaning, Packet, Piece, Reading, SCTP, TCP, Transport, UDP, echo_id, meaning, number, quoted,
-    read,
-};
+use crate::flows::{Ends, Flows, Fragment, Grounds, Known, Passage, Ports, Unsure, ends_of, flags_of, quoted_ends};
+use crate::reading::{Content, ICMP, Icmp, Meaning, Packet, Piece, Reading, Transport, read};
 use crate::scenario::{Entrance, Shot};
 use crate::{rejection, segment};
 
@@ -32,6 +29,10 @@ pub(crate) struct Member {
     pub(crate) quota: usize,
     /// `onDeny: Reject`
     pub(crate) rejects: bool,
+    /// This node routes for it, so that its packets may skip the stack.
+    pub(crate) routed: bool,
+    /// What it sends to the world has another source.
+    pub(crate) translated: bool,
 }
 
 /// What is known besides frames.
@@ -275,24 +276,7 @@ impl Reference {
         bytes: u64,
         rules: &Rules<'_>,
     ) -> Verdict {
-        let six = packet.source.is_ipv6();
-        let Some(quote) = quoted(icmp, six) else { return Ok(Reason::IcmpErrorUnknown) };
-        if quote.source != packet.destination || out && quote.destination != packet.source {
-            return Ok(Reason::IcmpErrorUnknown);
-        }
-        let (local, remote) = if out { (quote.destination, quote.source) } else { (quote.source, quote.destination) };
-        let (first, second) = (number(&quote.head, 0), number(&quote.head, 2));
-        let ports = match quote.protocol {
-            TCP | UDP | SCTP if out => Ports::Pair { local: second, remote: first },
-            TCP | UDP | SCTP => Ports::Pair { local: first, remote: second },
-            same if same == packet.protocol => match (meaning(quote.head[0], six), out) {
-                (Meaning::Asks, false) | (Meaning::Answers, true) => Ports::AskedHere(echo_id(&quote.head)),
-                (Meaning::Asks, true) | (Meaning::Answers, false) => Ports::AskedThere(echo_id(&quote.head)),
-                _ => return Ok(Reason::IcmpErrorUnknown),
-            },
-            _ => Ports::None,
-        };
-        let ends = Ends { workload: index, protocol: quote.protocol, local, remote, ports };
+        let Some(ends) = quoted_ends(packet, icmp, index, out) else { return Ok(Reason::IcmpErrorUnknown) };
         let passage = Passage { out, flags: None, bytes, counts: false };
         Ok(match self.known(&ends, passage, rules)? {
             Some(Reason::KnownFlow) => Reason::IcmpErrorOfFlow,
@@ -453,37 +437,6 @@ fn target(ends: &Ends) -> Target {
         Ports::None => 0,
     };
     Target { address: ends.remote, protocol: ends.protocol, port }
-}
-
-fn ends_of(packet: &Packet<'_>, workload: usize, out: bool) -> Ends {
-    let (local, remote) = if out { (packet.source, packet.destination) } else { (packet.destination, packet.source) };
-    let ports = match packet.transport {
-        Transport::Tcp { source, destination, .. }
-        | Transport::Udp { source, destination }
-        | Transport::Sctp { source, destination }
-            if out =>
-        {
-            Ports::Pair { local: source, remote: destination }
-        }
-        Transport::Tcp { source, destination, .. }
-        | Transport::Udp { source, destination }
-        | Transport::Sctp { source, destination } => Ports::Pair { local: destination, remote: source },
-        Transport::Icmp(icmp) if (icmp.meaning == Meaning::Asks) == out => Ports::AskedHere(icmp.id),
-        Transport::Icmp(icmp) => Ports::AskedThere(icmp.id),
-        Transport::Other | Transport::Headless => Ports::None,
-    };
-    Ends { workload, protocol: packet.protocol, local, remote, ports }
-}
-
-fn flags_of(packet: &Packet<'_>) -> Option<u8> {
-    match packet.transport {
-        Transport::Tcp { flags, .. } => Some(flags),
-        Transport::Udp { .. }
-        | Transport::Sctp { .. }
-        | Transport::Icmp(_)
-        | Transport::Other
-        | Transport::Headless => None,
-    }
 }
 
 fn fragment_of(packet: &Packet<'_>, workload: usize, id: u32) -> Fragment {

@@ -134,7 +134,7 @@ impl Scenario {
 }
 
 impl Phase {
-    fn draw(draw: &mut Draw) -> Self {
+    pub(crate) fn draw(draw: &mut Draw) -> Self {
         Self {
             world: World { network_policies: Vec::new(), ..World::draw(draw) },
             apart: draw.one_in(3),
@@ -168,6 +168,8 @@ impl Phase {
                 epoch,
                 quota: self.quota,
                 rejects: self.rejects[network],
+                routed: false,
+                translated: false,
             }
         };
         self.world.subjects.iter().enumerate().map(member).collect()

@@ -98,7 +98,7 @@ fn try_phase(
 
 /// A frame that passes is as it was; one for the service namespace, or out of it, has another address, MAC and checksums
 /// and is otherwise as it was.
-fn check_frame(shot: &Shot, done: &Done, members: &[Member]) -> Result<(), String> {
+pub(crate) fn check_frame(shot: &Shot, done: &Done, members: &[Member]) -> Result<(), String> {
     let into_service = matches!(done.reason, Reason::Dns | Reason::Edge);
     match done.action {
         Action::Drop => return Ok(()),

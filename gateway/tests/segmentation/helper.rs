@@ -105,7 +105,7 @@ fn the_daemons_capabilities_are_enough() {
             let segmentation = Segmentation::open(helper.connect().unwrap(), Arc::new(Sealed::quiet())).unwrap();
             let mut desired = Desired {
                 networks: BTreeMap::from([("tenant-a".parse().unwrap(), dual("tenant-a", 100))]),
-                node: Node { seed: "test".to_owned(), edge: Vec::new(), nat: None },
+                node: Node { seed: "test".to_owned(), edge: Vec::new(), ..Node::default() },
                 ..Desired::default()
             };
             segmentation.apply(&desired).await.unwrap();

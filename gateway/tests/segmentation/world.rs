@@ -181,7 +181,7 @@ impl World {
     }
 
     fn open(node: Namespace, helper: NamespaceHelper, mut desired: Desired, seal: Arc<Sealed>) -> Self {
-        desired.node = Node { seed: "test".to_owned(), edge: vec!["0.0.0.0:443".parse().unwrap()], nat: None };
+        desired.node = Node { seed: "test".to_owned(), edge: vec!["0.0.0.0:443".parse().unwrap()], ..Node::default() };
         let segmentation = Segmentation::open(helper, Arc::clone(&seal) as Arc<dyn Seal>).unwrap();
         Self { node, segmentation, seal, desired, cursor: Cursor::default() }
     }

@@ -16,7 +16,9 @@ use integration::roster::SECOND_KERNEL;
 use integration::vm::{Tried, Vm};
 
 const TEST_LIMIT: Duration = Duration::from_secs(150);
-const ROSTER_DEADLINE: Duration = Duration::from_secs(480);
+/// What the list is meant to take, and when it is given up: emulation takes twice as long on a busy machine.
+const ROSTER_MEANT: Duration = Duration::from_secs(480);
+const ROSTER_DEADLINE: Duration = Duration::from_secs(900);
 const LONG_DEADLINE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
@@ -124,6 +126,9 @@ fn run_second_kernel(long: bool, programs: &BTreeMap<String, PathBuf>, tally: &m
         println!("second kernel: {problem}");
     }
     println!("second kernel: {} s", begin.elapsed().as_secs());
+    if !long && begin.elapsed() > ROSTER_MEANT {
+        println!("second kernel: meant to take {} s; if the machine was quiet, shorten the list", ROSTER_MEANT.as_secs());
+    }
     for ((program, test), outcome) in list.into_iter().zip(outcomes) {
         let ignored_here = tally.skipped.remove(&(program.clone(), test.clone()));
         match outcome {

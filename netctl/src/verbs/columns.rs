@@ -110,7 +110,7 @@ fn more(kind: Kind, item: &Value) -> Vec<String> {
             text(item, "/status/workloads"),
             text(item, "/status/bridge"),
             or(text(item, "/status/mtu"), &text(item, "/spec/mtu")),
-            text(item, "/spec/egress/snat"),
+            or(text(item, "/spec/egress/snat"), &join(item, "/spec/egress/snat", "")),
             or(text(item, "/spec/workloadTraffic"), "Open"),
         ],
         Kind::Namespace => vec![labels(item, "/metadata/labels")],

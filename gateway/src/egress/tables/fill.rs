@@ -115,6 +115,7 @@ impl Tables {
             walk(&self.routed)?,
             walk(&self.masqueraded)?,
             walk(&self.egress_addresses)?,
+            walk(&self.own_addresses)?,
         ])
     }
 }

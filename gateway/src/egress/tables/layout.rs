@@ -40,6 +40,7 @@ plain! {
         ifindex: u32, first_port: u16, ports: u16, quota: u32, pad: u32, hold_ns: u64, main4: Address, main6: Address,
     }
     (C) PrefixKey = "prefix_key" { prefix_length: u32, address: Address, }
+    (C) OwnKey = "own_key" { network: u32, ipv6: u32, }
     (C) Endpoint = "endpoint" { address: Address, port: Port, zero: u16, }
     (C) Tuple = "tuple" {
         source: Address, destination: Address, source_port: Port, destination_port: Port, protocol: u8, pad: [u8; 3],

@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -90,6 +90,9 @@ pub struct Tables {
     nat: Map<u32, l::Nat>,
     masqueraded: Map<l::PrefixKey, u32>,
     egress_addresses: Map<l::PrefixKey, l::Address>,
+    own_addresses: Map<l::OwnKey, l::Address>,
+    /// How often mappings are still to be compared with `own_addresses`.
+    strays: AtomicU8,
     mappings: Map<l::Tuple, l::Mapping>,
     nat_usage: Map<u32, l::Usage>,
     sweeper: Map<u32, l::Sweeper>,
@@ -217,6 +220,8 @@ impl Tables {
             nat: open(&maps, "nat")?,
             masqueraded: open(&maps, "masqueraded")?,
             egress_addresses: open(&maps, "egress_addresses")?,
+            own_addresses: open(&maps, "own_addresses")?,
+            strays: AtomicU8::new(nat::LOOKS_FOR_STRAYS),
             mappings: open(&maps, "mappings")?,
             nat_usage: open(&maps, "nat_usage")?,
             sweeper: open(&maps, "sweeper")?,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -13,6 +14,9 @@ use super::{InTable, TableError, Tables};
 /// How long a closed connection's port is given to nobody else, as a socket stays in TIME_WAIT
 /// (`TCP_TIMEWAIT_LEN` of `include/net/tcp.h`).
 pub(super) const HOLD: Duration = Duration::from_secs(60);
+
+/// A packet that met the former address may still make a mapping of it: one look at once, and one when that is past.
+pub(super) const LOOKS_FOR_STRAYS: u8 = 2;
 
 /// What is translated, and to what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +80,43 @@ impl Tables {
         self.nat_usage.become_exactly(&BTreeMap::new(), idle).in_table("nat_usage")
     }
 
+    /// Makes these the addresses that networks, by number, leave with in the place of the uplink's; at most one of each
+    /// family. Nothing leaves with one that is not the node's ([`Tables::set_node_addresses`]).
+    pub fn set_own_addresses(&self, own: &BTreeMap<u32, Vec<IpAddr>>) -> Result<(), TableError> {
+        let entry = |network: u32, address: IpAddr| {
+            (l::OwnKey { network, ipv6: address.is_ipv6().into() }, l::address(address))
+        };
+        let wanted: BTreeMap<l::OwnKey, l::Address> =
+            own.iter().flat_map(|(network, all)| all.iter().map(|address| entry(*network, *address))).collect();
+        let present: BTreeMap<_, _> = self.own_addresses.dump().in_table("own_addresses")?.into_iter().collect();
+        if present == wanted {
+            return Ok(());
+        }
+        self.strays.store(LOOKS_FOR_STRAYS, Ordering::Relaxed);
+        self.own_addresses.become_exactly(&wanted, |_, _| true).in_table("own_addresses")?;
+        self.end_strays()
+    }
+
+    /// After a change of networks' own addresses: ends mappings that have another one, or one that is another network's.
+    /// To be called again later, once a second; does nothing when there is nothing to look for.
+    pub fn end_strays(&self) -> Result<(), TableError> {
+        let looks = self.strays.load(Ordering::Relaxed);
+        if looks == 0 {
+            return Ok(());
+        }
+        let own: BTreeMap<_, _> = self.own_addresses.dump().in_table("own_addresses")?.into_iter().collect();
+        let addresses: BTreeSet<l::Address> = own.values().copied().collect();
+        self.end_where(|tuple, mapping| {
+            let key = l::OwnKey { network: mapping.network, ipv6: l::ip(tuple.source).is_ipv6().into() };
+            match own.get(&key) {
+                Some(address) => *address != mapping.wire.address,
+                None => addresses.contains(&mapping.wire.address),
+            }
+        })?;
+        self.strays.store(looks - 1, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// All open mappings, stale ones that were not swept yet included.
     pub fn mappings(&self) -> Result<Vec<Mapping>, TableError> {
         let mapping = |(t, m): (l::Tuple, l::Mapping)| Mapping {
@@ -96,13 +137,17 @@ impl Tables {
     /// Ends the mappings of these sources: whoever has the addresses next gets no replies to what they sent.
     pub fn end_mappings(&self, sources: &BTreeSet<IpAddr>) -> Result<(), TableError> {
         let sources: BTreeSet<l::Address> = sources.iter().map(|source| l::address(*source)).collect();
+        self.end_where(|tuple, _| sources.contains(&tuple.source))
+    }
+
+    fn end_where(&self, ends: impl Fn(&l::Tuple, &l::Mapping) -> bool) -> Result<(), TableError> {
         for (tuple, mapping) in self.mappings.dump().in_table("mappings")? {
-            if sources.contains(&tuple.source) {
+            if ends(&tuple, &mapping) {
                 // the kernel's timer takes it away and gives its place back; until then it is nobody's
                 self.mappings.set(&tuple, &l::Mapping { over: 1, ..mapping }).in_table("mappings")?;
             }
         }
-        Ok(())
+        self.ask_again()
     }
 
     pub(super) fn change_nat(&self, change: impl FnOnce(&mut l::Nat)) -> Result<(), TableError> {
@@ -110,7 +155,11 @@ impl Tables {
         let before = self.nat.get(&0).in_table("nat")?.ok_or_else(missing)?;
         let mut nat = before;
         change(&mut nat);
-        if nat == before { Ok(()) } else { self.nat.set(&0, &nat).in_table("nat") }
+        if nat == before {
+            return Ok(());
+        }
+        self.nat.set(&0, &nat).in_table("nat")?;
+        self.ask_again()
     }
 }
 

@@ -26,7 +26,8 @@ impl Tables {
     /// Flows that are open to a new one end when their workload's epoch goes up.
     pub fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), TableError> {
         let wanted = addresses.iter().map(|a| (l::address(*a), 1)).collect();
-        self.node_addresses.become_exactly(&wanted, |_, _| true).in_table("node_addresses")
+        self.node_addresses.become_exactly(&wanted, |_, _| true).in_table("node_addresses")?;
+        self.ask_again()
     }
 
     /// The edge's listeners on the node. Flows to a former one end when their workload's epoch goes up.

@@ -30,11 +30,15 @@ pub enum Way {
     Failed = 8,
     /// To the stack: a fragment from the uplink.
     Fragment = 9,
+    /// It left by the uplink as the packet before it, which was judged alike (`bpf/shortcut.h`).
+    OutAgain = 10,
+    /// It went into the workload as the packet before it.
+    InAgain = 11,
 }
 
 impl Way {
     /// Every way.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Out,
         Self::Resolved,
         Self::In,
@@ -45,6 +49,8 @@ impl Way {
         Self::LinkLocal,
         Self::Failed,
         Self::Fragment,
+        Self::OutAgain,
+        Self::InAgain,
     ];
 
     /// As metrics have it.
@@ -60,13 +66,15 @@ impl Way {
             Self::LinkLocal => "link-local",
             Self::Failed => "failed",
             Self::Fragment => "fragment",
+            Self::OutAgain => "out-again",
+            Self::InAgain => "in-again",
         }
     }
 
     /// Whether the packet skipped the stack.
     pub const fn skips_stack(self) -> bool {
         match self {
-            Self::Out | Self::Resolved | Self::In => true,
+            Self::Out | Self::Resolved | Self::In | Self::OutAgain | Self::InAgain => true,
             Self::NotRouted
             | Self::OtherDevice
             | Self::LastHop
@@ -93,13 +101,18 @@ impl Tables {
 
     /// Routes, neighbours or links have changed: next hops are asked for anew.
     pub fn routes_changed(&self) -> Result<(), TableError> {
-        self.change_uplink(|_| {})
+        self.ask_again()
     }
 
     /// Packets by way since the tables were made.
     pub fn ways(&self) -> Result<Vec<(Way, u64)>, TableError> {
         let count = |way: &Way| Ok((*way, self.ways.get(*way as u32).in_table("ways")?.iter().sum()));
         Way::ALL.iter().map(count).collect()
+    }
+
+    /// After a write that may end a shortcut (`bpf/shortcut.h`) and changes no entry of `workloads`: the lists are asked.
+    pub(super) fn ask_again(&self) -> Result<(), TableError> {
+        self.change_uplink(|_| {})
     }
 
     fn change_uplink(&self, change: impl FnOnce(&mut l::Uplink)) -> Result<(), TableError> {

@@ -118,7 +118,8 @@ impl Tables {
         self.addresses.become_exactly(&addresses, on_them).in_table("addresses")?;
         self.routed.become_exactly(&routed, |_, device| devices.contains(device)).in_table("routed")?;
         let theirs = |_: &_, h: &l::Handle| devices.contains(&h.ifindex) || workloads.contains(&h.workload);
-        self.handles.become_exactly(&handles, theirs).in_table("handles")
+        self.handles.become_exactly(&handles, theirs).in_table("handles")?;
+        self.ask_again()
     }
 
     /// The same for one device of which the tables have `former`, without a walk.
@@ -148,7 +149,8 @@ impl Tables {
         for key in before.handles.keys().filter(|key| !wanted.handles.contains_key(*key)) {
             self.handles.remove(key).in_table("handles")?;
         }
-        Ok(())
+        let stay = before.addresses.keys().all(|key| wanted.addresses.contains_key(key));
+        if stay { Ok(()) } else { self.ask_again() }
     }
 
     /// Only the edge may connect to these ports of a workload that has no others: port and IP protocol.

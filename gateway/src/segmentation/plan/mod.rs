@@ -4,11 +4,13 @@
 //! 1. the node ([`node`]): table `inet tidegate`, then forwarding;
 //! 2. each network ([`network`]): VLAN sub-interface, bridge, addresses;
 //! 3. each workload ([`workload`]): pair, inside, seal, port, up, neighbours;
-//! 4. links of ours that nobody wants any more, workloads' before networks'; the table when no network is left.
+//! 4. links of ours that nobody wants any more, workloads' before networks'; the table when no network is left;
+//! 5. networks' own egress addresses ([`egress`]): what hinders one of them hinders no workload.
 //!
 //! What cannot be done is a [`Refusal`] with its mend; the network or workload it is about then has no steps, the
 //! others have theirs.
 
+mod egress;
 mod network;
 mod node;
 mod refusal;
@@ -64,6 +66,8 @@ pub enum Subject {
     Network(Name),
     /// A workload.
     Workload(WorkloadId),
+    /// Networks' own egress addresses, on the uplink.
+    Egress,
     /// What is left of something deleted.
     Leftover,
 }
@@ -71,6 +75,15 @@ pub enum Subject {
 impl Plan {
     /// Works out the steps.
     pub fn new(desired: &Desired, observed: &Observed) -> Self {
+        let mut plan = Self::of_links(desired, observed);
+        let (steps, refusals) = egress::steps(desired, observed);
+        plan.add(Subject::Egress, steps);
+        plan.refusals.extend(refusals);
+        plan
+    }
+
+    /// All but networks' own egress addresses.
+    fn of_links(desired: &Desired, observed: &Observed) -> Self {
         let observed = &Sight::of(observed);
         let mut plan = Self::default();
         plan.add(Subject::Node, node::before(desired, observed));
@@ -117,7 +130,7 @@ impl Plan {
             workloads: workload.map(|workload| (workload.id, workload.clone())).into_iter().collect(),
             node: desired.node.clone(),
         };
-        let mut plan = Self::new(&own, observed);
+        let mut plan = Self::of_links(&own, observed);
         // What the node needs is a matter of all networks and workloads.
         plan.parts.retain(|part| !matches!(part.subject, Subject::Node | Subject::Leftover));
         let before = node::before(desired, &Sight::of(observed));

@@ -108,6 +108,28 @@ pub enum Refusal {
         /// NAMESPACE/NAME
         workloads: Vec<String>,
     },
+    /// A network's own egress address is the node's already.
+    #[error(
+        "network {network}: {address}, with which it is to leave, is on {link} already and not Tidegate's; take it from there (`ip address del {address} dev {link}`), use another, or write `snat: Masquerade` to share the node's address"
+    )]
+    EgressAddressTaken {
+        /// The network.
+        network: Name,
+        /// `spec.egress.snat`
+        address: std::net::IpAddr,
+        /// The node's link.
+        link: InterfaceName,
+    },
+    /// There is nowhere to put a network's own egress address.
+    #[error(
+        "network {network}: there is no uplink to have {address} on; set `[node] uplink`, or add the node's default route"
+    )]
+    NoUplink {
+        /// The network.
+        network: Name,
+        /// `spec.egress.snat`
+        address: std::net::IpAddr,
+    },
     /// A workload's address is in no subnet.
     #[error(
         "workload {workload}: its address {address} lies in no subnet of network {network}; put the subnet back, or detach the workload and attach it again"
@@ -134,6 +156,7 @@ impl Refusal {
             | Self::MtuTooLarge { network, .. }
             | Self::NetworkInUse { network, .. }
             | Self::ChangeInUse { network, .. } => network == its_network,
+            Self::EgressAddressTaken { .. } | Self::NoUplink { .. } => false,
             Self::NameTaken { what, .. } => {
                 *what == format!("network {its_network}") || *what == format!("workload {its_label}")
             }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use config::resource::{Gateway, Network, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
+use config::resource::{Gateway, Network, OwnAddresses, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
 
 use super::*;
 use crate::segmentation::observe::Table;
@@ -74,6 +74,7 @@ fn desired(networks: &[Network], workloads: &[Workload]) -> Desired {
             seed: "seed".to_owned(),
             edge: vec!["0.0.0.0:443".parse().unwrap(), "[2001:db8::1]:8443".parse().unwrap()],
             nat: None,
+            uplink: Some(2),
         },
     }
 }
@@ -142,8 +143,10 @@ fn settled(desired: &Desired) -> Observed {
     host.port = Some(PortFlags { learning: false, unicast_flood: false, ..flags });
     observed.links.extend([bridge, vlan, host]);
     let own = ["10.100.0.1/24", "fd00:100::1/64", "fe80::1/64"];
-    observed.addresses =
-        own.iter().map(|a| LinkAddress { index: 10, address: a.parse().unwrap(), lasting: true }).collect();
+    observed.addresses = own
+        .iter()
+        .map(|a| LinkAddress { index: 10, address: a.parse().unwrap(), lasting: true, ours: false })
+        .collect();
     let subnets = ["10.100.0.0/24", "fd00:100::/64", "fe80::/64"];
     observed.routes = subnets.iter().map(|s| ConnectedRoute { index: 10, subnet: s.parse().unwrap() }).collect();
     let web = workload(1, &network());
@@ -164,6 +167,85 @@ fn where_the_programs_translate_the_table_does_not() {
     for family in ["ip saddr 10.100.0.0/24", "ip6 saddr fd00:100::/64"] {
         assert!(text.contains(&format!("{family} oifname != \"tgb*\" oif != 7 masquerade")), "{text}");
     }
+}
+
+#[test]
+fn an_own_egress_address_is_the_rules_at_the_uplink_only_and_where_no_program_is() {
+    let mut desired = desired(&[owner()], &[]);
+    desired.node.uplink = Some(7);
+    let text = ruleset::text(&desired);
+    for (family, subnet, own) in [("ip", "10.100.0.0/24", "192.0.2.7"), ("ip6", "fd00:100::/64", "2001:db8::7")] {
+        assert!(text.contains(&format!("{family} saddr {subnet} oif 7 snat {family} to {own}\n")), "{text}");
+        assert!(text.contains(&format!("{family} saddr {subnet} oifname != \"tgb*\" masquerade")), "{text}");
+    }
+    desired.node.nat = Some(7);
+    assert!(!ruleset::text(&desired).contains("snat "));
+}
+
+fn owner() -> Network {
+    let own = OwnAddresses { ipv4: "192.0.2.7".parse().ok(), ipv6: "2001:db8::7".parse().ok() };
+    Network { snat: Snat::Own(own), ..network() }
+}
+
+/// What is done about egress addresses, as it is printed.
+fn egress(desired: &Desired, addresses: &[(u32, &str, bool)]) -> String {
+    let address = |&(index, text, ours): &(u32, &str, bool)| LinkAddress {
+        index,
+        address: text.parse().unwrap(),
+        lasting: true,
+        ours,
+    };
+    let mut observed = bare();
+    observed.addresses = addresses.iter().map(address).collect();
+    let mut plan = Plan::new(desired, &observed).only(|subject| *subject == Subject::Egress);
+    plan.refusals.retain(|refusal| !refusal.to_string().contains("VLAN"));
+    plan.to_string()
+}
+
+#[test]
+fn egress_addresses_stand_on_the_uplink_and_only_ours_are_touched() {
+    let mut wanted = desired(&[owner()], &[]);
+    let (four, six) = ((2, "192.0.2.7/32", true), (2, "2001:db8::7/128", true));
+    let host = (2, "192.0.2.2/24", false);
+    assert_eq!(
+        egress(&wanted, &[host]),
+        "add egress address 192.0.2.7 to eth0\nadd egress address 2001:db8::7 to eth0\n"
+    );
+    assert_eq!(egress(&wanted, &[host, four, six]), "");
+    assert_eq!(egress(&wanted, &[host, six]), "add egress address 192.0.2.7 to eth0\n", "somebody took it away");
+    // another device is the uplink now
+    wanted.node.uplink = Some(3);
+    assert_eq!(
+        egress(&wanted, &[host, four, (3, "2001:db8::7/128", true)]),
+        "take egress address 192.0.2.7 from eth0\nadd egress address 192.0.2.7 to eth1\n"
+    );
+    // none is known for a while: what stands, stays
+    wanted.node.uplink = None;
+    assert_eq!(egress(&wanted, &[host, four, six]), "");
+    let nowhere = egress(&wanted, &[host, six]);
+    assert!(nowhere.starts_with("refused: network tenant-a: there is no uplink to have 192.0.2.7 on"), "{nowhere}");
+    // somebody's own, on whatever device
+    wanted.node.uplink = Some(2);
+    let taken = egress(&wanted, &[host, (3, "192.0.2.7/24", false), six]);
+    assert!(taken.contains("192.0.2.7, with which it is to leave, is on eth1 already"), "{taken}");
+    assert!(!taken.contains("take egress"), "{taken}");
+    // what nobody wants any more goes, apart from what is not ours
+    let nobody = desired(&[network()], &[]);
+    assert_eq!(
+        egress(&nobody, &[host, four, six, (2, "192.0.2.8/32", false)]),
+        "take egress address 192.0.2.7 from eth0\ntake egress address 2001:db8::7 from eth0\n"
+    );
+}
+
+#[test]
+fn what_hinders_an_egress_address_hinders_no_workload() {
+    let mut desired = desired(&[owner()], &[workload(1, &owner())]);
+    desired.node.uplink = None;
+    let plan = Plan::new(&desired, &bare());
+    let told: Vec<String> = plan.refusals.iter().map(ToString::to_string).collect();
+    assert!(told.len() == 2 && told.iter().all(|text| text.contains("there is no uplink")), "{told:?}");
+    assert!(!plan.refusals.iter().any(|refusal| refusal.hinders(&owner().name, "shop/web-1")));
+    assert!(plan.steps().any(|step| matches!(step, Step::AddPair { .. })), "the workload is connected all the same");
 }
 
 #[test]
@@ -269,7 +351,12 @@ fn refusals() {
     let workloads = [workload(1, &networks[4]), missing];
     let mut observed = bare();
     observed.links.push(link(20, "tgb-taken", Kind::Bridge { stp: false, snooping: false }));
-    observed.addresses.push(LinkAddress { index: 3, address: "192.0.2.129/24".parse().unwrap(), lasting: true });
+    observed.addresses.push(LinkAddress {
+        index: 3,
+        address: "192.0.2.129/24".parse().unwrap(),
+        lasting: true,
+        ours: false,
+    });
     let tag = VlanTag { id: 7.try_into().unwrap(), protocol: VlanProtocol::Dot1q };
     observed.links.push(link(21, "eth1.7", Kind::Vlan { parent: 3, tag }));
     let mut plan = Plan::new(&desired(&networks, &workloads), &observed);

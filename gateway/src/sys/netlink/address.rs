@@ -1,8 +1,10 @@
 //! Addresses of links.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Netlink, NetlinkError};
@@ -17,7 +19,13 @@ pub struct LinkAddress {
     /// Whether new connections to the world may have it as source: of global scope, checked, not deprecated, and neither
     /// secondary (IPv4) nor temporary (IPv6), which have the same flag.
     pub lasting: bool,
+    /// Whether it has our mark ([`MARK`]).
+    pub ours: bool,
 }
+
+/// Who installed an address (`IFA_PROTO`, Linux 5.18; numbers from 4 on are for programs, `linux/if_addr.h`): ours by
+/// [`Netlink::add_own_address`].
+const MARK: u8 = 0x74;
 
 impl Netlink {
     /// All addresses of the namespace, link-local ones included.
@@ -40,6 +48,18 @@ impl Netlink {
     pub async fn add_address(&self, index: u32, link: &str, address: IpNetwork) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewAddress(build(index, address));
         self.change(message, NLM_F_CREATE | NLM_F_REPLACE, || format!("add {address} to {link}")).await
+    }
+
+    /// Adds an address alone, with our mark. It must not be there yet. No connection of the node's own gets it as source:
+    /// to choose from, it is deprecated from the beginning (RFC 6724, rule 3).
+    pub async fn add_own_address(&self, index: u32, link: &str, address: IpAddr) -> Result<(), NetlinkError> {
+        let mut message = build(index, IpNetwork::from(address));
+        let mut lifetime = CacheInfo::default();
+        (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, u32::MAX);
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+        message.attributes.push(AddressAttribute::Protocol(MARK.into()));
+        let message = RouteNetlinkMessage::NewAddress(message);
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, || format!("add {address} to {link}")).await
     }
 
     /// Takes an address away.
@@ -83,5 +103,7 @@ fn parse(message: RouteNetlinkMessage) -> Option<LinkAddress> {
         | AddressHeaderFlags::Deprecated
         | AddressHeaderFlags::Tentative;
     let lasting = message.header.scope == AddressScope::Universe && !message.header.flags.intersects(passing);
-    Some(LinkAddress { index: message.header.index, address, lasting })
+    let mark = |attribute: &AddressAttribute| *attribute == AddressAttribute::Protocol(MARK.into());
+    let ours = message.attributes.iter().any(mark);
+    Some(LinkAddress { index: message.header.index, address, lasting, ours })
 }

@@ -1,4 +1,4 @@
-//! Permanent neighbours of a link, and static entries of a bridge's forwarding table.
+//! Permanent neighbours of a link, whether somebody answers for an address, and static entries of a bridge's forwarding table.
 
 use std::net::IpAddr;
 
@@ -70,6 +70,38 @@ impl Netlink {
         self.change(message, 0, || format!("take neighbour {address} from {link}")).await
     }
 
+    /// Asks on a link, by ARP or ND, who has the address. [`Netlink::who_answers`] tells what came of it.
+    pub async fn ask_for(&self, index: u32, link: &str, address: IpAddr) -> Result<(), NetlinkError> {
+        let mut message = asked_neighbour(index, address);
+        message.header.flags = NeighbourFlags::Use;
+        let message = RouteNetlinkMessage::NewNeighbour(message);
+        self.change(message, NLM_F_CREATE, || format!("ask who has {address} at {link}")).await
+    }
+
+    /// Where the address was found to be, `None` as long as nobody has answered. What was asked is forgotten with
+    /// [`Netlink::forget`].
+    pub async fn who_answers(&self, index: u32, address: IpAddr) -> Result<Option<Mac>, NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let message = RouteNetlinkMessage::GetNeighbour(message);
+        let found = self.dump(message, || "list neighbours".to_owned()).await?;
+        Ok(found.into_iter().find_map(|message| {
+            let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+            let known = matches!(
+                message.header.state,
+                NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe
+            );
+            let same = message.header.ifindex == index && address_of(&message) == Some(address);
+            if known && same { mac_of(&message) } else { None }
+        }))
+    }
+
+    /// Forgets what is known of a neighbour.
+    pub async fn forget(&self, index: u32, link: &str, address: IpAddr) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelNeighbour(asked_neighbour(index, address));
+        self.change(message, 0, || format!("forget neighbour {address} at {link}")).await
+    }
+
     /// All static, not local, forwarding entries of all bridges.
     pub async fn forwarding_entries(&self) -> Result<Vec<ForwardingEntry>, NetlinkError> {
         let mut message = NeighbourMessage::default();
@@ -116,14 +148,19 @@ impl Netlink {
 }
 
 fn build_neighbour(neighbour: Neighbour) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    let (family, address) = destination(neighbour.address);
-    message.header.family = family;
-    message.header.ifindex = neighbour.index;
+    let mut message = asked_neighbour(neighbour.index, neighbour.address);
     message.header.state = NeighbourState::Permanent;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(neighbour.mac.0.to_vec()));
+    message
+}
+
+fn asked_neighbour(index: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    let (family, address) = destination(address);
+    message.header.family = family;
+    message.header.ifindex = index;
     message.header.kind = RouteType::Unicast;
-    message.attributes =
-        vec![NeighbourAttribute::Destination(address), NeighbourAttribute::LinkLayerAddress(neighbour.mac.0.to_vec())];
+    message.attributes = vec![NeighbourAttribute::Destination(address)];
     message
 }
 
@@ -150,12 +187,15 @@ fn parse_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
     if message.header.state != NeighbourState::Permanent {
         return None;
     }
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
+    Some(Neighbour { index: message.header.ifindex, address: address_of(&message)?, mac: mac_of(&message)? })
+}
+
+fn address_of(message: &NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
         _ => None,
-    })?;
-    Some(Neighbour { index: message.header.ifindex, address, mac: mac_of(&message)? })
+    })
 }
 
 fn parse_entry(message: RouteNetlinkMessage) -> Option<ForwardingEntry> {
