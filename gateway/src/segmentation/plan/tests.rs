@@ -173,13 +173,13 @@ fn where_the_programs_translate_the_table_does_not() {
 fn an_own_egress_address_is_the_rules_at_the_uplink_only_and_where_no_program_is() {
     let mut desired = desired(&[owner()], &[]);
     desired.node.uplink = Some(7);
-    let text = ruleset::text(&desired);
+    let text = Ruleset::of(&desired).text();
     for (family, subnet, own) in [("ip", "10.100.0.0/24", "192.0.2.7"), ("ip6", "fd00:100::/64", "2001:db8::7")] {
         assert!(text.contains(&format!("{family} saddr {subnet} oif 7 snat {family} to {own}\n")), "{text}");
         assert!(text.contains(&format!("{family} saddr {subnet} oifname != \"tgb*\" masquerade")), "{text}");
     }
     desired.node.nat = Some(7);
-    assert!(!ruleset::text(&desired).contains("snat "));
+    assert!(!Ruleset::of(&desired).text().contains("snat "));
 }
 
 fn owner() -> Network {
