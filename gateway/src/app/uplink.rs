@@ -218,7 +218,7 @@ async fn tell_segmentation(gate: &Gate, nat: Option<(InterfaceName, u32)>, uplin
 
 async fn translation_at(gate: &Gate, ifindex: u32) -> Result<Translation, String> {
     let text = |error: crate::sys::netlink::NetlinkError| error.to_string();
-    let addresses = Netlink::open().map_err(text)?.addresses().await.map_err(text)?;
+    let addresses = Netlink::open().map_err(text)?.addresses_of(ifindex).await.map_err(text)?;
     Ok(super::nat::translation(gate, ifindex, &addresses, &gate.default_routes()))
 }
 

@@ -3,7 +3,7 @@
 //! | task | woken by | does |
 //! |---|---|---|
 //! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
-//! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, node's addresses, reserved ports, metrics |
+//! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, node's addresses, reserved ports; metrics at every fourth |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
 //! | `sets` | four times a second | files of address sets that have changed, put in force |
 //! | `node` | netlink notices | the node's addresses and the uplink's in the kernel; next hops asked for anew |
@@ -28,6 +28,9 @@ use crate::telemetry::metrics;
 
 /// Others' deletions are put back within this.
 const UPKEEP: Duration = Duration::from_secs(1);
+
+/// Tables are walked for their fill, and counters read, at every so many upkeeps.
+const MEASURED: u32 = 4;
 
 /// Starts the tasks. They are to be ended before the runtime, whose clock they use.
 pub(crate) fn start(gate: &Arc<Gate>) -> JoinSet<()> {
@@ -95,15 +98,19 @@ fn note(gate: &Gate, names: &Names, event: &crate::egress::events::Event) {
 async fn upkeep(gate: Arc<Gate>) {
     let mut tick = interval(UPKEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut turns = (0..MEASURED).cycle();
     loop {
         tick.tick().await;
+        let measured = turns.next() == Some(0);
         service(&gate).await;
         reload::in_place(|| {
             let kept = gate.enforcement.keep_all(gate.service.tg0_ifindex());
             let kept = kept.map(metrics::reconcile_repairs);
             settle(&gate, "kernel programs", kept.map_err(|error| error.to_string()));
             settle(&gate, "learned names", gate.enforcement.sweep().map_err(|error| error.to_string()));
-            settle(&gate, "kernel tables", measure(&gate));
+            if measured {
+                settle(&gate, "kernel tables", measure(&gate));
+            }
         });
         look_at_node(&gate).await;
         look_at_uplink(&gate, false).await;

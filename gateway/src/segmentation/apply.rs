@@ -196,6 +196,7 @@ impl<'a> Executor<'a> {
                 self.seal.seal(index, workload, *bridge_mac).map_err(StepError::Seal)?;
             }
             Step::PutTable { ruleset, .. } => self.table.load(self.nft, Some(ruleset)).await?,
+            Step::ChangeTable { to, was } => self.table.change(self.nft, to, was).await?,
             Step::DeleteTable { .. } => self.table.load(self.nft, None).await?,
         }
         Ok(())
@@ -255,6 +256,10 @@ impl<'a> Executor<'a> {
         }
         for &gateway in &inside.gateways {
             netlink.set_default_route(found.index, link.as_str(), gateway).await?;
+            if let Some(mac) = inside.gateway_mac {
+                let neighbour = Neighbour { index: found.index, address: gateway, mac };
+                netlink.add_neighbour(link.as_str(), neighbour).await?;
+            }
         }
         if let Some(address) = inside.on_link {
             netlink.set_host_route(found.index, link.as_str(), address).await?;

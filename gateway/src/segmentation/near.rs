@@ -2,6 +2,7 @@
 //! what notices name is as it shall be.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::names::Name;
@@ -29,6 +30,8 @@ struct Named {
     workloads: BTreeSet<WorkloadId>,
     /// Whose programs somebody may have taken away.
     programs: BTreeSet<WorkloadId>,
+    /// Permanent neighbours of networks that are no workload's: they may be gone by now.
+    strangers: BTreeSet<(u32, IpAddr)>,
 }
 
 impl Keeper {
@@ -174,6 +177,11 @@ impl Keeper {
                 return false;
             }
         }
+        for (bridge, address) in named.strangers {
+            if !matches!(self.netlink.permanent_neighbour(bridge, address).await, Ok(None)) {
+                return false;
+            }
+        }
         self.have_programs(&desired, &named.programs)
     }
 
@@ -224,7 +232,7 @@ impl Keeper {
                         let has = |it: &&Workload| it.addresses.iter().any(|own| own.address == *address);
                         match desired.attached(network).find(has) {
                             Some(workload) => drop(named.workloads.insert(workload.id)),
-                            None if *permanent => return None,
+                            None if *permanent => drop(named.strangers.insert((*index, *address))),
                             None => {}
                         }
                     }
@@ -238,7 +246,8 @@ impl Keeper {
                 }
             }
         }
-        let few = named.networks.len() + named.workloads.len() + named.programs.len() <= ONE_BY_ONE;
+        let few =
+            named.networks.len() + named.workloads.len() + named.programs.len() + named.strangers.len() <= ONE_BY_ONE;
         few.then_some(named)
     }
 }

@@ -8,6 +8,7 @@ use config::resource::Network;
 
 use super::desired::Shape;
 use super::names;
+use super::ruleset::Ruleset;
 use crate::sys::interface;
 use crate::sys::netlink::{ConnectedRoute, ForwardingEntry, Link, LinkAddress, Neighbour, Netlink, NetlinkError};
 use crate::sys::sysctl::{Sysctl, SysctlError};
@@ -45,7 +46,7 @@ pub enum Table {
     #[default]
     Absent,
     /// There is one, and it is as this ruleset made it.
-    As(String),
+    As(Ruleset),
     /// There is one, and nobody knows what made it what it is.
     Other,
 }

@@ -1,4 +1,5 @@
-//! Table `inet tidegate` as text for `nft -f`: filled in one transaction, whatever was in it before.
+//! Table `inet tidegate` as text for `nft -f`: filled in one transaction, whatever was in it before; where only workloads
+//! came or went, by their elements alone.
 //!
 //! - `postrouting`: networks with `snat: Masquerade` take this node's address wherever they leave by another link than
 //!   a network's bridge and the one where the kernel programs translate. Those with an address of their own take that at
@@ -12,7 +13,8 @@
 //! - `entering`: from a bridge, the node itself answers only at the edge's listeners, and with ND and ICMP errors. This
 //!   is a backstop: workloads are already held by their own programs, other hosts of a VLAN only by this.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use config::resource::{Gateway, Network};
 
@@ -28,14 +30,53 @@ pub(super) const TABLE: &str = "tidegate";
 /// The ruleset that deletes the table, there or not.
 pub(super) const DELETE: &str = "table inet tidegate {}\ndelete table inet tidegate\n";
 
-/// The ruleset that makes the table as it shall be.
-pub fn text(desired: &Desired) -> String {
-    let mut rules = Rules(format!("{DELETE}table inet tidegate {{\n"));
-    rules.masquerade(desired);
-    rules.forwarding(desired);
-    rules.entering(desired);
-    rules.0.push_str("}\n");
-    rules.0
+/// The sets of workloads' addresses, by family.
+const SETS: [(&str, &str, bool); 2] = [("workloads4", "ipv4_addr", true), ("workloads6", "ipv6_addr", false)];
+
+/// The table as it shall be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// All but the elements of its sets.
+    pub rules: String,
+    /// Their elements: addresses of workloads that may meet between networks.
+    pub workloads: BTreeSet<IpAddr>,
+}
+
+impl Ruleset {
+    /// What a desired state needs.
+    pub fn of(desired: &Desired) -> Self {
+        let mut rules = Rules(format!("{DELETE}table inet tidegate {{\n"));
+        rules.masquerade(desired);
+        rules.forwarding(desired);
+        rules.entering(desired);
+        rules.0.push_str("}\n");
+        let workloads = if is_between(desired) { workloads(desired) } else { BTreeSet::new() };
+        Self { rules: rules.0, workloads }
+    }
+
+    /// The transaction that makes the table, whatever was in it.
+    pub fn text(&self) -> String {
+        self.rules.clone() + &elements("add", self.workloads.iter())
+    }
+
+    /// The transaction that makes it of a table that differs in workloads only.
+    pub fn text_after(&self, before: &Self) -> String {
+        let gone = elements("delete", before.workloads.difference(&self.workloads));
+        gone + &elements("add", self.workloads.difference(&before.workloads))
+    }
+}
+
+fn elements<'a>(verb: &str, addresses: impl Iterator<Item = &'a IpAddr>) -> String {
+    let addresses: Vec<&IpAddr> = addresses.collect();
+    let mut text = String::new();
+    for (set, _, ipv4) in SETS {
+        let own = addresses.iter().filter(|address| address.is_ipv4() == ipv4).map(ToString::to_string);
+        let own = own.collect::<Vec<_>>().join(", ");
+        if !own.is_empty() {
+            text.push_str(&format!("{verb} element {FAMILY} {TABLE} {set} {{ {own} }}\n"));
+        }
+    }
+    text
 }
 
 struct Rules(String);
@@ -79,9 +120,9 @@ impl Rules {
     }
 
     fn forwarding(&mut self, desired: &Desired) {
-        let between = desired.networks.values().filter(|network| network.gateway == Gateway::Node).count() > 1;
+        let between = is_between(desired);
         if between {
-            self.between(desired);
+            self.between();
         }
         let other_bridge = if between { "between_networks" } else { "to_networks" };
         self.chain("forwarding", "type filter hook forward priority filter - 10; policy accept;", |rules| {
@@ -116,11 +157,9 @@ impl Rules {
     }
 
     /// From a network's bridge to another's.
-    fn between(&mut self, desired: &Desired) {
-        for (set, kind, ipv4) in [("workloads4", "ipv4_addr", true), ("workloads6", "ipv6_addr", false)] {
-            let addresses = workloads(desired, ipv4);
-            let elements = if addresses.is_empty() { String::new() } else { format!(" elements = {{ {addresses} }}") };
-            self.0.push_str(&format!("  set {set} {{ type {kind};{elements} }}\n"));
+    fn between(&mut self) {
+        for (set, kind, _) in SETS {
+            self.0.push_str(&format!("  set {set} {{ type {kind}; }}\n"));
         }
         self.chain("between_networks", "", |rules| {
             rules.line("ip saddr @workloads4 ip daddr @workloads4 accept");
@@ -157,13 +196,17 @@ fn family(ipv4: bool) -> &'static str {
     if ipv4 { "ip" } else { "ip6" }
 }
 
+/// Whether this node routes between networks.
+fn is_between(desired: &Desired) -> bool {
+    desired.networks.values().filter(|network| network.gateway == Gateway::Node).count() > 1
+}
+
 /// Addresses of the workloads whose network this node routes for.
-fn workloads(desired: &Desired, ipv4: bool) -> String {
+fn workloads(desired: &Desired) -> BTreeSet<IpAddr> {
     let routed = |name| desired.networks.get(name).is_some_and(|network| network.gateway == Gateway::Node);
     let own = desired.workloads.values().filter(|workload| routed(&workload.network));
     let addresses = own.flat_map(|workload| &workload.addresses).map(|own| own.address);
-    let wanted = addresses.filter(|address| address.is_ipv4() == ipv4 && !is_link_local(*address));
-    wanted.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
+    addresses.filter(|address| !is_link_local(*address)).collect()
 }
 
 /// The subnets of these networks, one list for each family that there is.

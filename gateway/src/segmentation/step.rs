@@ -8,6 +8,7 @@ use config::names::InterfaceName;
 use config::resource::VlanProtocol;
 use ipnetwork::IpNetwork;
 
+use super::ruleset::Ruleset;
 use crate::sys::netlink::{PortFlags, VlanTag};
 use crate::sys::sysctl::Sysctl;
 use crate::workload::{Mac, Workload, WorkloadId};
@@ -63,9 +64,11 @@ pub enum Step {
     /// Close a workload's host side by the kernel programs, before it comes up.
     Seal { link: InterfaceName, workload: Box<Workload>, bridge_mac: Mac },
     /// Fill table `inet tidegate`.
-    PutTable { ruleset: String, was: Option<String> },
+    PutTable { ruleset: Ruleset, was: Option<Ruleset> },
+    /// Lets workloads in table `inet tidegate` come and go.
+    ChangeTable { to: Ruleset, was: Ruleset },
     /// Delete it.
-    DeleteTable { was: Option<String> },
+    DeleteTable { was: Option<Ruleset> },
 }
 
 /// What a workload finds inside its namespace.
@@ -85,6 +88,8 @@ pub struct Inside {
     pub addresses: Vec<IpNetwork>,
     /// At most one a family.
     pub gateways: Vec<IpAddr>,
+    /// Theirs, where this node is the router: nobody has to ask for it, which on a bridge with many ports all would hear.
+    pub gateway_mac: Option<Mac>,
     /// Reached without a router: the edge's address where nothing else leads to it.
     pub on_link: Option<Ipv4Addr>,
     /// Whether a router on the segment advertises itself.
@@ -116,7 +121,11 @@ impl Step {
             | Self::AddNeighbour { link, .. }
             | Self::DeleteNeighbour { link, .. }
             | Self::Seal { link, .. } => Some(link),
-            Self::Write { .. } | Self::Configure { .. } | Self::PutTable { .. } | Self::DeleteTable { .. } => None,
+            Self::Write { .. }
+            | Self::Configure { .. }
+            | Self::PutTable { .. }
+            | Self::ChangeTable { .. }
+            | Self::DeleteTable { .. } => None,
         }
     }
 
@@ -143,6 +152,7 @@ impl Step {
             Self::DeleteNeighbour { link, address, mac } => Self::AddNeighbour { link, address, mac },
             Self::PutTable { ruleset, was: Some(was) } => Self::PutTable { ruleset: was, was: Some(ruleset) },
             Self::PutTable { ruleset, was: None } => Self::DeleteTable { was: Some(ruleset) },
+            Self::ChangeTable { to, was } => Self::ChangeTable { to: was, was: to },
             Self::DeleteTable { was } => Self::PutTable { ruleset: was?, was: None },
             Self::DeleteLink { .. }
             | Self::QuietenBridge { .. }
@@ -202,6 +212,7 @@ impl fmt::Display for Step {
             Self::Configure { inside } => write!(f, "{inside}"),
             Self::Seal { link, workload, .. } => write!(f, "seal {link} for {}/{}", workload.namespace, workload.name),
             Self::PutTable { .. } => write!(f, "put nft table inet tidegate"),
+            Self::ChangeTable { .. } => write!(f, "change workloads in nft table inet tidegate"),
             Self::DeleteTable { .. } => write!(f, "delete nft table inet tidegate"),
         }
     }
@@ -216,6 +227,9 @@ impl fmt::Display for Inside {
         };
         list(f, "", self.addresses.iter().map(ToString::to_string).collect())?;
         list(f, "default via ", self.gateways.iter().map(ToString::to_string).collect())?;
+        if let Some(mac) = self.gateway_mac.filter(|_| !self.gateways.is_empty()) {
+            write!(f, " at {mac}")?;
+        }
         list(f, "on link ", self.on_link.iter().map(ToString::to_string).collect())?;
         write!(f, " router advertisements {}", if self.router_advertisements { "on" } else { "off" })
     }

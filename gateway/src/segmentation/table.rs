@@ -1,16 +1,26 @@
 //! Table `inet tidegate`: loading it, and knowing whether it is still as it was loaded.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::observe::Table;
-use super::ruleset;
+use super::ruleset::{self, Ruleset};
 use crate::sys::nft::{Nft, NftError};
 
 /// What is known of table `inet tidegate`.
 #[derive(Debug, Default)]
 pub(super) struct TableMemory {
-    /// Loaded last: the ruleset, and what `nft` then showed.
-    loaded: Option<(String, String)>,
+    /// Loaded last: the ruleset, and what `nft` shows of it.
+    loaded: Option<(Ruleset, Shown)>,
     /// How it was found last, and at which change of nf_tables: while that number stands, it is so still.
     seen: Option<(u32, Table)>,
+}
+
+/// A listing, with the elements of sets apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    rules: String,
+    elements: BTreeSet<IpAddr>,
 }
 
 impl TableMemory {
@@ -24,7 +34,7 @@ impl TableMemory {
         }
         let table = match (nft.list(ruleset::FAMILY, ruleset::TABLE).await?, &self.loaded) {
             (None, _) => Table::Absent,
-            (Some(listing), Some((ruleset, shown))) if listing == *shown => Table::As(ruleset.clone()),
+            (Some(listing), Some((ruleset, shown))) if Shown::of(&listing) == *shown => Table::As(ruleset.clone()),
             (Some(_), _) => Table::Other,
         };
         self.seen = generation.map(|generation| (generation, table.clone()));
@@ -32,13 +42,77 @@ impl TableMemory {
     }
 
     /// Fills the table anew; `None` deletes it.
-    pub(super) async fn load(&mut self, nft: &Nft, ruleset: Option<&String>) -> Result<(), NftError> {
+    pub(super) async fn load(&mut self, nft: &Nft, ruleset: Option<&Ruleset>) -> Result<(), NftError> {
         *self = Self::default();
-        nft.load(ruleset.map_or(ruleset::DELETE, String::as_str).to_owned()).await?;
+        nft.load(ruleset.map_or_else(|| ruleset::DELETE.to_owned(), Ruleset::text)).await?;
         if let Some(ruleset) = ruleset {
             let listing = nft.list(ruleset::FAMILY, ruleset::TABLE).await?;
-            self.loaded = listing.map(|listing| (ruleset.clone(), listing));
+            // Somebody may have been quicker than the listing: then the next look finds another table, and fills it anew.
+            let shown = listing.map(|listing| Shown::of(&listing)).filter(|it| it.elements == ruleset.workloads);
+            self.loaded = shown.map(|shown| (ruleset.clone(), shown));
         }
         Ok(())
+    }
+
+    /// Makes the table of one that was found to be as `was`, and differs in workloads only.
+    pub(super) async fn change(&mut self, nft: &Nft, to: &Ruleset, was: &Ruleset) -> Result<(), NftError> {
+        let loaded = std::mem::take(self).loaded;
+        let before = nft.generation();
+        nft.load(to.text_after(was)).await?;
+        let after = nft.generation();
+        self.loaded =
+            loaded.map(|(_, shown)| (to.clone(), Shown { rules: shown.rules, elements: to.workloads.clone() }));
+        // A change of somebody else beside this one would have moved the number on too: then the next look lists it.
+        if let (Some(before), Some(after)) = (before, after)
+            && after == before.wrapping_add(1)
+        {
+            self.seen = Some((after, Table::As(to.clone())));
+        }
+        Ok(())
+    }
+}
+
+impl Shown {
+    /// `elements = { …, … }`, of one line or more, is the one part of a listing that workloads change.
+    fn of(listing: &str) -> Self {
+        const ELEMENTS: &str = "elements = {";
+        let (mut rules, mut elements) = (String::new(), BTreeSet::new());
+        let mut inside = false;
+        for line in listing.lines() {
+            let text = line.trim_start();
+            let begins = text.strip_prefix(ELEMENTS);
+            if !inside && begins.is_none() {
+                rules.push_str(line);
+                rules.push('\n');
+                continue;
+            }
+            let text = begins.unwrap_or(text);
+            let list = text.trim_end().strip_suffix('}');
+            inside = list.is_none();
+            for element in list.unwrap_or(text).split(',').map(str::trim).filter(|element| !element.is_empty()) {
+                match element.parse() {
+                    Ok(address) => drop(elements.insert(address)),
+                    // Not of ours: a listing with it is another.
+                    Err(_) => rules.push_str(element),
+                }
+            }
+        }
+        Self { rules, elements }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_of_a_listing_are_taken_apart_from_its_rules() {
+        let listing = "table inet tidegate {\n\tset workloads4 {\n\t\ttype ipv4_addr\n\t\telements = { 10.1.0.2, 10.1.0.3,\n\t\t\t     \
+                       10.1.0.4 }\n\t}\n\tset workloads6 {\n\t\ttype ipv6_addr\n\t\telements = { fd00::2 }\n\t}\n}\n";
+        let shown = Shown::of(listing);
+        let wanted = ["10.1.0.2", "10.1.0.3", "10.1.0.4", "fd00::2"].map(|text| text.parse().unwrap());
+        assert_eq!(shown.elements, BTreeSet::from(wanted));
+        assert!(shown.rules.contains("type ipv6_addr") && !shown.rules.contains("elements"), "{}", shown.rules);
+        assert_ne!(Shown::of(&listing.replace("10.1.0.4", "10.1.0.4 timeout 1h")), shown);
     }
 }

@@ -1,9 +1,17 @@
 //! `/proc/sys/net` of the calling thread's network namespace (kernel: `Documentation/networking/ip-sysctl.rst`).
+//!
+//! The kernel keeps the folders `net` of all namespaces under one name, and passes by all others when it looks for one
+//! (`proc_sys_compare` in `fs/proc/proc_sysctl.c`): that costs more the more namespaces there are, and is done once. A
+//! thread holds the folder of the namespace that it worked in last.
 
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use config::names::InterfaceName;
+use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
 
 /// One setting of the network stack, all of them whole numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,8 +82,28 @@ impl Sysctl {
     }
 
     fn file(&self) -> PathBuf {
-        PathBuf::from("/proc/sys/net").join(&self.path)
+        held_folder().unwrap_or_else(|_| PathBuf::from(FOLDER)).join(&self.path)
     }
+}
+
+const FOLDER: &str = "/proc/sys/net";
+
+thread_local! {
+    /// With the number of its namespace, which no other ever has.
+    static HELD: RefCell<Option<(u64, File)>> = const { RefCell::new(None) };
+}
+
+fn held_folder() -> io::Result<PathBuf> {
+    let now = super::netns::cookie(Socket::new(NETLINK_ROUTE)?.as_fd())?;
+    HELD.with_borrow_mut(|held| {
+        let folder = match held.take() {
+            Some((namespace, folder)) if namespace == now => folder,
+            Some(_) | None => File::open(FOLDER)?,
+        };
+        let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+        *held = Some((now, folder));
+        Ok(path.into())
+    })
 }
 
 /// Whether the kernel speaks IPv6.
@@ -94,5 +122,26 @@ impl fmt::Display for Sysctl {
     /// As `sysctl` takes it: `net/ipv4/conf/eth0.100/arp_ignore` (slashes, since names of links hold dots).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "net/{}", self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_changes_its_namespace_reads_and_writes_there() {
+        let work = || {
+            let key = Sysctl::ipv4_forward();
+            crate::sys::netns::unshare().unwrap();
+            let first = crate::sys::netns::Netns::current().unwrap();
+            key.write(1).unwrap();
+            crate::sys::netns::unshare().unwrap();
+            key.write(0).unwrap();
+            first.enter().unwrap();
+            assert_eq!(key.read().unwrap(), Some(1));
+            assert!(!key.ensure(1).unwrap());
+        };
+        std::thread::spawn(work).join().unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use config::resource::{Gateway, Snat};
 use gateway::segmentation::Error;
 
-use super::world::{Namespace, World, dual, network};
+use super::world::{Namespace, World, dual, eventually, network};
 
 #[test]
 fn a_network_is_made_and_then_nothing_is_left_to_do() {
@@ -44,6 +44,46 @@ fn a_deleted_network_leaves_nothing_behind() {
         assert_eq!(world.node.exec("nft list ruleset"), "");
         assert_eq!(world.node.ip("route show").trim(), "");
         assert_eq!(world.plan().await, "");
+    });
+}
+
+#[test]
+fn between_two_networks_workloads_come_and_go_in_the_table_by_their_elements() {
+    World::run(async |mut world| {
+        world.apply(&[dual("tenant-a", 100), dual("tenant-b", 101)]).await.unwrap();
+        let handles = |world: &World| {
+            let listed = world.node.exec("nft -a list table inet tidegate");
+            let chains = listed.lines().filter(|line| line.contains("chain ") && line.contains("# handle"));
+            chains.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let before = handles(&world);
+        assert!(before.len() > 4, "{before:?}");
+        let elements = |world: &World, set: &str| world.node.exec(&format!("nft list set inet tidegate {set}"));
+        let (_a, a) = world.attach(1, "tenant-a").await;
+        let (_b, _) = world.attach(2, "tenant-b").await;
+        for (set, addresses) in
+            [("workloads4", ["10.100.0.2", "10.101.0.2"]), ("workloads6", ["fd00:100::2", "fd00:101::2"])]
+        {
+            let listed = elements(&world, set);
+            assert!(addresses.iter().all(|address| listed.contains(address)), "{listed}");
+        }
+        assert_eq!(world.plan().await, "");
+        world.detach(a.id).await;
+        assert!(!elements(&world, "workloads4").contains("10.100.0.2"));
+        assert!(elements(&world, "workloads6").contains("fd00:101::2"));
+        assert_eq!(handles(&world), before, "the table was not made anew");
+        assert_eq!(world.plan().await, "");
+        for harm in [
+            "add element inet tidegate workloads4 { 10.9.9.9 }",
+            "delete element inet tidegate workloads4 { 10.101.0.2 }",
+        ] {
+            world.node.exec(&format!("nft {harm}"));
+            eventually(harm, || {
+                let listed = elements(&world, "workloads4");
+                listed.contains("10.101.0.2") && !listed.contains("10.9.9.9")
+            })
+            .await;
+        }
     });
 }
 

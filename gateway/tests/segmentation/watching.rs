@@ -1,5 +1,7 @@
 //! What others change is put back; a restart changes nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::world::{World, dual, eventually};
@@ -43,6 +45,32 @@ fn what_others_delete_is_put_back_within_a_second() {
         assert!(world.segmentation.status().errors.is_empty());
         let calls = world.seal.calls.lock().unwrap().clone();
         assert!(calls.len() > 2 && calls.last().unwrap().1.0 <= 2, "sealed again: {calls:?}");
+    });
+}
+
+#[test]
+fn a_workload_that_comes_or_goes_makes_nobody_look_at_the_others() {
+    World::run(async |mut world| {
+        world.apply(&[dual("tenant-a", 100)]).await.unwrap();
+        let (_a, _) = world.attach(1, "tenant-a").await;
+        let seal = Arc::clone(&world.seal);
+        let looks = || seal.kept.load(Ordering::Relaxed);
+        // The next look at everything that the timer calls for is 5 s away.
+        let before = looks();
+        eventually("a look at everything", || looks() > before).await;
+        let (before, begun) = (looks(), Instant::now());
+        let home = super::world::Namespace::new();
+        let workload = world.prepare(2, "tenant-a", &home.path());
+        world.segmentation.attach(&workload).await.unwrap();
+        world.segmentation.detach(workload.id).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if begun.elapsed() < Duration::from_secs(4) {
+            assert_eq!(looks(), before, "its notices made somebody look at everything");
+        }
+        // What others do to it is put right all the same.
+        world.node.ip("link set tgw1 down");
+        eventually("it is up again", || !world.node.exec("ip -o link show up dev tgw1").is_empty()).await;
+        assert!(looks() > before);
     });
 }
 

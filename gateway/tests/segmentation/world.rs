@@ -109,6 +109,8 @@ pub(crate) struct Sealed {
     pub(crate) calls: Mutex<Vec<(u32, WorkloadId)>>,
     pub(crate) gone: Mutex<Vec<(u32, WorkloadId)>>,
     pub(crate) fail: Mutex<bool>,
+    /// Looks at a host side's programs; each look at everything has one for every host side.
+    pub(crate) kept: AtomicU32,
     /// Whether each link was down when it was sealed.
     pub(crate) was_down: Mutex<Vec<bool>>,
     /// Do not look at the links.
@@ -140,6 +142,7 @@ impl Seal for Sealed {
 
     fn keep(&self, host_ifindex: u32, workload: &Workload) -> Result<bool, String> {
         assert!(self.calls.lock().unwrap().contains(&(host_ifindex, workload.id)), "kept before it was sealed");
+        self.kept.fetch_add(1, Ordering::Relaxed);
         Ok(false)
     }
 

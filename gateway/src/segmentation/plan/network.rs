@@ -26,6 +26,8 @@ pub(super) struct Bridge {
     /// `None` if it is still to be made.
     pub(super) index: Option<u32>,
     pub(super) mac: Mac,
+    /// It has another Ethernet address still.
+    pub(super) is_renumbered: bool,
     pub(super) mtu: u32,
 }
 
@@ -153,7 +155,8 @@ fn bridge(
         steps.push(Step::SetUp { link: link.clone(), up: true });
     }
     bridge_addresses(network, &link, found, observed, steps);
-    Ok(Bridge { network: network.name.clone(), link, index: found.map(|found| found.index), mac, mtu })
+    let is_renumbered = found.is_some_and(|found| found.mac != Some(mac));
+    Ok(Bridge { network: network.name.clone(), link, index: found.map(|found| found.index), mac, is_renumbered, mtu })
 }
 
 fn bridge_settings(network: &Network, link: &InterfaceName, was: Option<LinkSettings>, steps: &mut Vec<Step>) {

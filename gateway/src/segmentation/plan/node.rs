@@ -9,7 +9,7 @@ use config::names::InterfaceName;
 use super::{Sight, names};
 use crate::segmentation::desired::{Desired, Shape};
 use crate::segmentation::observe::Table;
-use crate::segmentation::ruleset;
+use crate::segmentation::ruleset::Ruleset;
 use crate::segmentation::step::Step;
 use crate::sys::netlink::Link;
 use crate::sys::sysctl::Sysctl;
@@ -18,9 +18,12 @@ use crate::sys::sysctl::Sysctl;
 pub(super) fn before(desired: &Desired, observed: &Sight<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     if !desired.networks.is_empty() {
-        let ruleset = ruleset::text(desired);
+        let ruleset = Ruleset::of(desired);
         match &observed.table {
             Table::As(present) if *present == ruleset => {}
+            Table::As(present) if present.rules == ruleset.rules => {
+                steps.push(Step::ChangeTable { to: ruleset, was: present.clone() });
+            }
             Table::As(present) => steps.push(Step::PutTable { ruleset, was: Some(present.clone()) }),
             Table::Absent => steps.push(Step::PutTable { ruleset, was: None }),
             // An earlier daemon's, most likely: not to be deleted when this is taken back, since it may close something.

@@ -7,7 +7,7 @@ use config::resource::{Gateway, Network, OwnAddresses, Snat, Subnet, Vlan, VlanP
 
 use super::*;
 use crate::segmentation::observe::Table;
-use crate::segmentation::ruleset;
+use crate::segmentation::ruleset::Ruleset;
 use crate::sys::netlink::{
     ConnectedRoute, ForwardingEntry, Kind, LinkAddress, LinkSettings, Neighbour, PortFlags, VlanTag,
 };
@@ -154,16 +154,16 @@ fn settled(desired: &Desired) -> Observed {
         web.addresses.iter().map(|a| Neighbour { index: 10, address: a.address, mac: web.mac }).collect();
     observed.forwarding = vec![ForwardingEntry { port: 12, mac: web.mac }];
     (observed.ipv4_forward, observed.ipv6_forward) = (Some(1), Some(1));
-    observed.table = Table::As(ruleset::text(desired));
+    observed.table = Table::As(Ruleset::of(desired));
     observed
 }
 
 #[test]
 fn where_the_programs_translate_the_table_does_not() {
     let mut desired = desired(&[network()], &[]);
-    assert!(ruleset::text(&desired).contains("ip saddr 10.100.0.0/24 oifname != \"tgb*\" masquerade"));
+    assert!(Ruleset::of(&desired).text().contains("ip saddr 10.100.0.0/24 oifname != \"tgb*\" masquerade"));
     desired.node.nat = Some(7);
-    let text = ruleset::text(&desired);
+    let text = Ruleset::of(&desired).text();
     for family in ["ip saddr 10.100.0.0/24", "ip6 saddr fd00:100::/64"] {
         assert!(text.contains(&format!("{family} oifname != \"tgb*\" oif != 7 masquerade")), "{text}");
     }
@@ -173,13 +173,13 @@ fn where_the_programs_translate_the_table_does_not() {
 fn an_own_egress_address_is_the_rules_at_the_uplink_only_and_where_no_program_is() {
     let mut desired = desired(&[owner()], &[]);
     desired.node.uplink = Some(7);
-    let text = ruleset::text(&desired);
+    let text = Ruleset::of(&desired).text();
     for (family, subnet, own) in [("ip", "10.100.0.0/24", "192.0.2.7"), ("ip6", "fd00:100::/64", "2001:db8::7")] {
         assert!(text.contains(&format!("{family} saddr {subnet} oif 7 snat {family} to {own}\n")), "{text}");
         assert!(text.contains(&format!("{family} saddr {subnet} oifname != \"tgb*\" masquerade")), "{text}");
     }
     desired.node.nat = Some(7);
-    assert!(!ruleset::text(&desired).contains("snat "));
+    assert!(!Ruleset::of(&desired).text().contains("snat "));
 }
 
 fn owner() -> Network {

@@ -51,7 +51,7 @@ pub(super) fn steps(
     if found.is_some_and(|found| found.kind != Kind::Veth || !is_ours(found, &mark, seed)) {
         return Err(Refusal::NameTaken { what: format!("workload {}", label(workload)), link: link.clone() });
     }
-    let inside = inside(workload, network, bridge.mtu)?;
+    let inside = inside(workload, network, bridge)?;
     let complete = found.is_some_and(|found| found.up && found.master.is_some() && found.master == bridge.index);
     let mut steps = Vec::new();
     if found.is_none() {
@@ -64,7 +64,7 @@ pub(super) fn steps(
     if let Some(found) = resized {
         steps.push(Step::SetMtu { link: link.clone(), to: bridge.mtu, was: found.mtu });
     }
-    if !complete || resized.is_some() {
+    if !complete || resized.is_some() || bridge.is_renumbered {
         steps.push(Step::Configure { inside: Box::new(inside) });
     }
     if !complete {
@@ -102,7 +102,7 @@ pub(super) fn stale_neighbours(
     stale.map(delete).collect()
 }
 
-fn inside(workload: &Workload, network: &Network, mtu: u32) -> Result<Inside, Refusal> {
+fn inside(workload: &Workload, network: &Network, bridge: &Bridge) -> Result<Inside, Refusal> {
     let external = network.gateway == Gateway::External;
     let (mut addresses, mut gateways): (Vec<IpNetwork>, Vec<IpAddr>) = (Vec::new(), Vec::new());
     for address in workload.addresses.iter().map(|address| address.address).filter(|a| !is_link_local(a)) {
@@ -123,9 +123,10 @@ fn inside(workload: &Workload, network: &Network, mtu: u32) -> Result<Inside, Re
         netns: workload.netns.clone(),
         link: workload.guest_interface.clone(),
         mac: workload.mac,
-        mtu,
+        mtu: bridge.mtu,
         addresses,
         gateways,
+        gateway_mac: (!external).then_some(bridge.mac),
         on_link: (external && unrouted).then_some(EDGE_SOURCE),
         router_advertisements: external,
     })

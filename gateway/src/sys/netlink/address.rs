@@ -35,6 +35,15 @@ impl Netlink {
         Ok(found.into_iter().filter_map(parse).collect())
     }
 
+    /// The addresses of one link; the kernel looks at no other.
+    pub async fn addresses_of(&self, index: u32) -> Result<Vec<LinkAddress>, NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        let message = RouteNetlinkMessage::GetAddress(message);
+        let found = self.dump(message, || format!("list addresses of link {index}")).await?;
+        Ok(found.into_iter().filter_map(parse).filter(|own| own.index == index).collect())
+    }
+
     /// Adds an address, without duplicate address detection; one that is there already is made to be like it.
     pub async fn add_address(&self, index: u32, link: &str, address: IpNetwork) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewAddress(build(index, address));
