@@ -1,6 +1,8 @@
 //! Whom a change concerns, with the real daemon: its workloads' epochs go up, so that their open flows are asked again with
 //! their next packet, and end or go on; nobody else's do.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;

@@ -33,7 +33,6 @@ const HANDLE: TcHandle = TcHandle::new(0, 0x7467);
 /// How long a program is offered again whose verification signals interrupt. A count of tries was not enough: twenty
 /// of a few milliseconds each were all interrupted on one busy machine.
 const LOAD_PATIENCE: Duration = Duration::from_secs(30);
-const LOAD_PAUSE: Duration = Duration::from_millis(10);
 
 /// A program and where on a device it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -398,7 +397,7 @@ fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.raw_os_error() == Some(libc::EAGAIN) && begin.elapsed() < LOAD_PATIENCE =>
             {
-                thread::sleep(LOAD_PAUSE);
+                thread::yield_now();
             }
             other => return other,
         }

@@ -146,7 +146,7 @@ fn signals_during_verification_keep_no_program_out() {
             while begin.elapsed() < Duration::from_millis(500) {
                 // SAFETY: that thread lives until this scope ends.
                 assert_eq!(unsafe { libc::pthread_kill(verifying, libc::SIGUSR1) }, 0);
-                thread::sleep(Duration::from_millis(1));
+                thread::yield_now();
             }
         });
         (Tables::open(&node.limits, &node.bpffs.path()), begin.elapsed())

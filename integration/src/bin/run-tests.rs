@@ -127,7 +127,10 @@ fn run_second_kernel(long: bool, programs: &BTreeMap<String, PathBuf>, tally: &m
     }
     println!("second kernel: {} s", begin.elapsed().as_secs());
     if !long && begin.elapsed() > ROSTER_MEANT {
-        println!("second kernel: meant to take {} s; if the machine was quiet, shorten the list", ROSTER_MEANT.as_secs());
+        println!(
+            "second kernel: meant to take {} s; if the machine was quiet, shorten the list",
+            ROSTER_MEANT.as_secs()
+        );
     }
     for ((program, test), outcome) in list.into_iter().zip(outcomes) {
         let ignored_here = tally.skipped.remove(&(program.clone(), test.clone()));
