@@ -279,8 +279,8 @@ CHECKED_ALONE __u8 make_mapping(struct packet *p, __u32 network)
 		address = bpf_map_lookup_elem(&egress_addresses, &to);
 	if (!address)
 		return REASON_NAT_NO_ADDRESS;
-	struct address wire = *address;
-	if (!bpf_map_lookup_elem(&node_addresses, &wire))
+	a->mapping.wire.address = *address;
+	if (!bpf_map_lookup_elem(&node_addresses, &a->mapping.wire.address))
 		return REASON_NAT_NO_ADDRESS;
 	struct usage *u = bpf_map_lookup_elem(&nat_usage, &network);
 	if (!u) {
@@ -299,7 +299,6 @@ CHECKED_ALONE __u8 make_mapping(struct packet *p, __u32 network)
 	a->way.made_ns = p->now;
 	a->way.own.address = a->out.source;
 	a->way.own.port = a->out.source_port;
-	a->mapping.wire.address = wire;
 	a->mapping.wire.port = 0;
 	reply_of(&a->back, &a->out, &a->mapping.wire);
 	__u8 reason = find_port(a, n);

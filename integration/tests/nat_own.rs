@@ -54,16 +54,17 @@ fn seen(site: &Site, pod: &Pod, address: IpAddr) -> SocketAddr {
     }
     let mut buffer = [0; 64];
     let mut from = None;
-    wait_until("a datagram arrives", BOUND, || {
+    // the pair in which who translates changes is lost
+    wait_until("a datagram arrives, and its answer", BOUND, || {
         client.send_to(b"who am I", at).expect("it is sent");
         from = server.recv_from(&mut buffer).ok().map(|(_, source)| source);
-        from.is_some()
+        let Some(source) = from else { return false };
+        server.send_to(b"you", source).expect("the answer is sent");
+        let Ok((length, answered)) = client.recv_from(&mut buffer) else { return false };
+        assert_eq!((&buffer[..length], answered), (&b"you"[..], at));
+        true
     });
-    let source = from.expect("it came");
-    server.send_to(b"you", source).expect("the answer is sent");
-    let (length, answered) = client.recv_from(&mut buffer).expect("the answer arrives");
-    assert_eq!((&buffer[..length], answered), (&b"you"[..], at));
-    source
+    from.expect("it came")
 }
 
 /// Prefix length of the address on that device, and whether the node's own connections leave it alone.

@@ -331,6 +331,8 @@ fn flows_run_where_the_nodes_firewall_forwards_nothing() {
         let after = past(&net.node);
         assert!(after.0 > before.0 + 20 && after.1 > before.1 + 20);
         assert_eq!(way(&net.node, Way::TooBig), 0, "segments fit");
+        let short = (way(&net.node, Way::OutAgain), way(&net.node, Way::InAgain));
+        assert!(short.0 > 10 && short.1 > 10, "{short:?}");
 
         let inbound = listen(&net.workload, at(own, 8080));
         let mut outside = connect(&net.far, at(own, 8080), LONG).unwrap();
