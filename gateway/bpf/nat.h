@@ -38,6 +38,7 @@ struct attempt {
 	struct way_back way;
 	struct mapping mapping;
 	struct quoted quoted;
+	struct prefix_key to; /* the destination, as `egress_addresses` has it */
 	struct bpf_fib_lookup route; /* fast.h's */
 	struct bpf_redir_neigh via;
 	__u64 now;
@@ -272,11 +273,12 @@ CHECKED_ALONE __u8 make_mapping(struct packet *p, __u32 network)
 	if (!p || !n || !a)
 		return REASON_KERNEL_ERROR;
 	struct own_key own = { .network = network, .ipv6 = !is_ipv4(&a->out.destination) };
-	struct prefix_key to = { .prefix_length = 128, .address = a->out.destination };
 	struct address *address = bpf_map_lookup_elem(&own_addresses, &own);
+	a->to.prefix_length = 128;
+	a->to.address = a->out.destination;
 	a->own = address != 0;
 	if (!address)
-		address = bpf_map_lookup_elem(&egress_addresses, &to);
+		address = bpf_map_lookup_elem(&egress_addresses, &a->to);
 	if (!address)
 		return REASON_NAT_NO_ADDRESS;
 	a->mapping.wire.address = *address;
