@@ -16,7 +16,9 @@
  */
 #pragma once
 
-#define NEXT_HOPS 1024
+#define NEXT_HOP_BITS 10
+#define NEXT_HOPS (1 << NEXT_HOP_BITS)
+#define KEY_WORDS 7 /* of 8 bytes, in a cache's key */
 #define NEXT_HOP_LIFE_NS 500000000ull
 #define SMALLEST_MTU 1280 /* of a network; what is smaller fits everywhere */
 #define ADDRESS_FAMILY_INET 2
@@ -37,7 +39,7 @@ union hop_key {
 		__u32 generation;
 		__u32 zero_again;
 	};
-	__u64 words[7];
+	__u64 words[KEY_WORDS];
 };
 
 struct next_hop {
@@ -85,36 +87,47 @@ static __always_inline void hop_key_of(union hop_key *key, const struct packet *
 	key->generation = u->generation;
 }
 
-static __always_inline struct next_hop *slot_of(const union hop_key *key, struct packet *p)
+/* Where a key has its place in a cache of 2^bits. */
+static __always_inline __u32 place_of(const __u64 words[KEY_WORDS], __u32 bits)
 {
 	__u64 hash = 0;
 #pragma unroll
-	for (int i = 0; i < 7; i++)
-		hash += key->words[i] * (0x9e3779b97f4a7c15ull * (2 * i + 1));
-	__u32 index = (hash ^ hash >> 29) * 0xbf58476d1ce4e5b9ull >> 54;
+	for (int i = 0; i < KEY_WORDS; i++)
+		hash += words[i] * (0x9e3779b97f4a7c15ull * (2 * i + 1));
+	return (hash ^ hash >> 29) * 0xbf58476d1ce4e5b9ull >> (64 - bits);
+}
+
+static __always_inline int same_key(const __u64 a[KEY_WORDS], const __u64 b[KEY_WORDS])
+{
+	__u64 difference = 0;
+#pragma unroll
+	for (int i = 0; i < KEY_WORDS; i++)
+		difference |= a[i] ^ b[i];
+	return !difference;
+}
+
+static __always_inline struct next_hop *slot_of(const union hop_key *key, struct packet *p)
+{
+	__u32 index = place_of(key->words, NEXT_HOP_BITS);
 	p->hop_slot = index;
 	return bpf_map_lookup_elem(&next_hops, &index);
 }
 
 static __always_inline int is_found(const struct next_hop *hop, const union hop_key *key, __u64 now)
 {
-	__u64 difference = 0;
-#pragma unroll
-	for (int i = 0; i < 7; i++)
-		difference |= hop->key.words[i] ^ key->words[i];
-	return !difference && now - hop->found_ns < NEXT_HOP_LIFE_NS;
+	return same_key(hop->key.words, key->words) && now - hop->found_ns < NEXT_HOP_LIFE_NS;
 }
 
 /* Octets from the IP header on of the largest packet that this frame is or becomes. */
-static __always_inline __u32 wire_size(struct __sk_buff *skb, const struct packet *p)
+static __always_inline __u32 wire_size(struct __sk_buff *skb, __u32 l4, __u32 l4_header)
 {
-	return skb->gso_size ? p->l4 - ETH_HLEN + p->l4_header + skb->gso_size : p->bytes - ETH_HLEN;
+	return (skb->gso_size ? l4 + l4_header + skb->gso_size : skb->len) - ETH_HLEN;
 }
 
 static __always_inline int fits(struct __sk_buff *skb, const struct packet *p, __u32 ifindex, __u32 mtu)
 {
 	__u32 device_mtu = 0;
-	if (wire_size(skb, p) > mtu)
+	if (wire_size(skb, p->l4, p->l4_header) > mtu)
 		return 0;
 	if (!skb->gso_size || p->protocol == IPPROTO_TCP)
 		return 1;
@@ -179,17 +192,23 @@ static __always_inline __u32 ask_routes(struct __sk_buff *skb, const union hop_k
 	return way;
 }
 
+/* IPv4's checksum when the time to live is one less (RFC 1624). */
+static __always_inline __sum16 sum_one_hop_on(__sum16 before)
+{
+	__u32 sum = before + bpf_htons(0x0100);
+	return sum + (sum >= 0xffff);
+}
+
 static __always_inline long lower_hop_limit(struct __sk_buff *skb, const struct packet *p)
 {
 	if (p->family == FAMILY_IPV6) {
 		__u8 hops = p->hop_limit - 1;
 		return bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, sizeof(hops), BPF_F_RECOMPUTE_CSUM);
 	}
-	__u32 sum = p->header_sum + bpf_htons(0x0100); /* RFC 1624 */
 	struct {
 		__u8 hops, protocol;
 		__u16 sum;
-	} h = { .hops = p->hop_limit - 1, .protocol = p->protocol, .sum = sum + (sum >= 0xffff) };
+	} h = { .hops = p->hop_limit - 1, .protocol = p->protocol, .sum = sum_one_hop_on(p->header_sum) };
 	return bpf_skb_store_bytes(skb, ETH_HLEN + 8, &h, sizeof(h), 0);
 }
 
@@ -231,7 +250,7 @@ CHECKED_ALONE __u32 way_out(struct __sk_buff *skb, struct packet *p, struct work
 		}
 		return WAY_OUT;
 	}
-	__u32 way = ask_routes(skb, &key, p->now, wire_size(skb, p), hop);
+	__u32 way = ask_routes(skb, &key, p->now, wire_size(skb, p->l4, p->l4_header), hop);
 	if (way != WAY_OUT && way != WAY_RESOLVED)
 		return way;
 	if (bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS)) /* the route's MTU may be larger than the device's */

@@ -8,7 +8,8 @@
  */
 #pragma once
 
-#define SHORTCUTS 2048
+#define SHORTCUT_BITS 11
+#define SHORTCUTS (1 << SHORTCUT_BITS)
 #define NO_SHORTCUT (-2) /* no action of TC_ACT_* */
 
 /* A packet as it comes to the program. */
@@ -24,7 +25,7 @@ union shortcut_key {
 		__u8 service; /* zero at the uplink */
 		__u16 zero;
 	};
-	__u64 words[7];
+	__u64 words[KEY_WORDS];
 };
 
 struct shortcut {
@@ -40,7 +41,8 @@ struct shortcut {
 	__u32 generation; /* of the uplink */
 	__u32 mtu;
 	__u8 macs[2 * MAC_LENGTH]; /* as it leaves */
-	struct endpoint to; /* in the place of its own end; port 0: it keeps that */
+	struct endpoint to; /* in the place of its own end, if it is translated */
+	__u32 translated;
 	__s64 difference; /* of the two addresses, for checksums */
 };
 
@@ -54,11 +56,7 @@ struct {
 
 static __always_inline struct shortcut *shortcut_at(const union shortcut_key *key)
 {
-	__u64 hash = 0;
-#pragma unroll
-	for (int i = 0; i < 5; i++)
-		hash += key->words[i] * (0x9e3779b97f4a7c15ull * (2 * i + 1));
-	__u32 index = (hash ^ hash >> 29) * 0xbf58476d1ce4e5b9ull >> 53;
+	__u32 index = place_of(key->words, SHORTCUT_BITS);
 	return bpf_map_lookup_elem(&shortcuts, &index);
 }
 
@@ -142,20 +140,15 @@ static __always_inline int read_head(struct __sk_buff *skb, struct head *h, int 
 		__builtin_memcpy(key->macs, eth, sizeof(key->macs));
 	else
 		__builtin_memset(key->macs, 0, sizeof(key->macs));
-	h->size = skb->gso_size ? h->l4 - ETH_HLEN + header + skb->gso_size : skb->len - ETH_HLEN;
+	h->size = wire_size(skb, h->l4, header);
 	return 1;
 }
 
 /* Whether all that the shortcut was made of is as it was. */
 static __always_inline int still_holds(const struct shortcut *s, const union shortcut_key *key, __u64 age)
 {
-	__u64 difference = 0;
-#pragma unroll
-	for (int i = 0; i < 7; i++)
-		difference |= s->key.words[i] ^ key->words[i];
 	struct uplink *u = node_uplink();
-	if (difference || age >= s->life_ns || !u || u->ifindex != s->uplink ||
-	    u->generation != s->generation)
+	if (!same_key(s->key.words, key->words) || age >= s->life_ns || !u || u->generation != s->generation)
 		return 0;
 	__u32 workload = s->workload;
 	struct workload *w = bpf_map_lookup_elem(&workloads, &workload);
@@ -166,15 +159,15 @@ static __always_inline int still_holds(const struct shortcut *s, const union sho
 /* Of IPv4 what stands before the checksum of the transport is written by `replace_head`. */
 static __always_inline long translate_head(struct __sk_buff *skb, struct head *h, const struct shortcut *s, int out)
 {
-	int udp = h->key.protocol == IPPROTO_UDP;
-	__u32 sum = h->l4 + (udp ? 6 : 16);
-	__u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
+	__u8 protocol = h->key.protocol;
+	__u32 sum = h->l4 + sum_offset(protocol), at = h->l4 + port_offset(protocol, out ? SOURCE : DESTINATION);
+	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	__be16 port = out ? h->key.source_port : h->key.destination_port;
 	if (bpf_l4_csum_replace(skb, sum, 0, s->difference, flags | BPF_F_PSEUDO_HDR) ||
 	    (port != s->to.port && bpf_l4_csum_replace(skb, sum, port, s->to.port, flags | 2)))
 		return -1;
 	if (h->l4 != ETH_HLEN + sizeof(struct iphdr))
-		return bpf_skb_store_bytes(skb, h->l4 + (out ? 0 : 2), &s->to.port, sizeof(port), 0) ||
+		return bpf_skb_store_bytes(skb, at, &s->to.port, sizeof(port), 0) ||
 		       bpf_skb_store_bytes(skb, ETH_HLEN + (out ? 8 : 24), s->to.address.w, 16, BPF_F_RECOMPUTE_CSUM);
 	__u32 after = (__u16)~h->v4.ip.check + (__u32)(s->difference & 0xffff) + (__u32)(s->difference >> 16 & 0xffff);
 	after = (after & 0xffff) + (after >> 16);
@@ -197,8 +190,7 @@ static __always_inline long replace_head(struct __sk_buff *skb, struct head *h, 
 		return bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, sizeof(hops), BPF_F_RECOMPUTE_CSUM) ||
 		       bpf_skb_store_bytes(skb, 0, s->macs, sizeof(s->macs), 0);
 	}
-	__u32 sum = h->v4.ip.check + bpf_htons(0x0100); /* RFC 1624 */
-	h->v4.ip.check = sum + (sum >= 0xffff);
+	h->v4.ip.check = sum_one_hop_on(h->v4.ip.check);
 	h->v4.ip.ttl = h->hop_limit - 1;
 	__builtin_memcpy(h->v4.macs, s->macs, sizeof(s->macs));
 	return bpf_skb_store_bytes(skb, 0, &h->v4, sizeof(h->v4), 0);
@@ -222,7 +214,7 @@ CHECKED_ALONE int take_shortcut(struct __sk_buff *skb, int out)
 		return NO_SHORTCUT;
 	touch(f, out ? FROM_WORKLOAD : TO_WORKLOAD, skb->len, now, h.tcp_flags);
 	__u32 device = out ? s->uplink : s->workload;
-	if ((s->to.port && translate_head(skb, &h, s, out)) || replace_head(skb, &h, s)) {
+	if ((s->translated && translate_head(skb, &h, s, out)) || replace_head(skb, &h, s)) {
 		count(skb->len, REASON_KERNEL_ERROR);
 		return TC_ACT_SHOT;
 	}
@@ -256,14 +248,14 @@ static __always_inline struct shortcut *new_shortcut(struct packet *p, const uni
 	s->uplink = hop->key.uplink;
 	s->generation = hop->key.generation;
 	s->mtu = hop->mtu;
-	s->to.port = 0;
+	s->translated = p->translated;
 	return s;
 }
 
 /* The lists let a packet of an open flow out by the uplink. */
 CHECKED_ALONE int remember_way_out(struct packet *p, struct workload *w, struct flow_key *k)
 {
-	if (!p || !w || !k || !is_lasting(p) || (p->translated && !p->settled && p->protocol == IPPROTO_TCP))
+	if (!p || !w || !k || !is_lasting(p) || (p->translated && !p->settled))
 		return 0;
 	union shortcut_key key = {
 		.source = p->source,
@@ -292,8 +284,8 @@ CHECKED_ALONE int remember_way_out(struct packet *p, struct workload *w, struct 
 /* The lists let a packet of an open flow from the uplink into the workload. */
 CHECKED_ALONE int remember_way_in(struct __sk_buff *skb, struct packet *p, struct workload *w, struct flow_key *k)
 {
-	if (!p || !w || !k || !is_lasting(p) || (p->translated && (!p->settled || !p->destination_port)))
-		return 0; /* port 0 says of a shortcut that nothing is translated */
+	if (!p || !w || !k || !is_lasting(p) || (p->translated && !p->settled))
+		return 0;
 	__u32 device = p->ifindex, mtu = 0;
 	union shortcut_key key = {
 		.source = p->source,

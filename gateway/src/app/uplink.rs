@@ -141,7 +141,7 @@ pub(super) fn note_changes(gate: &Gate, notices: &[Notice]) {
         gate.routes_moved.store(true, Ordering::Relaxed);
     }
     if uplink.is_some()
-        && let Err(error) = gate.enforcement.tables.routes_changed()
+        && let Err(error) = gate.enforcement.tables.ask_again()
     {
         tracing::warn!(%error, "next hops are asked for anew within half a second only");
     }

@@ -168,7 +168,7 @@ fn what_is_denied_is_dropped_at_the_uplink_and_told() {
         };
         assert_eq!(reason(&denied(far, 9999)), (2, Some(DeniedByDefault as u8)));
         ip(&format!("route add {banned} via {far}"));
-        node.tables.routes_changed().unwrap();
+        node.tables.ask_again().unwrap();
         assert_eq!(reason(&denied(banned, 8080)), (2, Some(DeniedByCidr as u8)));
         // an address of the network's own, from outside: never its neighbour, never the node itself
         assert_eq!(reason(&denied(near, 22)), (UNSPEC, None), "the reverse path is not the uplink's: the stack's");
@@ -258,7 +258,7 @@ fn a_next_hop_is_used_until_something_changes_and_half_a_second_at_most() {
     assert_eq!(counted(&node, || drop(send(&node, &frame))), Way::Resolved);
     assert_eq!(counted(&node, || drop(send(&node, &frame))), Way::Out);
     ip(&format!("neigh replace {FAR4} lladdr {GATEWAY_MAC} dev out0 nud permanent"));
-    node.tables.routes_changed().unwrap();
+    node.tables.ask_again().unwrap();
     assert_eq!(counted(&node, || drop(send(&node, &frame))), Way::Resolved);
     assert_forwarded(&send(&node, &frame).packet, GATEWAY_MAC, OURS, 63);
 
@@ -270,7 +270,7 @@ fn a_next_hop_is_used_until_something_changes_and_half_a_second_at_most() {
 
     // without an answer to ARP the kernel's neighbour table keeps the packet
     ip(&format!("neigh del {FAR4} dev out0"));
-    node.tables.routes_changed().unwrap();
+    node.tables.ask_again().unwrap();
     assert_eq!(counted(&node, || assert_eq!(send(&node, &frame).action, REDIRECT)), Way::Resolved);
     assert_eq!(counted(&node, || assert_eq!(send(&node, &frame).action, REDIRECT)), Way::Resolved);
 }
@@ -280,7 +280,7 @@ fn a_routes_own_mtu_is_kept_to() {
     let node = routed();
     ip("route replace 10.9.0.9/32 dev out0 mtu lock 1000");
     ip("-6 route replace fd00:9::9/128 dev out0 mtu lock 1300");
-    node.tables.routes_changed().unwrap();
+    node.tables.ask_again().unwrap();
     for (own, far, limit) in [(OWN4, FAR4, 1000), (OWN6, FAR6, 1300)] {
         let sized = |size: usize| {
             let headers = if own == OWN4 { 20 } else { 40 };
@@ -372,7 +372,7 @@ fn time_exceeded_and_too_big_are_told_although_the_firewall_forwards_nothing() {
     }
     ip("link set far mtu 1300");
     net.far.ip("link set eth0 mtu 1300");
-    net.node.tables.routes_changed().unwrap();
+    net.node.tables.ask_again().unwrap();
     for (own, far) in PAIRS {
         let (a, b) = (socket(&net.workload, at(own, 4001)), socket(&net.far, at(far, 5000)));
         let before = told(&net);
@@ -393,7 +393,7 @@ fn a_workloads_smaller_mtu_is_told_to_who_sends_from_outside() {
     ip("link set br0 mtu 1300");
     ip("link set w1 mtu 1300");
     net.workload.ip("link set eth0 mtu 1300");
-    net.node.tables.routes_changed().unwrap();
+    net.node.tables.ask_again().unwrap();
     for (own, far) in PAIRS {
         let (a, b) = (socket(&net.workload, at(own, 5000)), socket(&net.far, at(far, 4000)));
         a.set_read_timeout(Some(Duration::from_millis(300))).unwrap();

@@ -388,14 +388,14 @@ fn mappings_end_with_their_address_and_with_their_workload() {
     assert_eq!(arrive(&node, &answer).action, REDIRECT);
     node.tables.end_mappings(&[addr(OWN4)].into()).unwrap();
     assert_eq!(arrive(&node, &answer).packet, answer, "nobody's");
-    node.tables.routes_changed().unwrap();
+    node.tables.ask_again().unwrap();
     assert_ne!(leaves(&node, &sent), first);
 
     // the uplink has another address
     node.tables.set_node_addresses(&[GATEWAY4, GATEWAY6, "10.9.0.2"].map(addr).into()).unwrap();
     let other = [("0.0.0.0/0".parse().unwrap(), addr("10.9.0.2"))].into();
     node.tables.set_translation(&Translation { addresses: other, ..translation(10_000) }).unwrap();
-    node.tables.routes_changed().unwrap();
+    node.tables.ask_again().unwrap();
     assert_eq!(ends(&leaves(&node, &sent)).0, addr("10.9.0.2"));
     let six = out(&summed(plain(OWN6, FAR6, UDP, &udp(4000, 5000))));
     assert_eq!(node.sends(&six), NatNoAddress);

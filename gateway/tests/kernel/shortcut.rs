@@ -38,7 +38,7 @@ fn asked(node: &Node, run: impl FnOnce() -> Answer) -> (End, bool) {
 
 /// What the lists make of it, as soon as the next hop is known.
 fn by_lists(node: &Node, run: impl Fn() -> Answer) -> End {
-    node.tables.routes_changed().unwrap();
+    node.tables.ask_again().unwrap();
     let all: Vec<_> = (0..8).map(|_| asked(node, &run)).take_while(|(_, shortcut)| !shortcut).collect();
     all.into_iter().next_back().expect("the lists' answer").0
 }
@@ -176,7 +176,7 @@ fn it_ends_with_the_workloads_entry_its_addresses_its_flow_and_the_routes() {
 
     let (node, sent, came) = fresh();
     ip(&format!("neigh replace {FAR4} lladdr 02:00:00:00:00:77 dev out0 nud permanent"));
-    node.tables.routes_changed().unwrap();
+    node.tables.ask_again().unwrap();
     send(&node, &sent);
     assert_eq!(send(&node, &sent).packet[..6], Mac([2, 0, 0, 0, 0, 0x77]).0);
     node.tables.forget_device(node.device).unwrap();

@@ -99,20 +99,16 @@ impl Tables {
         uplink.map(|uplink| uplink.ifindex).filter(|ifindex| *ifindex != 0)
     }
 
-    /// Routes, neighbours or links have changed: next hops are asked for anew.
-    pub fn routes_changed(&self) -> Result<(), TableError> {
-        self.ask_again()
+    /// After a change of routes, neighbours or links, or a write that may end a shortcut (`bpf/shortcut.h`) and changes no
+    /// entry of `workloads`: next hops are asked for anew, and the next packet of each flow is asked the lists.
+    pub fn ask_again(&self) -> Result<(), TableError> {
+        self.change_uplink(|_| {})
     }
 
     /// Packets by way since the tables were made.
     pub fn ways(&self) -> Result<Vec<(Way, u64)>, TableError> {
         let count = |way: &Way| Ok((*way, self.ways.get(*way as u32).in_table("ways")?.iter().sum()));
         Way::ALL.iter().map(count).collect()
-    }
-
-    /// After a write that may end a shortcut (`bpf/shortcut.h`) and changes no entry of `workloads`: the lists are asked.
-    pub(super) fn ask_again(&self) -> Result<(), TableError> {
-        self.change_uplink(|_| {})
     }
 
     fn change_uplink(&self, change: impl FnOnce(&mut l::Uplink)) -> Result<(), TableError> {

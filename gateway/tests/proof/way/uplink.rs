@@ -168,7 +168,7 @@ impl Uplink {
         for (key, value) in self.direct.dump().unwrap() {
             self.direct.set(&key, &value.saturating_sub(seconds * SECOND)).unwrap();
         }
-        programs.tables.routes_changed().unwrap();
+        programs.tables.ask_again().unwrap();
     }
 
     /// Runs a frame at the uplink. `expected`: what is to be counted.
