@@ -128,11 +128,11 @@ fn beside_peers(slices: u32, slice: Duration, wanted: impl Fn(Only) -> bool) -> 
     let lanes = [Lane::plain(), Lane::nftables(), Lane::tidegate()];
     let names = lanes.each_ref().map(|lane| lane.name);
     let mut measurements = Vec::new();
+    let direct = Lane::direct();
+    let with_direct: Vec<&str> = names.into_iter().chain([direct.name]).collect();
     if wanted(Only::Packets) {
-        let direct = Lane::direct();
         let senders: Vec<packets::Sender> = lanes.iter().chain([&direct]).map(packets::Sender::out).collect();
         let rates = in_turns(slices, senders.len(), |lane| senders[lane].slice(slice));
-        let with_direct: Vec<&str> = names.into_iter().chain([direct.name]).collect();
         measurements.push(Measurement::new(packets::OUT, &with_direct, &rates));
         measurements.push(Measurement::new(packets::ALONE, &names, &packets::alone(&rates)));
         let senders: Vec<packets::Sender> = lanes.iter().map(packets::Sender::back).collect();
@@ -147,11 +147,11 @@ fn beside_peers(slices: u32, slice: Duration, wanted: impl Fn(Only) -> bool) -> 
         }
     }
     if wanted(Only::Connects) {
-        let clients: Vec<_> = lanes.iter().map(connects::Client::new).collect();
-        let rates = in_turns(slices, names.len(), |lane| clients[lane].slice(slice));
-        measurements.push(Measurement::new(connects::SUBJECT, &names, &rates));
+        let clients: Vec<_> = lanes.iter().chain([&direct]).map(connects::Client::new).collect();
+        let rates = in_turns(slices, clients.len(), |lane| clients[lane].slice(slice));
+        measurements.push(Measurement::new(connects::SUBJECT, &with_direct, &rates));
+        measurements.push(Measurement::new(connects::ALONE, &names, &packets::alone(&rates)));
     }
-
     measurements
 }
 

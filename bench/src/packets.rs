@@ -110,7 +110,7 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// From rates of [`OUT`], the last of them without a node: nanoseconds that each of the others adds, slice by slice.
+/// From rates, the last of them without a node: nanoseconds that each of the others adds, slice by slice.
 pub(crate) fn alone(rates: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let Some((without, others)) = rates.split_last() else { return Vec::new() };
     let added = |lane: &Vec<f64>| lane.iter().zip(without).map(|(rate, without)| 1e9 / rate - 1e9 / without).collect();

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use integration::beyond::Beyond;
 use integration::capture::Capture;
 use integration::manifests::{allow_cidrs, namespace, network, policy};
 use integration::process::output_with_input;
@@ -95,43 +96,7 @@ fn a_server_sees_the_node_and_each_workload_gets_its_own_answers() {
 fn a_smaller_mtu_beyond_the_node_is_told_to_the_workload() {
     let site = Site::start();
     let [web, _] = workloads(&site);
-    let internet = &site.internet.namespace;
-    let beyond = site.world.namespace("beyond", None);
-    site.world.link((internet, "beyond0"), (&beyond, "eth0"));
-    internet.ip_lines([
-        "link set beyond0 mtu 1300",
-        "addr add 192.0.9.1/24 dev beyond0",
-        "addr add 2001:db8:9::1/64 dev beyond0 nodad",
-        "route add 203.0.113.99/32 via 192.0.9.2",
-        "route add 2001:db8:113::99/128 via 2001:db8:9::2",
-    ]);
-    beyond.ip_lines([
-        "link set eth0 mtu 1300",
-        "addr add 192.0.9.2/24 dev eth0",
-        "addr add 2001:db8:9::2/64 dev eth0 nodad",
-        "addr add 203.0.113.99/32 dev lo",
-        "addr add 2001:db8:113::99/128 dev lo nodad",
-        "route add default via 192.0.9.1",
-    ]);
-    beyond.ip("-6 route add default via 2001:db8:9::1");
-    internet.sysctl("ipv4/ip_forward", "1");
-    internet.sysctl("ipv6/conf/all/forwarding", "1");
-    for address in integration::site::Host(99).both() {
-        let at = SocketAddr::new(address, SERVER_PORT);
-        let _echo = beyond.echo_server(&[at]);
-        web.must_reach(Target::new("udp", address, SERVER_PORT));
-        let client = web.enter(|| UdpSocket::bind((any(address), 0))).expect("a socket");
-        wait_until("the workload knows the path's MTU", BOUND, || {
-            let _may_be_refused = client.send_to(&[7; 1400], at);
-            web.ip(&format!("route get {address}")).contains("mtu 1300")
-        });
-        // and datagrams that are cut to it come there, and back, in pieces
-        client.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
-        wait_until("a large datagram is echoed", BOUND, || {
-            let _may_be_refused = client.send_to(&[7; 1400], at);
-            client.recv(&mut [0; 2000]).is_ok_and(|length| length == 1400)
-        });
-    }
+    Beyond::of(&site).must_tell_its_mtu(&web);
 }
 
 #[test]

@@ -4,9 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use integration::beyond::Beyond;
 use integration::capture::Capture;
 use integration::manifests::{allow_cidrs, namespace, network, policy};
-use integration::site::{ECHO, Host, NODE4, NODE6};
+use integration::site::{ECHO, NODE4, NODE6};
 use integration::traffic::{Connection, Target};
 use integration::wait::wait_until;
 use integration::{Pod, Site};
@@ -18,7 +19,6 @@ const OWN4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 const OWN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 0x20);
 const OWN: [IpAddr; 2] = [IpAddr::V4(OWN4), IpAddr::V6(OWN6)];
 const NODES: [IpAddr; 2] = [IpAddr::V4(NODE4), IpAddr::V6(NODE6)];
-const BEYOND: Host = Host(99);
 
 fn own(addresses: [IpAddr; 2]) -> String {
     format!("  egress: {{ snat: [ {}, \"{}\" ] }}\n", addresses[0], addresses[1])
@@ -189,42 +189,7 @@ fn a_deleted_address_is_put_back_and_a_killed_daemon_cuts_nothing() {
 fn a_smaller_mtu_beyond_the_node_is_told_to_the_workload() {
     let site = Site::start();
     let [_, db] = two_tenants(&site);
-    let internet = &site.internet.namespace;
-    let beyond = site.world.namespace("beyond", None);
-    site.world.link((internet, "beyond0"), (&beyond, "eth0"));
-    internet.ip_lines([
-        "link set beyond0 mtu 1300",
-        "addr add 192.0.9.1/24 dev beyond0",
-        "addr add 2001:db8:9::1/64 dev beyond0 nodad",
-        &format!("route add {}/32 via 192.0.9.2", BEYOND.v4()),
-        &format!("route add {}/128 via 2001:db8:9::2", BEYOND.v6()),
-    ]);
-    beyond.ip_lines([
-        "link set eth0 mtu 1300",
-        "addr add 192.0.9.2/24 dev eth0",
-        "addr add 2001:db8:9::2/64 dev eth0 nodad",
-        &format!("addr add {}/32 dev lo", BEYOND.v4()),
-        &format!("addr add {}/128 dev lo nodad", BEYOND.v6()),
-        "route add default via 192.0.9.1",
-    ]);
-    beyond.ip("-6 route add default via 2001:db8:9::1");
-    internet.sysctl("ipv4/ip_forward", "1");
-    internet.sysctl("ipv6/conf/all/forwarding", "1");
-    for address in BEYOND.both() {
-        let at = SocketAddr::new(address, SERVER_PORT);
-        let _echo = beyond.echo_server(&[at]);
-        db.must_reach(Target::new("udp", address, SERVER_PORT));
-        let client = db.enter(|| UdpSocket::bind((any(address), 0))).expect("a socket");
-        wait_until("the workload knows the path's MTU", BOUND, || {
-            let _may_be_refused = client.send_to(&[7; 1400], at);
-            db.ip(&format!("route get {address}")).contains("mtu 1300")
-        });
-        client.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
-        wait_until("a large datagram is echoed", BOUND, || {
-            let _may_be_refused = client.send_to(&[7; 1400], at);
-            client.recv(&mut [0; 2000]).is_ok_and(|length| length == 1400)
-        });
-    }
+    Beyond::of(&site).must_tell_its_mtu(&db);
 }
 
 #[test]

@@ -103,25 +103,8 @@ impl Scenario {
 
     /// Scenarios that lack something of this one, the largest pieces first.
     pub(crate) fn smaller(&self) -> Vec<Self> {
-        let mut smaller = Vec::new();
-        for index in 1..self.phases.len() {
-            let mut phases = self.phases.clone();
-            let steps = phases.remove(index).steps;
-            phases[index - 1].steps.extend(steps);
-            smaller.push(Self { phases });
-        }
-        for (index, phase) in self.phases.iter().enumerate() {
-            let count = phase.steps.len();
-            let mut size = count;
-            while size > 0 {
-                for at in (0..count).step_by(size) {
-                    let mut fewer = self.clone();
-                    fewer.phases[index].steps.drain(at..(at + size).min(count));
-                    smaller.push(fewer);
-                }
-                size /= 2;
-            }
-        }
+        let with_less = with_less(&self.phases, |phase| &mut phase.steps);
+        let mut smaller: Vec<Self> = with_less.into_iter().map(|phases| Self { phases }).collect();
         for (index, phase) in self.phases.iter().enumerate() {
             for world in phase.world.smaller() {
                 let mut simpler = self.clone();
@@ -131,6 +114,30 @@ impl Scenario {
         }
         smaller
     }
+}
+
+/// The phases without one of them, whose steps go on in the one before, and without some of the steps; the largest pieces first.
+pub(crate) fn with_less<P: Clone, S>(phases: &[P], steps: impl Fn(&mut P) -> &mut Vec<S>) -> Vec<Vec<P>> {
+    let mut smaller = Vec::new();
+    for index in 1..phases.len() {
+        let mut fewer = phases.to_vec();
+        let mut gone = fewer.remove(index);
+        steps(&mut fewer[index - 1]).append(steps(&mut gone));
+        smaller.push(fewer);
+    }
+    for index in 0..phases.len() {
+        let count = steps(&mut phases[index].clone()).len();
+        let mut size = count;
+        while size > 0 {
+            for at in (0..count).step_by(size) {
+                let mut fewer = phases.to_vec();
+                steps(&mut fewer[index]).drain(at..(at + size).min(count));
+                smaller.push(fewer);
+            }
+            size /= 2;
+        }
+    }
+    smaller
 }
 
 impl Phase {

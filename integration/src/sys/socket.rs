@@ -20,16 +20,16 @@ pub fn icmp_echo(v6: bool) -> io::Result<UdpSocket> {
     Ok(UdpSocket::from(unsafe { OwnedFd::from_raw_fd(descriptor) }))
 }
 
-/// Opens a connection and resets it at once (`SO_LINGER` of zero, see socket(7)): neither side keeps TIME_WAIT.
+/// Opens a connection that is reset when it is dropped (`SO_LINGER` of zero, see socket(7)): neither side keeps TIME_WAIT.
 ///
 /// # Errors
 /// Those of connecting.
-pub fn connect_and_reset(to: SocketAddr) -> io::Result<()> {
+pub fn connect_resetting(to: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(to)?;
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let length = size_of_val(&linger) as libc::socklen_t;
     let value = std::ptr::from_ref(&linger).cast();
     // SAFETY: the option's value is a live `linger` of that length.
     check(unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, value, length) })?;
-    Ok(())
+    Ok(stream)
 }

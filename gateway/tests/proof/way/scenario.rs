@@ -11,7 +11,7 @@ use crate::frames::{Conversation, draw_shot, spoil, transport_of};
 use crate::packets::Wire;
 use crate::reading::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::reference::Member;
-use crate::scenario::{Device, Entrance, Phase as Policies, Shot};
+use crate::scenario::{Device, Entrance, Phase as Policies, Shot, with_less};
 use crate::world::World;
 
 /// What the node's side may have on the wire: of the uplink, and two networks' own. IPv4, IPv6.
@@ -109,26 +109,7 @@ impl Scenario {
 
     /// Scenarios that lack something of this one, the largest pieces first.
     pub(super) fn smaller(&self) -> Vec<Self> {
-        let mut smaller = Vec::new();
-        for index in 1..self.phases.len() {
-            let mut phases = self.phases.clone();
-            let steps = phases.remove(index).steps;
-            phases[index - 1].steps.extend(steps);
-            smaller.push(Self { phases });
-        }
-        for (index, phase) in self.phases.iter().enumerate() {
-            let count = phase.steps.len();
-            let mut size = count;
-            while size > 0 {
-                for at in (0..count).step_by(size) {
-                    let mut fewer = self.clone();
-                    fewer.phases[index].steps.drain(at..(at + size).min(count));
-                    smaller.push(fewer);
-                }
-                size /= 2;
-            }
-        }
-        smaller
+        with_less(&self.phases, |phase| &mut phase.steps).into_iter().map(|phases| Self { phases }).collect()
     }
 }
 
