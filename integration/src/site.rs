@@ -39,6 +39,15 @@ pub const FORBIDDEN: Host = Host(66);
 /// Every address of this block echoes TCP on port 9; `n<i>.many.example.com` is its address `i`.
 pub const MANY: [u8; 3] = [198, 51, 100];
 
+/// Names below `example.com` that lead back inside: to a workload's place in `tenant-a` and one in `tenant-b`, to the node in
+/// `tenant-a`, and to a cloud's metadata service. `hint.example.com` has the second one as a hint (HTTPS).
+pub const INSIDE: [(&str, [&str; 2]); 4] = [
+    ("sibling", ["10.100.0.99", "fd00:100::99"]),
+    ("neighbour", ["10.200.0.2", "fd00:200::2"]),
+    ("router", ["10.100.0.1", "fd00:100::1"]),
+    ("metadata", ["169.254.169.254", "fd00:ec2::254"]),
+];
+
 /// The node's addresses on its uplink; `shop.example.com` and `lab.example.com`.
 pub const NODE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// As [`NODE4`].
@@ -286,6 +295,12 @@ fn zones() -> Zones {
         zones.add("example.com", name, &format!("60 A {NODE4}"));
         zones.add("example.com", name, &format!("60 AAAA {NODE6}"));
     }
+    for (name, addresses) in INSIDE {
+        for (kind, address) in ["A", "AAAA"].into_iter().zip(addresses) {
+            zones.add("example.com", name, &format!("60 {kind} {address}"));
+        }
+    }
+    zones.add("example.com", "hint", "60 HTTPS 1 . ipv4hint=10.200.0.2");
     zones.add("example.com", "cdn", "60 CNAME edge.cdn-provider.net.");
     zones.add("example.com", "img.cdn", &format!("60 A {}", CDN.v4()));
     zones.add("example.com", "brief", &format!("1 A {}", ECHO.v4()));

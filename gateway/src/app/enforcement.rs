@@ -25,10 +25,11 @@ use std::sync::atomic::AtomicU64;
 
 use config::names::{InterfaceName, Name};
 use config::resource::{AddressSet, DnsVia, Network};
+use ipnetwork::IpNetwork;
 use parking_lot::{Mutex, MutexGuard};
 use policy::compile::Compiled;
 use policy::ledger::Ledger;
-use policy::tables::{NameId, PolicyId, RuleEntry, Step};
+use policy::tables::{NameId, PolicyId, PolicyRef, RuleEntry, Step};
 use policy::{Node, Resident};
 
 use super::desired::{Desired, set_key};
@@ -36,6 +37,7 @@ use super::endpoints;
 use super::numbers::Numbers;
 use super::placing::{Anew, Placed};
 use super::portions::{Meanwhile, bury};
+use super::rebinding::Territory;
 use crate::egress::tables::{TableError, Tables};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
@@ -65,6 +67,8 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     /// By handle.
     pub(super) askers: HashMap<IpAddr, Asker>,
+    /// Where names lead to a tenant.
+    pub(super) tenants: Territory,
     /// The egress policy that each workload was switched to.
     pub(super) policies: HashMap<WorkloadId, PolicyId>,
     pub(super) ports: BTreeMap<WorkloadId, Port>,
@@ -97,7 +101,9 @@ pub(super) struct Dead {
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
     pub(super) workload: WorkloadId,
-    pub(super) policy: PolicyId,
+    pub(super) policy: PolicyRef,
+    /// Those of its network.
+    pub(super) subnets: Arc<[IpNetwork]>,
     /// The tenant's own resolvers, with the device that leads to them; `None` asks the node's.
     pub(super) dns: Option<(Arc<[SocketAddr]>, Option<InterfaceName>)>,
 }
@@ -121,6 +127,7 @@ impl Enforcement {
             compiled: Compiled::new(numbers.next.tables, PolicyId(numbers.next.policy)),
             ledger,
             askers: HashMap::new(),
+            tenants: Territory::default(),
             policies: HashMap::new(),
             ports: BTreeMap::new(),
             placed: Placed::of(&tables)?,
@@ -193,6 +200,7 @@ impl Enforcement {
         if rebuilding {
             self.readdress_all(state, desired)?;
         }
+        state.tenants = Territory::of(desired.resources.networks());
         state.askers = all.iter().flat_map(|workload| asker(state, desired, workload)).collect();
         self.settle(state, desired, &all, step)?;
         if let Some(retired) = retired {
@@ -417,8 +425,13 @@ pub(super) fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u
 
 fn asker(state: &State, desired: &Desired, workload: &Workload) -> impl Iterator<Item = (IpAddr, Asker)> {
     let policy = state.compiled.policy(&workload.subject());
-    let dns = desired.resources.network(&workload.network).and_then(own_dns);
-    let asker = policy.map(|policy| Asker { workload: workload.id, policy: policy.egress, dns });
+    let network = desired.resources.network(&workload.network);
+    let asker = policy.map(|policy| Asker {
+        workload: workload.id,
+        policy,
+        subnets: network.into_iter().flat_map(|network| &network.subnets).map(|subnet| subnet.cidr).collect(),
+        dns: network.and_then(own_dns),
+    });
     let own = asker
         .into_iter()
         .flat_map(|asker| workload.addresses.iter().map(move |address| (address.handle, asker.clone())));

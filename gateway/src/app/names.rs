@@ -10,6 +10,7 @@ use policy::{Resolve, Resolved};
 
 use super::enforcement::{Asker, Enforcement, State, now};
 use super::explain::Memory;
+use super::rebinding::misled;
 use crate::egress::dns::{Permit, Resolution};
 use crate::egress::tables::TableError;
 use crate::workload::WorkloadId;
@@ -34,7 +35,7 @@ impl Resolution for Names {
     fn permit(&self, asker: IpAddr, name: &DnsName, _qtype: u16) -> Permit {
         let state = self.enforcement.state();
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
-        match state.compiled.may_resolve(asker.policy, name) {
+        match state.compiled.may_resolve(asker.policy.egress, name) {
             Resolve::Allowed { .. } => self.ask(asker),
             Resolve::Refused => Permit::Refused { why: format!("no policy lets this workload look up {name}") },
         }
@@ -43,10 +44,16 @@ impl Resolution for Names {
     fn permit_unnamed(&self, asker: IpAddr, _qtype: u16) -> Permit {
         let state = self.enforcement.state();
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
-        match state.compiled.resolves_everything(asker.policy) {
+        match state.compiled.resolves_everything(asker.policy.egress) {
             true => self.ask(asker),
             false => Permit::Refused { why: "no policy can name this".to_owned() },
         }
+    }
+
+    fn misled(&self, asker: IpAddr, addresses: &[IpAddr]) -> Option<String> {
+        let state = self.enforcement.state();
+        let asker = state.askers.get(&asker)?;
+        addresses.iter().find_map(|address| misled(&state, asker, *address))
     }
 
     fn learn(&self, asker: IpAddr, name: &DnsName, answers: &[(IpAddr, u32)]) -> Result<(), String> {
@@ -80,7 +87,7 @@ impl Enforcement {
         answers: &[(IpAddr, u32)],
     ) -> Result<policy::ledger::Changes, LearnError> {
         let State { compiled, ledger, .. } = state;
-        let policy = asker.policy;
+        let policy = asker.policy.egress;
         let mut handed_out = Vec::new();
         let changes = ledger.learn(now, asker.workload.0, name, answers, |name| {
             let class = compiled.name_class(policy, name)?;

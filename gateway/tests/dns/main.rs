@@ -187,11 +187,15 @@ fn an_answer_leaves_only_when_it_is_learned() {
 fn addresses_that_no_name_may_have_are_filtered() {
     let node = Node::new();
     node.serve(async |node| {
-        for name in ["rebind.example.com A", "hinted.example.com HTTPS"] {
+        for (name, why) in [
+            ("rebind.example.com A", "127.0.0.1, which no name may have"),
+            ("hinted.example.com HTTPS", "no rule of shop/shop-egress speaks of 169.254.169.254"),
+        ] {
             let shown = node.dig(&format!("@8.8.8.8 {name}")).await;
             assert!(
                 shown.contains("status: NXDOMAIN")
                     && shown.contains("EDE: 17 (Filtered)")
+                    && shown.contains(why)
                     && !shown.contains("203.0.113.66"),
                 "{shown}"
             );

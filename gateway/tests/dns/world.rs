@@ -162,6 +162,12 @@ impl Resolution for Notes {
         self.answer(asker, false)
     }
 
+    /// These tests' policies speak of no address, so that link-local ones are closed.
+    fn misled(&self, _asker: IpAddr, addresses: &[IpAddr]) -> Option<String> {
+        let closed = addresses.iter().find(|address| matches!(address, IpAddr::V4(v4) if v4.is_link_local()));
+        closed.map(|address| format!("no rule of shop/shop-egress speaks of {address}"))
+    }
+
     fn learn(&self, asker: IpAddr, name: &DnsName, answers: &[(IpAddr, u32)]) -> Result<(), String> {
         let mut gate = self.gate.lock().unwrap();
         if let Some(waiting) = gate.as_mut() {

@@ -67,7 +67,13 @@ fn at(ip: &str, port: u16) -> SocketAddr {
 }
 
 pub(crate) fn listen(there: &Namespace, address: SocketAddr) -> TcpListener {
-    there.run(|| TcpListener::bind(address).unwrap())
+    let mut bound = None;
+    // A command that another test starts just now has this test's sockets until it runs: one that was closed here may listen still.
+    wait_until("the address is free", || {
+        bound = there.run(|| TcpListener::bind(address)).ok();
+        bound.is_some()
+    });
+    bound.unwrap()
 }
 
 pub(crate) fn udp(there: &Namespace, address: SocketAddr) -> UdpSocket {

@@ -35,6 +35,7 @@
 //! port ranges in them. Name classes are at most the patterns of a policy, whatever is looked up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::Prefixes;
@@ -241,6 +242,13 @@ impl Compiled {
     /// Whether a workload with this egress policy may look up every name, those that no policy can name too.
     pub fn resolves_everything(&self, policy: PolicyId) -> bool {
         self.policies.isolated(policy) == Some(false) || self.policies.dns_rule(policy).is_some()
+    }
+
+    /// Whether a workload with this policy may open a connection to any port of the address without a name that led it
+    /// there: a rule by address allows it, or the default does.
+    pub fn opens(&self, policy: PolicyRef, address: IpAddr) -> bool {
+        let class = self.spaces.get(&policy.generation).and_then(|space| space.class_of(address));
+        self.policies.opens(policy.egress, class)
     }
 
     /// The class of a name under an egress policy; `None` if it opens nothing there. Every name that the same rules

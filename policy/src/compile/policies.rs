@@ -152,6 +152,13 @@ impl Policies {
         concerned.into_iter().filter_map(|policy| self.lines.remove(&(policy, class))).flatten().collect()
     }
 
+    /// Whether any port of an address of this class is open, whatever names lead there.
+    pub(super) fn opens(&self, policy: PolicyId, class: Option<ClassId>) -> bool {
+        let own = class.and_then(|class| self.lines.get(&(policy, class)));
+        let lines = own.or_else(|| self.lines.get(&(policy, ClassId::ANY)));
+        lines.into_iter().flatten().any(|line| line.action == Action::Allow)
+    }
+
     /// Every line of classes of addresses.
     pub(super) fn all_lines(&self) -> impl Iterator<Item = &RuleEntry> {
         self.lines.values().flatten()

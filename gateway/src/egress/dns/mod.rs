@@ -17,7 +17,8 @@
 //!    options are not sent up; the DO, CD, AD and RD bits are. What follows is done for each asker, kept answer or not.
 //! 6. [`chain`] reads the answer section. An address that no name may have (loopback, link-local, multicast,
 //!    unspecified, IPv4 in IPv6, handles), also as HTTPS/SVCB hint, makes the whole answer NXDOMAIN with extended error
-//!    17 (Filtered): DNS rebinding. Else the A and AAAA records of the asked name, or of what its CNAME chain leads to,
+//!    17 (Filtered): DNS rebinding. So does one that this asker's policies would have to name first
+//!    ([`Resolution::misled`]). Else the A and AAAA records of the asked name, or of what its CNAME chain leads to,
 //!    are its addresses, each with the least TTL on the way. Addresses elsewhere in the message, hints included, are not
 //!    learned and so open nothing; clients ask A and AAAA before they connect (RFC 9460, 3).
 //! 7. [`Resolution::learn`] puts them into the kernel's table. Only after that the answer leaves; if it fails, the answer
@@ -69,6 +70,9 @@ pub trait Resolution: Send + Sync + 'static {
     /// The same for the root and for names that no policy can name (other characters than a [`DnsName`] has): allowed
     /// only where every name is. Addresses that such an answer has are not learned.
     fn permit_unnamed(&self, asker: IpAddr, qtype: u16) -> Permit;
+
+    /// Why a name may not lead `asker` to one of these addresses, for the person who reads it.
+    fn misled(&self, asker: IpAddr, addresses: &[IpAddr]) -> Option<String>;
 
     /// Opens what `asker` learned about `name`: addresses, each with its TTL in seconds (0 is possible). Returns once the
     /// kernel knows them. The policy may have changed since [`Self::permit`]. An error goes into the answer as text.

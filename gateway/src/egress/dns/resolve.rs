@@ -96,9 +96,11 @@ impl Resolver {
     /// Learns, then hands the answer out.
     fn pass_on(&self, asker: IpAddr, question: &Question, response: Response) -> (Vec<u8>, Outcome) {
         let answers = &response.message.answers;
-        if let Some(address) = chain::forbidden(answers, self.handles) {
-            let text = format!("the answer has {address}, which no name may have");
-            return (answer::no_such_name(question, Extended::Filtered, &text), Outcome::Filtered);
+        let addresses = chain::mentioned(answers);
+        let forbidden = chain::forbidden(&addresses, self.handles);
+        let why = forbidden.map(|address| format!("the answer has {address}, which no name may have"));
+        if let Some(why) = why.or_else(|| self.resolution.misled(asker, &addresses)) {
+            return (answer::no_such_name(question, Extended::Filtered, &why), Outcome::Filtered);
         }
         if response.message.metadata.response_code == ResponseCode::NoError
             && matches!(question.query.query_type(), RecordType::A | RecordType::AAAA | RecordType::ANY)
