@@ -156,6 +156,23 @@ fn a_policy_is_asked_before_what_is_kept() {
 }
 
 #[test]
+fn a_kept_answer_is_judged_for_each_asker() {
+    let site = Site::start();
+    let names = ["neighbour.example.com"];
+    site.netctl().apply(&(two_tenants() + &allow("shop", &names) + &allow("bank", &names)));
+    let (web, vault) = (site.attach("shop", "web-1", &[]), site.attach("bank", "vault-1", &[]));
+    assert_eq!(ask(&web, names[0]).code, NO_SUCH_NAME, "it leads into another network");
+    site.internet.unbound.process().signal(Signal::Stop);
+    assert_eq!(
+        ask(&vault, names[0]).addresses,
+        ["10.200.0.2".parse::<IpAddr>().expect("an address")],
+        "its own network"
+    );
+    assert_eq!(ask(&web, names[0]).code, NO_SUCH_NAME);
+    site.internet.unbound.process().signal(Signal::Continue);
+}
+
+#[test]
 fn a_killed_daemon_loses_what_was_kept_and_nothing_else() {
     let (mut site, web) = site_with_pod("");
     web.look_up(DNS.v4(), "api.example.com", Kind::A);
