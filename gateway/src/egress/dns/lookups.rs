@@ -1,8 +1,8 @@
 //! The way to an answer: what is kept, else one question upstream for everybody who asks it at the time.
 //!
 //! Owns one lock, around the [`Cache`] and the map of open questions. The map has at most one entry for each admitted query
-//! and for each of the [`AHEAD`] that are asked ahead of time. A question's task is its own: askers wait for it by a
-//! watch, and one who gives up takes it from nobody.
+//! and for each of the [`AHEAD`] that are asked ahead of time. Who asks first asks the servers, and the others wait for it by
+//! a watch; should it give up, the next one asks in its place.
 
 #[cfg(test)]
 mod tests;
@@ -89,85 +89,84 @@ impl Lookups {
         };
         let link = device.as_ref().and_then(|device| interface::index(device.as_str()).ok()).unwrap_or(0);
         let key = Arc::new(View { servers, device, link }.key(question));
-        let (source, landed) = match self.find(known, asker, question, &key) {
-            Found::Kept { came, since } => (Source::Cache, Some(Landed { came, at: since })),
-            Found::Open(source, mut landing) => {
-                let landed = landing.wait_for(Option::is_some).await;
-                (source, landed.ok().and_then(|landed| landed.clone()))
+        let (source, Landed { came, at }) = loop {
+            match self.find(known, &key) {
+                Found::Kept(landed, ahead) => {
+                    if let Some(open) = ahead {
+                        metrics::dns_cache_prefetch();
+                        let question = question.clone();
+                        tokio::spawn(async move { open.ask(asker, &question).await });
+                    }
+                    break (Source::Cache, landed);
+                }
+                Found::Joined(mut landing) => {
+                    let landed = landing.wait_for(Option::is_some).await.map(|landed| landed.clone());
+                    if let Ok(Some(landed)) = landed {
+                        break (Source::Joined, landed);
+                    }
+                }
+                Found::Nothing(open) => {
+                    metrics::dns_cache_lookup(Source::Upstream.word());
+                    return (open.ask(asker, question).await, Source::Upstream);
+                }
             }
         };
         metrics::dns_cache_lookup(source.word());
-        let Some(Landed { came, at }) = landed else {
-            return (Err(Unanswered::Network("the question was given up".to_owned())), source);
-        };
         (reply(came, question, at.elapsed()), source)
     }
 
-    fn find(self: &Arc<Self>, known: &Mutex<Known>, asker: IpAddr, question: &Question, key: &Arc<Key>) -> Found {
+    fn find(self: &Arc<Self>, known: &Mutex<Known>, key: &Arc<Key>) -> Found {
         let known = &mut *lock(known);
         let now = Instant::now();
-        let may_ask_ahead = known.ahead < AHEAD && !known.open.contains_key(key);
-        if let Some(hit) = known.cache.look_up(key, now, may_ask_ahead) {
-            if hit.due {
-                known.ahead += 1;
-                metrics::dns_cache_prefetch();
-                self.begin(known, asker, question, key, true);
-            }
-            return Found::Kept { came: hit.came, since: now.checked_sub(hit.age).unwrap_or(now) };
+        if let Some(hit) = known.cache.look_up(key, now, known.ahead < AHEAD) {
+            known.ahead += usize::from(hit.due);
+            let ahead = hit.due.then(|| self.open(known, key, true));
+            return Found::Kept(Landed { came: hit.came, at: now.checked_sub(hit.age).unwrap_or(now) }, ahead);
         }
         match known.open.get(key) {
-            Some(landing) => Found::Open(Source::Joined, landing.clone()),
-            None => Found::Open(Source::Upstream, self.begin(known, asker, question, key, false)),
+            Some(landing) => Found::Joined(landing.clone()),
+            None => Found::Nothing(self.open(known, key, false)),
         }
     }
 
-    fn begin(
-        self: &Arc<Self>,
-        known: &mut Known,
-        asker: IpAddr,
-        question: &Question,
-        key: &Arc<Key>,
-        ahead: bool,
-    ) -> watch::Receiver<Option<Landed>> {
+    fn open(self: &Arc<Self>, known: &mut Known, key: &Arc<Key>, ahead: bool) -> Open {
         let (lands, landing) = watch::channel(None);
-        known.open.insert(Arc::clone(key), landing.clone());
-        let open = Open { lookups: Arc::clone(self), key: Arc::clone(key), ahead };
-        let question = question.clone();
-        tokio::spawn(async move {
-            let landed = open.ask(asker, &question).await;
-            drop(open);
-            lands.send_replace(Some(landed));
-        });
-        landing
+        known.open.insert(Arc::clone(key), landing);
+        Open { lookups: Arc::clone(self), key: Arc::clone(key), ahead, lands }
     }
 }
 
 enum Found {
-    Kept { came: Came, since: Instant },
-    Open(Source, watch::Receiver<Option<Landed>>),
+    /// The second is to be asked, without waiting for it.
+    Kept(Landed, Option<Open>),
+    Joined(watch::Receiver<Option<Landed>>),
+    /// Now it is the caller's to ask.
+    Nothing(Open),
 }
 
-/// An open question, until it is dropped: whatever its end, nobody joins it then.
+/// An open question, until it is dropped (not under the lock): whatever its end, nobody joins it then.
 struct Open {
     lookups: Arc<Lookups>,
     key: Arc<Key>,
     ahead: bool,
+    lands: watch::Sender<Option<Landed>>,
 }
 
 impl Open {
-    /// Asks the servers and keeps what comes.
-    async fn ask(&self, asker: IpAddr, question: &Question) -> Landed {
+    /// Asks the servers, keeps what comes, and tells those who wait.
+    async fn ask(self, asker: IpAddr, question: &Question) -> Result<Response, Unanswered> {
         let View { servers, device, .. } = self.key.view();
         let answer = self.lookups.upstream.ask(question, servers, device.as_ref()).await;
-        let came: Came = answer.map(|response| response.bytes.into());
-        let at = Instant::now();
+        let came = answer.as_ref().map(|response| response.bytes.as_slice().into()).map_err(Clone::clone);
+        let landed = Landed { came, at: Instant::now() };
         if let Some(known) = &self.lookups.known {
             let known = &mut *lock(known);
-            let evicted = known.cache.keep(&self.key, asker, &came, at);
+            let evicted = known.cache.keep(&self.key, asker, &landed.came, landed.at);
             metrics::dns_cache_evictions(evicted);
             metrics::dns_cache_bytes(known.cache.bytes() as u64);
         }
-        Landed { came, at }
+        self.lands.send_replace(Some(landed));
+        answer
     }
 }
 

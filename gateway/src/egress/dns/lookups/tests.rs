@@ -34,9 +34,10 @@ impl Server {
     /// That it was asked no more: the next that it hears is a question of now.
     async fn was_asked_no_more(&self, lookups: &Arc<Lookups>) {
         let last = asked("last.example.com.");
-        let mut asking = Box::pin(lookups.ask(asker(9), &last, self.address(), None));
-        begun(&mut asking).await;
-        assert_eq!(self.next().await.0.queries[0], last.query);
+        tokio::select! {
+            _ = lookups.ask(asker(9), &last, self.address(), None) => panic!("answered by nobody"),
+            (query, _) = self.next() => assert_eq!(query.queries[0], last.query),
+        }
     }
 
     async fn answer(&self, (query, from): (Message, SocketAddr), ttl: u32) {
@@ -75,25 +76,43 @@ async fn begun<T>(asking: &mut (impl Future<Output = T> + Unpin)) {
 }
 
 #[tokio::test]
-async fn equal_questions_go_up_once_and_who_leaves_takes_nothing() {
+async fn equal_questions_go_up_once() {
     let (server, lookups) = (Server::start().await, Lookups::new(1 << 20));
     let (plain, spelled) = (asked("www.example.com."), asked("wWw.eXample.com."));
-    let mut first = Box::pin(lookups.ask(asker(1), &plain, server.address(), None));
-    begun(&mut first).await;
-    let mut second = Box::pin(lookups.ask(asker(2), &spelled, server.address(), None));
-    begun(&mut second).await;
-    let mut third = Box::pin(lookups.ask(asker(3), &plain, server.address(), None));
-    begun(&mut third).await;
-    drop(first);
-    server.answer(server.next().await, 300).await;
-    let (answer, source) = second.await;
+    let first = lookups.ask(asker(1), &plain, server.address(), None);
+    let second = async { lookups.ask(asker(2), &spelled, server.address(), None).await };
+    let (first, second, ()) = tokio::join!(first, second, async { server.answer(server.next().await, 300).await });
+    assert_eq!(ttl(first), (300, Source::Upstream));
+    let (answer, source) = second;
     let answer = answer.unwrap();
     assert_eq!((source, answer.message.answers.len()), (Source::Joined, 1));
     assert_eq!(&answer.bytes[12..17], b"\x03wWw\x07");
-    assert_eq!(ttl(third.await), (300, Source::Joined));
     assert_eq!(ttl(lookups.ask(asker(4), &spelled, server.address(), None).await).1, Source::Cache);
     assert!(lock(lookups.known.as_ref().unwrap()).open.is_empty());
     server.was_asked_no_more(&lookups).await;
+}
+
+#[tokio::test]
+async fn who_leaves_takes_nothing_from_the_others() {
+    let (server, lookups) = (Server::start().await, Lookups::new(1 << 20));
+    let question = asked("www.example.com.");
+    let mut first = Box::pin(lookups.ask(asker(1), &question, server.address(), None));
+    begun(&mut first).await;
+    let [mut second, mut third] =
+        [2, 3].map(|number| Box::pin(lookups.ask(asker(number), &question, server.address(), None)));
+    begun(&mut second).await;
+    begun(&mut third).await;
+    drop(first);
+    // What the first one sent may come before what is sent in its place.
+    let answering = async {
+        loop {
+            server.answer(server.next().await, 300).await;
+        }
+    };
+    let both = async { tokio::join!(second, third) };
+    let (second, third) = tokio::select! { both = both => both, () = answering => unreachable!() };
+    assert_eq!((ttl(second), ttl(third)), ((300, Source::Upstream), (300, Source::Joined)));
+    assert!(lock(lookups.known.as_ref().unwrap()).open.is_empty());
 }
 
 #[tokio::test]
@@ -101,12 +120,10 @@ async fn what_is_not_kept_is_shared_by_those_who_wait_only() {
     let (server, lookups) = (Server::start().await, Lookups::new(1 << 20));
     let question = asked("www.example.com.");
     for _round in 0..2 {
-        let mut first = Box::pin(lookups.ask(asker(1), &question, server.address(), None));
-        begun(&mut first).await;
-        let mut second = Box::pin(lookups.ask(asker(2), &question, server.address(), None));
-        begun(&mut second).await;
-        server.answer(server.next().await, 0).await;
-        assert_eq!((ttl(first.await), ttl(second.await)), ((0, Source::Upstream), (0, Source::Joined)));
+        let first = lookups.ask(asker(1), &question, server.address(), None);
+        let second = lookups.ask(asker(2), &question, server.address(), None);
+        let (first, second, ()) = tokio::join!(first, second, async { server.answer(server.next().await, 0).await });
+        assert_eq!((ttl(first), ttl(second)), ((0, Source::Upstream), (0, Source::Joined)));
     }
     let off = Lookups::new(0);
     for _round in 0..2 {
@@ -121,10 +138,9 @@ async fn another_view_is_asked_for_itself() {
     let (here, there, lookups) = (Server::start().await, Server::start().await, Lookups::new(1 << 20));
     let question = asked("www.example.com.");
     for (server, seconds) in [(&here, 300), (&there, 200)] {
-        let mut asking = Box::pin(lookups.ask(asker(1), &question, server.address(), None));
-        begun(&mut asking).await;
-        server.answer(server.next().await, seconds).await;
-        assert_eq!(ttl(asking.await), (seconds, Source::Upstream));
+        let asking = lookups.ask(asker(1), &question, server.address(), None);
+        let (answer, ()) = tokio::join!(asking, async { server.answer(server.next().await, seconds).await });
+        assert_eq!(ttl(answer), (seconds, Source::Upstream));
     }
     here.was_asked_no_more(&lookups).await;
     there.was_asked_no_more(&lookups).await;
@@ -149,10 +165,9 @@ async fn a_popular_answer_is_asked_for_ahead_of_its_end() {
     const SECONDS: u32 = 4;
     let (server, lookups) = (Server::start().await, Lookups::new(1 << 20));
     let question = asked("www.example.com.");
-    let mut first = Box::pin(lookups.ask(asker(1), &question, server.address(), None));
-    begun(&mut first).await;
-    server.answer(server.next().await, SECONDS).await;
-    first.await.0.unwrap();
+    let first = lookups.ask(asker(1), &question, server.address(), None);
+    let (first, ()) = tokio::join!(first, async { server.answer(server.next().await, SECONDS).await });
+    first.0.unwrap();
 
     let mut pace = interval(Duration::from_millis(10));
     let ahead = loop {
