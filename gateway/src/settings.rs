@@ -116,7 +116,7 @@ pub struct Metrics {
     pub listen: SocketAddr,
 }
 
-/// `[limits]`: sizes of the kernel's tables, taken when they are first made, and idle times.
+/// `[limits]`: sizes of the kernel's tables, taken when they are first made, of the DNS cache, and idle times.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -126,6 +126,8 @@ pub struct Limits {
     pub flows_per_workload: u32,
     /// Learned (workload, address) pairs of the node.
     pub learned: u32,
+    /// Bytes of DNS answers that are kept, with what it takes to find them; 0 keeps none.
+    pub dns_cache: u32,
     /// Source NAT's mappings of the node.
     pub nat_mappings: u32,
     /// Mappings of one network.
@@ -190,6 +192,7 @@ impl Default for Limits {
             flows: 262_144,
             flows_per_workload: 16_384,
             learned: 65_536,
+            dns_cache: 16_777_216,
             nat_mappings: 262_144,
             nat_mappings_per_network: 65_536,
             prefixes: 2_200_000,

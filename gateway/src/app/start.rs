@@ -182,7 +182,10 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     let gate = Arc::new(assemble(settings, prepared)?);
     restore(&gate).await?;
     let names = Names { enforcement: Arc::clone(&gate.enforcement), upstreams: Arc::clone(&gate.upstreams) };
-    let limits = dns::Limits::new(gate.settings.node.handles_v4, gate.settings.node.handles_v6);
+    let limits = dns::Limits {
+        cache: gate.settings.limits.dns_cache as usize,
+        ..dns::Limits::new(gate.settings.node.handles_v4, gate.settings.node.handles_v6)
+    };
     let node = tokio::runtime::Handle::current();
     let resolution: Arc<dyn Resolution> = Arc::new(names);
     let _dns = dns::Server::start(&gate.service, node, resolution, limits).await?;

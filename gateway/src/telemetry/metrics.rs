@@ -15,6 +15,10 @@
 //! | `tidegate_dns_queries_total` | outcome | queries of workloads |
 //! | `tidegate_dns_query_seconds` | outcome | from a query to its answer, where it was looked up |
 //! | `tidegate_dns_upstream_failures_total` | | upstream servers that did not answer when they were asked |
+//! | `tidegate_dns_cache_lookups_total` | result | permitted queries by where the answer is from: `hit`, `miss`, and `joined` where the same was being asked already |
+//! | `tidegate_dns_cache_prefetches_total` | | kept answers asked for again before their time was over |
+//! | `tidegate_dns_cache_evictions_total` | | kept answers that had to go before their time was over, for want of room |
+//! | `tidegate_dns_cache_bytes` | | what kept answers take |
 //! | `tidegate_dns_learned_addresses` | | live (workload, address) pairs |
 //! | `tidegate_edge_connections_open` | | client connections |
 //! | `tidegate_edge_connections_total` | app, reason | connections passed through, and those that came to no request |
@@ -93,6 +97,22 @@ fn describe() {
         Unit::Count,
         "Upstream servers that did not answer when they were asked."
     );
+    describe_counter!(
+        "tidegate_dns_cache_lookups_total",
+        Unit::Count,
+        "Permitted DNS queries by where the answer is from."
+    );
+    describe_counter!(
+        "tidegate_dns_cache_prefetches_total",
+        Unit::Count,
+        "Kept DNS answers asked for again before their time was over."
+    );
+    describe_counter!(
+        "tidegate_dns_cache_evictions_total",
+        Unit::Count,
+        "Kept DNS answers that went for want of room."
+    );
+    describe_gauge!("tidegate_dns_cache_bytes", Unit::Bytes, "What kept DNS answers take.");
     describe_gauge!("tidegate_dns_learned_addresses", Unit::Count, "Live (workload, address) pairs learned from DNS.");
     describe_gauge!("tidegate_edge_connections_open", Unit::Count, "Open client connections at the edge.");
     describe_counter!(
@@ -175,6 +195,26 @@ pub fn dns_query_time(outcome: &'static str, time: Duration) {
 /// An upstream server did not answer.
 pub fn dns_upstream_failure() {
     counter!("tidegate_dns_upstream_failures_total").increment(1);
+}
+
+/// A permitted query has its answer from there, the word of `egress::dns::lookups::Source`.
+pub fn dns_cache_lookup(result: &'static str) {
+    counter!("tidegate_dns_cache_lookups_total", "result" => result).increment(1);
+}
+
+/// A kept answer is asked for again before its time is over.
+pub fn dns_cache_prefetch() {
+    counter!("tidegate_dns_cache_prefetches_total").increment(1);
+}
+
+/// Kept answers went for want of room.
+pub fn dns_cache_evictions(count: u64) {
+    counter!("tidegate_dns_cache_evictions_total").increment(count);
+}
+
+/// What kept answers take now.
+pub fn dns_cache_bytes(bytes: u64) {
+    gauge!("tidegate_dns_cache_bytes").set(as_f64(bytes));
 }
 
 /// Live learned pairs now.

@@ -9,9 +9,12 @@
 //!    on ([`resolve`]), so that upstream sockets are made in the node's namespace.
 //! 4. [`Resolution::permit`] decides. A refused name is NXDOMAIN with extended error 18 (Prohibited) and a short
 //!    negative TTL, never REFUSED: there glibc and musl stop their search list ([`answer`]). An unknown asker gets nothing.
-//! 5. [`upstream`] asks by hickory, on sockets of [`node_side`]: random id and port, the next server on failure, TCP
-//!    where an answer is truncated. What comes back goes on byte for byte but for its id, so that record types nobody
-//!    here knows, CNAME chains and signatures pass. Client options are not sent up; the DO, CD, AD and RD bits are.
+//! 5. [`lookups`] has the answer if the same servers were asked for it before and its time is not over ([`cache`]), or else
+//!    lets one question go up for all who ask it at the time; a popular answer is asked for again before its time is over.
+//!    [`upstream`] asks by hickory, on sockets of [`node_side`]: random id and port, the next server on failure, TCP
+//!    where an answer is truncated. What comes back goes on byte for byte but for its id, the TTLs that are left and the
+//!    client's spelling of the question, so that record types nobody here knows, CNAME chains and signatures pass. Client
+//!    options are not sent up; the DO, CD, AD and RD bits are. What follows is done for each asker, kept answer or not.
 //! 6. [`chain`] reads the answer section. An address that no name may have (loopback, link-local, multicast,
 //!    unspecified, IPv4 in IPv6, handles), also as HTTPS/SVCB hint, makes the whole answer NXDOMAIN with extended error
 //!    17 (Filtered): DNS rebinding. So does one that this asker's policies would have to name first
@@ -23,10 +26,13 @@
 //!
 //! Bounded things: [`Server`] owns two [`quota::Quota`]s, of queries and of TCP connections; a UDP query past its quota is
 //! dropped (the client asks again), one over TCP gets SERVFAIL, a connection is closed. [`tcp`] owns a channel of
-//! answers for each connection, [`upstream`] a map of how servers did lately.
+//! answers for each connection, [`upstream`] a map of how servers did lately, [`lookups`] the kept answers, bounded in
+//! bytes, and the open questions.
 
 mod answer;
+mod cache;
 mod chain;
+mod lookups;
 mod node_side;
 mod outcome;
 mod question;
@@ -107,6 +113,8 @@ pub struct Limits {
     pub connections: usize,
     /// Of these, from one handle.
     pub connections_per_asker: usize,
+    /// Bytes of answers that are kept; 0 keeps none.
+    pub cache: usize,
 }
 
 /// Why the server could not start.
@@ -144,6 +152,7 @@ impl Limits {
             queries_per_asker: 1024,
             connections: 2048,
             connections_per_asker: 64,
+            cache: 16 << 20,
         }
     }
 }

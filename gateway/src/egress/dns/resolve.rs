@@ -12,17 +12,18 @@ use tokio::runtime::Handle;
 use tracing::debug;
 
 use super::answer::{self, Extended};
+use super::lookups::{Lookups, Source};
 use super::outcome::Outcome;
 use super::question::Question;
 use super::quota::{Quota, Turn};
-use super::upstream::{Response, Unanswered, Upstream};
+use super::upstream::{Response, Unanswered};
 use super::{Limits, Permit, Resolution, chain};
 
 /// What every listener shares.
 pub(super) struct Resolver {
     node: Handle,
     resolution: Arc<dyn Resolution>,
-    upstream: Upstream,
+    lookups: Arc<Lookups>,
     handles: (Ipv4Network, Ipv6Network),
     queries: Arc<Quota>,
 }
@@ -32,7 +33,7 @@ impl Resolver {
         Self {
             node,
             resolution,
-            upstream: Upstream::default(),
+            lookups: Lookups::new(limits.cache),
             handles: (limits.handles_v4, limits.handles_v6),
             queries,
         }
@@ -60,31 +61,34 @@ impl Resolver {
         let resolver = Arc::clone(self);
         self.node.spawn(async move {
             let start = Instant::now();
-            let (answer, outcome) = resolver.resolve(asker, &question).await;
-            debug!(%asker, name = %question.query.name(), kind = %question.query.query_type(), outcome = outcome.word(), "DNS query");
+            let (answer, outcome, source) = resolver.resolve(asker, &question).await;
+            let cache = source.map_or("-", Source::word);
+            debug!(%asker, name = %question.query.name(), kind = %question.query.query_type(), outcome = outcome.word(), cache, "DNS query");
             outcome.count_since(start);
             then(question, answer).await;
             drop(turn);
         });
     }
 
-    async fn resolve(&self, asker: IpAddr, question: &Question) -> (Option<Vec<u8>>, Outcome) {
+    /// The answer, its outcome, and where it is from if it was looked up.
+    async fn resolve(&self, asker: IpAddr, question: &Question) -> (Option<Vec<u8>>, Outcome, Option<Source>) {
         let kind = question.query.query_type();
         let permit = match &question.name {
             Some(name) => self.resolution.permit(asker, name, kind.into()),
             None => self.resolution.permit_unnamed(asker, kind.into()),
         };
         match permit {
-            Permit::Unknown => (None, Outcome::UnknownAsker),
+            Permit::Unknown => (None, Outcome::UnknownAsker, None),
             Permit::Refused { why } => {
-                (Some(answer::no_such_name(question, Extended::Prohibited, &why)), Outcome::Refused)
+                (Some(answer::no_such_name(question, Extended::Prohibited, &why)), Outcome::Refused, None)
             }
             Permit::Allowed { upstreams, device } => {
-                let (bytes, outcome) = match self.upstream.ask(question, &upstreams, device.as_ref()).await {
+                let (found, source) = self.lookups.ask(asker, question, upstreams, device).await;
+                let (bytes, outcome) = match found {
                     Ok(response) => self.pass_on(asker, question, response),
                     Err(unanswered) => (unanswered_as_failure(question, &unanswered), Outcome::UpstreamFailed),
                 };
-                (Some(bytes), outcome)
+                (Some(bytes), outcome, Some(source))
             }
         }
     }

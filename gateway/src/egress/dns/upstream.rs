@@ -64,7 +64,7 @@ pub(super) struct Response {
 }
 
 /// Why there is no answer. The text goes to the client.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Unanswered {
     #[error("no upstream DNS server is set")]
     NoServer,

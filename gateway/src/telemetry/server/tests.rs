@@ -53,6 +53,8 @@ async fn metrics_health_and_readiness_are_served() {
         r#"tidegate_dns_queries_total{outcome="unknown-asker"} 1"#,
         r#"tidegate_dns_query_seconds_bucket{outcome="answered",le="0.0025"} 0"#,
         r#"tidegate_dns_query_seconds_bucket{outcome="answered",le="0.005"} 1"#,
+        r#"tidegate_dns_cache_lookups_total{result="joined"} 1"#,
+        "tidegate_dns_cache_evictions_total 2",
         "tidegate_edge_connections_open 1",
         r#"tidegate_edge_connections_total{app="-",reason="no-server-name"} 1"#,
         r#"tidegate_edge_requests_total{app="shop/web",code="502"} 1"#,
@@ -89,6 +91,10 @@ fn everything() {
     metrics::dns_query("unknown-asker");
     metrics::dns_query_time("answered", Duration::from_millis(3));
     metrics::dns_upstream_failure();
+    metrics::dns_cache_lookup("joined");
+    metrics::dns_cache_prefetch();
+    metrics::dns_cache_evictions(2);
+    metrics::dns_cache_bytes(4096);
     metrics::dns_learned(5);
     metrics::edge_connection_begins();
     metrics::edge_connection_begins();
