@@ -34,6 +34,7 @@ struct shortcut {
 	__u64 made_tick_ns; /* the same by a clock that is cheaper, and only as exact as a tick */
 	__u64 life_ns; /* the next hop's, as far as it was left */
 	struct flow_key flow;
+	__u64 opened_ns; /* of that flow: another one, from the other side, may come in its place */
 	__u32 stamp; /* of the workload's entry, and all that hangs on it */
 	__u32 epoch;
 	__u32 workload; /* its device */
@@ -210,7 +211,8 @@ CHECKED_ALONE int take_shortcut(struct __sk_buff *skb, int out)
 	if (!still_holds(s, &h.key, age))
 		return NO_SHORTCUT;
 	struct flow *f = bpf_map_lookup_elem(&flows, &s->flow);
-	if (!f || f->epoch != s->epoch || is_closed(f) || is_stale(f, s->flow.protocol, limits, now))
+	if (!f || f->opened_ns != s->opened_ns || f->epoch != s->epoch || is_closed(f) ||
+	    is_stale(f, s->flow.protocol, limits, now))
 		return NO_SHORTCUT;
 	touch(f, out ? FROM_WORKLOAD : TO_WORKLOAD, skb->len, now, h.tcp_flags);
 	__u32 device = out ? s->uplink : s->workload;
@@ -236,13 +238,16 @@ static __always_inline struct shortcut *new_shortcut(struct packet *p, const uni
 	__u32 slot = p->hop_slot;
 	struct next_hop *hop = bpf_map_lookup_elem(&next_hops, &slot);
 	struct shortcut *s = shortcut_at(key);
-	if (!hop || hop->way != WAY_OUT || !s)
+	struct flow_key flow = *k;
+	struct flow *f = bpf_map_lookup_elem(&flows, &flow);
+	if (!hop || hop->way != WAY_OUT || !s || !f)
 		return 0;
 	s->key = *key;
 	s->made_ns = p->now;
 	s->made_tick_ns = bpf_ktime_get_coarse_ns();
 	s->life_ns = hop->found_ns + NEXT_HOP_LIFE_NS - p->now;
-	s->flow = *k;
+	s->flow = flow;
+	s->opened_ns = f->opened_ns;
 	s->stamp = w->stamp;
 	s->epoch = w->epoch;
 	s->uplink = hop->key.uplink;

@@ -185,6 +185,25 @@ fn it_ends_with_the_workloads_entry_its_addresses_its_flow_and_the_routes() {
 }
 
 #[test]
+fn it_ends_with_its_flow_where_another_is_opened_in_the_same_place() {
+    on_one_cpu();
+    let node = masqueraded(10_000);
+    for (own, far, wire) in ENDS {
+        let (sent, _) = open(&node, (own, far, wire), TCP, 8080);
+        let translated = warm(&node, || send(&node, &sent));
+        assert_ne!(ports(&translated.1[14..]).0, 8080, "a port of the node's");
+        send(&node, &out(&summed(plain(own, far, TCP, &tcp(8080, 80, RST | ACK)))));
+        // now from outside to its own address, which its answers keep
+        let comes = from_up(&summed(plain(far, own, TCP, &tcp(80, 8080, SYN))));
+        assert_eq!(arrive(&node, &comes).action, REDIRECT);
+        let (end, shortcut) = asked(&node, || send(&node, &sent));
+        assert_eq!((ports(&end.1[14..]).0, shortcut), (8080, false), "{own}");
+        let again = warm(&node, || send(&node, &sent));
+        assert_eq!(ports(&again.1[14..]).0, 8080, "{own}, by its own shortcut");
+    }
+}
+
+#[test]
 fn the_end_of_a_connection_and_all_that_is_not_ordinary_are_for_the_lists() {
     on_one_cpu();
     let node = routed();

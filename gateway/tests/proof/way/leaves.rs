@@ -71,7 +71,7 @@ impl Trial<'_> {
             return otherwise((Some(refused), Action::Drop), (Some(done.reason), done.action));
         }
         // what the model has before this packet counts where the mapping was at hand, and was not looked at
-        let before = self.nat.mappings.get(&tuple).cloned();
+        let mut before = self.nat.mappings.get(&tuple).cloned();
         let source = self.nat.leaving(&tuple, network, expect.terms, expect.passing(packet));
         let wanted = if let Source::Refused(refused) = source { refused } else { reason };
         let done = self.programs.try_shot(&mut self.run, shot, wanted)?;
@@ -91,6 +91,9 @@ impl Trial<'_> {
                 let wire = (address, given_port(&done.frame));
                 self.nat.learn(tuple, (wire, network), expect.terms, expect.passing(packet))?;
                 self.note(What::New);
+                // what was at hand is over, even if an answer has found the next hop again meanwhile
+                self.at_hand.remove(&(tuple, service_of(&shot.frame)));
+                before = None;
                 wire
             }
             Source::Wire(wire) => {
