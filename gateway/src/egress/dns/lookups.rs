@@ -162,7 +162,9 @@ impl Open {
         if let Some(known) = &self.lookups.known {
             let known = &mut *lock(known);
             let evicted = known.cache.keep(&self.key, asker, &landed.came, landed.at);
-            metrics::dns_cache_evictions(evicted);
+            if evicted > 0 {
+                metrics::dns_cache_evictions(evicted);
+            }
             metrics::dns_cache_bytes(known.cache.bytes() as u64);
         }
         self.lands.send_replace(Some(landed));

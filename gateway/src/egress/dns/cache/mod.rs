@@ -10,8 +10,8 @@
 //! 4. An entry belongs to the asker whose question brought it. When there is no room, whoever has most gives the entry
 //!    that was not used for longest: random names of one workload push out its own, and leave each of n askers an n-th.
 //!
-//! Bytes are counted with keys, tables and what the allocator takes beside them, so that [`Cache::bytes`] is never less
-//! than what is really held, apart from one answer that is about to push out others.
+//! Bytes are counted with keys, tables and what the allocator takes beside them, so that [`Cache::bytes`] is not less than
+//! what is held, apart from one answer that is about to push out others, and from holes between allocations.
 
 mod wire;
 
