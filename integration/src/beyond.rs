@@ -1,11 +1,11 @@
 //! A host behind the standard world's internet, on a link with a smaller MTU than the node's.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use crate::namespace::Namespace;
 use crate::site::{Host, Pod, Site};
-use crate::traffic::Target;
+use crate::traffic::{Target, any_like};
 use crate::wait::wait_until;
 
 /// Its addresses.
@@ -55,8 +55,7 @@ impl Beyond {
             let at = SocketAddr::new(address, PORT);
             let _echo = self.namespace.echo_server(&[at]);
             to.must_reach(Target::new("udp", address, PORT));
-            let any = if address.is_ipv4() { IpAddr::from([0, 0, 0, 0]) } else { IpAddr::from([0u16; 8]) };
-            let client = to.enter(|| UdpSocket::bind((any, 0))).expect("a socket");
+            let client = to.enter(|| UdpSocket::bind((any_like(address), 0))).expect("a socket");
             client.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
             wait_until("the workload knows the path's MTU", BOUND, || {
                 let _may_be_refused = client.send_to(&[7; LARGER], at);

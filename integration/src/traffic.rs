@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -204,7 +204,7 @@ fn outcome<T>(result: std::io::Result<T>) -> Outcome {
 
 /// A connected datagram socket; where the address cannot be routed at all, the send fails as the connect would.
 fn udp(to: SocketAddr) -> std::io::Result<UdpSocket> {
-    let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let any = any_like(to.ip());
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(to)?;
     Ok(socket)
@@ -273,4 +273,9 @@ fn echo_datagrams(socket: &UdpSocket, stop: &AtomicBool) {
             let _nobody_there = socket.send_to(&buffer[..length], from);
         }
     }
+}
+
+/// The unspecified address of the same family.
+pub fn any_like(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }

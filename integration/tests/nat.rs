@@ -8,7 +8,7 @@ use integration::capture::Capture;
 use integration::manifests::{allow_cidrs, namespace, network, policy};
 use integration::process::output_with_input;
 use integration::site::{ECHO, NODE4, NODE6};
-use integration::traffic::{Connection, Target};
+use integration::traffic::{Connection, Target, any_like};
 use integration::wait::wait_until;
 use integration::world::World;
 use integration::{Pod, Site};
@@ -38,10 +38,6 @@ fn is_nodes(source: SocketAddr) -> bool {
     (address == IpAddr::from(NODE4) || address == IpAddr::from(NODE6)) && (50_000..60_000).contains(&source.port())
 }
 
-fn any(of: IpAddr) -> IpAddr {
-    if of.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() }
-}
-
 #[test]
 fn a_server_sees_the_node_and_each_workload_gets_its_own_answers() {
     let site = Site::start();
@@ -53,7 +49,7 @@ fn a_server_sees_the_node_and_each_workload_gets_its_own_answers() {
         let server = site.internet.namespace.enter(|| UdpSocket::bind(at)).expect("a server");
         server.set_read_timeout(Some(BOUND)).expect("a timeout");
         let clients = pods.each_ref().map(|pod| {
-            let client = pod.enter(|| UdpSocket::bind((any(address), 40_000))).expect("the same port in both");
+            let client = pod.enter(|| UdpSocket::bind((any_like(address), 40_000))).expect("the same port in both");
             client.set_read_timeout(Some(BOUND)).expect("a timeout");
             client
         });

@@ -8,7 +8,7 @@ use integration::beyond::Beyond;
 use integration::capture::Capture;
 use integration::manifests::{allow_cidrs, namespace, network, policy};
 use integration::site::{ECHO, NODE4, NODE6};
-use integration::traffic::{Connection, Target};
+use integration::traffic::{Connection, Target, any_like};
 use integration::wait::wait_until;
 use integration::{Pod, Site};
 
@@ -39,16 +39,12 @@ fn two_tenants(site: &Site) -> [Pod; 2] {
     [site.attach("shop", "web", &[]), site.attach("bank", "db", &[])]
 }
 
-fn any(of: IpAddr) -> IpAddr {
-    if of.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() }
-}
-
 /// Whom a server of the internet sees, and that its answer comes back.
 #[track_caller]
 fn seen(site: &Site, pod: &Pod, address: IpAddr) -> SocketAddr {
     let at = SocketAddr::new(address, SERVER_PORT);
     let server = site.internet.namespace.enter(|| UdpSocket::bind(at)).expect("a server");
-    let client = pod.enter(|| UdpSocket::bind((any(address), 40_000))).expect("a client");
+    let client = pod.enter(|| UdpSocket::bind((any_like(address), 40_000))).expect("a client");
     for socket in [&server, &client] {
         socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     }

@@ -51,6 +51,9 @@ impl Resolution for Names {
     }
 
     fn misled(&self, asker: IpAddr, addresses: &[IpAddr]) -> Option<String> {
+        if addresses.is_empty() {
+            return None; // the lock is everybody's
+        }
         let state = self.enforcement.state();
         let asker = state.askers.get(&asker)?;
         addresses.iter().find_map(|address| misled(&state, asker, *address))

@@ -2,11 +2,12 @@
 //! something else, where starting `dig` would take too long.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::namespace::Namespace;
+use crate::traffic::any_like;
 use crate::wait::patience;
 
 const BOUND: Duration = Duration::from_secs(5);
@@ -72,7 +73,7 @@ pub fn ask(server: IpAddr, name: &str, kind: Kind, carrier: Carrier) -> Option<A
 }
 
 fn by_udp(to: SocketAddr, question: &[u8]) -> Option<Vec<u8>> {
-    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any = any_like(to.ip());
     let socket = UdpSocket::bind((any, 0)).expect("a UDP socket");
     socket.connect(to).ok()?;
     socket.set_read_timeout(Some(BOUND * patience())).expect("a read timeout");
