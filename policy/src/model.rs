@@ -208,11 +208,16 @@ impl<'a> Model<'a> {
 impl Node {
     /// Whether the edge listens there.
     pub fn listens(&self, address: IpAddr, protocol: u8, port: u16) -> bool {
-        self.listeners.iter().any(|listener| {
-            listener.port == port
-                && listener.protocol.number() == protocol
-                && listener.address.is_none_or(|own| own == address)
-        })
+        self.listeners
+            .iter()
+            .any(|listener| listener.port == port && listener.protocol.number() == protocol && listener.is_at(address))
+    }
+}
+
+impl Listener {
+    /// Whether it listens on this address of the node.
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        self.address.is_none_or(|own| own == address)
     }
 }
 

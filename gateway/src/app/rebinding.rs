@@ -64,7 +64,7 @@ fn whose(state: &State, asker: &Asker, address: IpAddr) -> Option<&'static str> 
         return Some("a link-local address");
     }
     if node.addresses.contains(&address) {
-        let edge = node.listeners.iter().any(|listener| listener.address.is_none_or(|own| own == address));
+        let edge = node.listeners.iter().any(|listener| listener.is_at(address));
         return (!edge).then_some("one of the node's own");
     }
     let own = asker.subnets.iter().any(|subnet: &IpNetwork| subnet.contains(address));

@@ -96,8 +96,12 @@ impl Segmentation {
             notices,
             move |notice| for_concerns.concerns(notice),
             async move |named| match named {
-                Some(notices) if for_look.is_well(&notices).await => {}
-                Some(_) | None => for_look.look().await,
+                Some(notices) if for_look.is_well(&notices).await => false,
+                named => {
+                    tracing::debug!(?named, "a look at everything");
+                    for_look.look().await;
+                    true
+                }
             },
             asked,
         );

@@ -24,11 +24,12 @@ pub(super) const LONGEST_REST: Duration = Duration::from_millis(400);
 /// Different notices that one look may be about; more are about everything.
 const MOST: usize = 1_024;
 
-/// Calls for looks for ever: at what notices name, or at everything where none are given.
+/// Calls for looks for ever: at what notices name, or at everything where none are given; a look answers whether it was
+/// at everything.
 pub(super) async fn run(
     mut notices: Watch,
     mut concerns: impl FnMut(&Notice) -> bool,
-    mut look: impl AsyncFnMut(Option<BTreeSet<Notice>>),
+    mut look: impl AsyncFnMut(Option<BTreeSet<Notice>>) -> bool,
     mut asked: watch::Receiver<u64>,
 ) {
     let mut rest = Duration::ZERO;
@@ -60,9 +61,7 @@ pub(super) async fn run(
             },
         }
         let begun = Instant::now();
-        let named = Some(named).filter(|named| !named.is_empty());
-        let everything = named.is_none();
-        look(named).await;
+        let everything = look(Some(named).filter(|named| !named.is_empty())).await;
         rest = (begun.elapsed() * REST).min(LONGEST_REST);
         if everything {
             whole = Instant::now() + EVERY;

@@ -27,8 +27,9 @@ struct Tally {
     failed: usize,
     /// Program (or crate) and test, with why.
     skipped: BTreeMap<(String, String), String>,
-    /// What failed, for the last lines.
+    /// What failed, and what the tests' threads said when they panicked, for the last lines.
     failures: Vec<String>,
+    panics: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -67,9 +68,16 @@ fn run_here(option: &str, long: bool, tally: &mut Tally) -> BTreeMap<String, Pat
     let lines = BufReader::new(cargo.stdout.take().expect("cargo's output")).lines().map_while(Result::ok);
     let mut programs = BTreeMap::new();
     let mut program = String::new();
+    let mut panicking = false;
     let (passed, failed) = (tally.passed, tally.failed);
     for line in lines {
         println!("{line}");
+        panicking = line.contains("' panicked at ")
+            || line.contains(") panicked at ")
+            || panicking && !line.is_empty() && !line.starts_with("note: ") && !line.starts_with("stack backtrace:");
+        if panicking {
+            tally.panics.push(line.clone());
+        }
         if let Some((name, path)) = running(&line) {
             program = name;
             if line.contains(" tests/") {
@@ -166,6 +174,9 @@ fn close(tally: &Tally, took: Duration) -> ExitCode {
     println!();
     for ((program, test), why) in &tally.skipped {
         println!("SKIPPED: {program}: {test}: {why}");
+    }
+    for panic in tally.panics.iter().filter(|_| tally.failed > 0) {
+        println!("{panic}");
     }
     for failure in &tally.failures {
         println!("FAILED: {failure}");
