@@ -1,7 +1,7 @@
 //! Traffic of a namespace: one attempt at a target, open connections, echo servers.
 
 use std::fmt;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,15 +130,27 @@ impl Namespace {
         Connection { stream, sent: 0 }
     }
 
+    /// A socket that `bind` makes inside. One that was closed there may be held for a moment still, by a command that
+    /// another test of this process just starts: until the address is free, it is tried again.
+    #[track_caller]
+    pub fn bound<S: Send>(&self, bind: impl Fn() -> io::Result<S> + Sync) -> S {
+        let until = Instant::now() + MUST_COME * patience();
+        loop {
+            match self.enter(&bind) {
+                Ok(socket) => return socket,
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => thread::yield_now(),
+                Err(error) => panic!("{}: no socket: {error}", self.name()),
+            }
+        }
+    }
+
     /// Starts an echo server on these addresses, for TCP and for UDP.
     #[track_caller]
     pub fn echo_server(&self, addresses: &[SocketAddr]) -> EchoServer {
         let stop = Arc::new(AtomicBool::new(false));
         for address in addresses {
-            let tcp = self.enter(|| TcpListener::bind(address));
-            let tcp = tcp.unwrap_or_else(|error| panic!("{}: listen on tcp {address}: {error}", self.name()));
-            let udp = self.enter(|| UdpSocket::bind(address));
-            let udp = udp.unwrap_or_else(|error| panic!("{}: listen on udp {address}: {error}", self.name()));
+            let tcp = self.bound(|| TcpListener::bind(address));
+            let udp = self.bound(|| UdpSocket::bind(address));
             let (stop_tcp, stop_udp) = (Arc::clone(&stop), Arc::clone(&stop));
             thread::spawn(move || accept(&tcp, &stop_tcp));
             thread::spawn(move || echo_datagrams(&udp, &stop_udp));

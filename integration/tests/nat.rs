@@ -46,10 +46,10 @@ fn a_server_sees_the_node_and_each_workload_gets_its_own_answers() {
     let seen = Capture::start(&site.internet.namespace, "eth0");
     for address in ECHO.both() {
         let at = SocketAddr::new(address, SERVER_PORT);
-        let server = site.internet.namespace.enter(|| UdpSocket::bind(at)).expect("a server");
+        let server = site.internet.namespace.bound(|| UdpSocket::bind(at));
         server.set_read_timeout(Some(BOUND)).expect("a timeout");
         let clients = pods.each_ref().map(|pod| {
-            let client = pod.enter(|| UdpSocket::bind((any_like(address), 40_000))).expect("the same port in both");
+            let client = pod.bound(|| UdpSocket::bind((any_like(address), 40_000)));
             client.set_read_timeout(Some(BOUND)).expect("a timeout");
             client
         });
@@ -69,7 +69,7 @@ fn a_server_sees_the_node_and_each_workload_gets_its_own_answers() {
             assert_eq!((&buffer[..length], from), (&[number as u8][..], at));
         }
 
-        let server = site.internet.namespace.enter(|| TcpListener::bind(at)).expect("a server");
+        let server = site.internet.namespace.bound(|| TcpListener::bind(at));
         let connections =
             pods.each_ref().map(|pod| pod.enter(|| TcpStream::connect_timeout(&at, BOUND)).expect("it connects"));
         for _ in &connections {
@@ -132,7 +132,7 @@ fn ports_are_kept_from_the_nodes_sockets_and_given_back() {
     site.daemon.restart();
     reserved(&site, "8080,50000-59999");
 
-    let _socket = site.node.enter(|| TcpListener::bind(("127.0.0.1", 55_555))).expect("a socket of the node's");
+    let _socket = site.node.bound(|| TcpListener::bind(("127.0.0.1", 55_555)));
     let rules = "table ip others { chain out { type nat hook postrouting priority 100; oifname eth0 masquerade; }; }";
     assert!(output_with_input(site.node.command("nft").args(["-f", "-"]), rules).success());
     let doctor = site.netctl().run(&["doctor"]);
@@ -157,7 +157,7 @@ fn without_the_fast_path_and_by_another_device_the_source_is_the_nodes() {
     web.sysctl("ipv4/ip_local_port_range", "20000 40000");
     let internet = &site.internet.namespace;
     let at = SocketAddr::new(ECHO.v4(), SERVER_PORT);
-    let server = internet.enter(|| TcpListener::bind(at)).expect("a server");
+    let server = internet.bound(|| TcpListener::bind(at));
     let source = || {
         let _connection = web.enter(|| TcpStream::connect_timeout(&at, BOUND)).expect("it connects");
         server.accept().expect("it is there").1
@@ -186,7 +186,7 @@ fn it_follows_the_uplinks_name_to_another_device() {
     let [web, _] = workloads(&site);
     let internet = &site.internet.namespace;
     let at = SocketAddr::new(ECHO.v4(), SERVER_PORT);
-    let server = internet.enter(|| TcpListener::bind(at)).expect("a server");
+    let server = internet.bound(|| TcpListener::bind(at));
     let source = || {
         let _connection = web.enter(|| TcpStream::connect_timeout(&at, Duration::from_secs(1))).ok()?;
         Some(server.accept().expect("it is there").1)

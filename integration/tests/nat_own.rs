@@ -8,6 +8,7 @@ use integration::beyond::Beyond;
 use integration::capture::Capture;
 use integration::manifests::{allow_cidrs, namespace, network, policy};
 use integration::site::{ECHO, NODE4, NODE6};
+use integration::sys::packet::Received;
 use integration::traffic::{Connection, Target, any_like};
 use integration::wait::wait_until;
 use integration::{Pod, Site};
@@ -43,8 +44,8 @@ fn two_tenants(site: &Site) -> [Pod; 2] {
 #[track_caller]
 fn seen(site: &Site, pod: &Pod, address: IpAddr) -> SocketAddr {
     let at = SocketAddr::new(address, SERVER_PORT);
-    let server = site.internet.namespace.enter(|| UdpSocket::bind(at)).expect("a server");
-    let client = pod.enter(|| UdpSocket::bind((any_like(address), 40_000))).expect("a client");
+    let server = site.internet.namespace.bound(|| UdpSocket::bind(at));
+    let client = pod.bound(|| UdpSocket::bind((any_like(address), 40_000)));
     for socket in [&server, &client] {
         socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     }
@@ -90,9 +91,9 @@ fn each_network_is_seen_with_its_address() {
     assert_eq!((wire.count(&db.v4.octets()), wire.count(&db.v6.octets())), (0, 0));
     let own = OWN4.octets();
     wire.must_see(&[&own[..], &[0; 6], &own].concat());
-    let advertised = |frame: &&integration::sys::packet::Received| frame.bytes.get(54) == Some(&136);
-    let advertised = wire.frames().iter().filter(advertised).any(|frame| frame.bytes[62..78] == OWN6.octets());
-    assert!(advertised, "no neighbour advertisement");
+    let advertises =
+        |frame: &Received| frame.bytes.get(54) == Some(&136) && frame.bytes.get(62..78) == Some(&OWN6.octets());
+    wait_until("a neighbour advertisement", BOUND, || wire.frames().iter().any(advertises));
 
     let shown = site.netctl().ok(&["get", "networks", "-o", "wide"]);
     assert!(shown.contains(&format!("{OWN4},{OWN6}")), "{shown}");
@@ -145,7 +146,7 @@ fn an_address_of_somebody_is_refused_and_left_alone() {
     let _pods = two_tenants(&site);
     let refuse = |addresses: [IpAddr; 2], says: &str| {
         let said = site.netctl().try_apply(&tenant_b(&own(addresses)));
-        assert!(!said.success() && said.stderr.contains(says), "{}{}", said.stdout, said.stderr);
+        assert!(!said.success() && said.stderr.contains(says), "{says}: {}{}", said.stdout, said.stderr);
         assert!(on_device(&site, "eth0", OWN[0]).is_some(), "the earlier state stays");
     };
     refuse([[192, 0, 2, 1].into(), OWN[1]], "192.0.2.1 is not free");

@@ -15,8 +15,10 @@ use crate::sys::interface;
 use crate::sys::netlink::{LinkAddress, Netlink, NetlinkError};
 use crate::workload::Mac;
 
-/// How long an answer is waited for: RFC 4862's RetransTimer after its one question (DupAddrDetectTransmits).
-const WAIT: Duration = Duration::from_secs(1);
+/// How often it is asked (PROBE_NUM of RFC 5227, section 1.1): one question may be lost.
+const QUESTIONS: u32 = 3;
+/// How long an answer to each is waited for; to all of them, RFC 4862's RetransTimer.
+const WAIT: Duration = Duration::from_millis(334);
 /// Between two looks whether one is there.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -47,28 +49,45 @@ async fn taken(uplink: u32, addresses: &BTreeSet<IpAddr>) -> Result<Option<(IpAd
     let link = interface::name(uplink).unwrap_or_else(|_| format!("device {uplink}"));
     let own: BTreeSet<IpAddr> = netlink.addresses().await?.iter().map(|own| own.address.ip()).collect();
     let asked: Vec<IpAddr> = addresses.difference(&own).copied().collect();
-    for address in &asked {
-        netlink.ask_for(uplink, &link, *address).await?;
-    }
-    let (mut found, until) = (None, Instant::now() + WAIT);
-    while found.is_none() && !asked.is_empty() && Instant::now() < until {
-        sleep(EVERY).await;
+    for _ in 0..if asked.is_empty() { 0 } else { QUESTIONS } {
+        let found = answer(&netlink, uplink, &link, &asked).await;
         for address in &asked {
-            found = found.or(netlink.who_answers(uplink, *address).await?.map(|mac| (*address, mac)));
+            match netlink.forget(uplink, &link, *address).await {
+                Err(error) if !error.is_absent() => return Err(error),
+                _ => {}
+            }
+        }
+        if let Some(found) = found? {
+            return Ok(Some(found));
         }
     }
-    for address in &asked {
-        match netlink.forget(uplink, &link, *address).await {
-            Err(error) if !error.is_absent() => return Err(error),
-            _ => {}
+    Ok(None)
+}
+
+/// Asks once, and waits for an answer.
+async fn answer(
+    netlink: &Netlink,
+    uplink: u32,
+    link: &str,
+    asked: &[IpAddr],
+) -> Result<Option<(IpAddr, Mac)>, NetlinkError> {
+    for address in asked {
+        netlink.ask_for(uplink, link, *address).await?;
+    }
+    let until = Instant::now() + WAIT;
+    while Instant::now() < until {
+        sleep(EVERY).await;
+        for address in asked {
+            if let Some(mac) = netlink.who_answers(uplink, *address).await? {
+                return Ok(Some((*address, mac)));
+            }
         }
     }
-    Ok(found)
+    Ok(None)
 }
 
 /// Tells the uplink's segment of egress addresses that are there since the last call: an ARP announcement (RFC 5227,
-/// section 2.3), an unsolicited neighbour advertisement (RFC 4861,
-/// section 7.2.6).
+/// section 2.3), an unsolicited neighbour advertisement (RFC 4861, section 7.2.6).
 pub(super) async fn announce(gate: &Gate, addresses: &[LinkAddress]) {
     let ours: BTreeSet<(u32, IpAddr)> =
         addresses.iter().filter(|own| own.ours).map(|own| (own.index, own.address.ip())).collect();

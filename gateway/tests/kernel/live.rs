@@ -67,17 +67,22 @@ fn at(ip: &str, port: u16) -> SocketAddr {
 }
 
 pub(crate) fn listen(there: &Namespace, address: SocketAddr) -> TcpListener {
+    bound(there, || TcpListener::bind(address))
+}
+
+/// A command that another test starts just now has this test's sockets until it runs: one that was closed here may hold
+/// its address still.
+fn bound<S: Send>(there: &Namespace, bind: impl Fn() -> std::io::Result<S> + Sync) -> S {
     let mut bound = None;
-    // A command that another test starts just now has this test's sockets until it runs: one that was closed here may listen still.
     wait_until("the address is free", || {
-        bound = there.run(|| TcpListener::bind(address)).ok();
+        bound = there.run(&bind).ok();
         bound.is_some()
     });
     bound.unwrap()
 }
 
 pub(crate) fn udp(there: &Namespace, address: SocketAddr) -> UdpSocket {
-    let socket = there.run(|| UdpSocket::bind(address).unwrap());
+    let socket = bound(there, || UdpSocket::bind(address));
     socket.set_read_timeout(Some(LONG)).unwrap();
     socket
 }

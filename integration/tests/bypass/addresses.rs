@@ -107,14 +107,14 @@ fn nothing_is_said_to_everybody() {
     let stage = stage(&everything());
     let web_2 = stage.site.attach("shop", "web-2", &[]);
     let (inside, outside) = (Capture::start(&web_2, Pod::INTERFACE), stage.outside());
-    let heard = stage.site.node.enter(|| UdpSocket::bind(("0.0.0.0", 4321))).expect("a socket on the node");
+    let heard = stage.site.node.bound(|| UdpSocket::bind(("0.0.0.0", 4321)));
     heard.set_read_timeout(Some(Duration::from_secs(5))).expect("a deadline");
     let own = IpAddr::from(stage.web.v4);
     let send = |to_mac: Mac, from: IpAddr, to: IpAddr, marker: &[u8]| {
         let datagram = udp((from, 4000), (to, 4321), marker);
         stage.web.send_frame(Pod::INTERFACE, &ethernet(to_mac, stage.web.mac, ether_type(to), &datagram));
     };
-    let far = stage.site.internet.namespace.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket outside");
+    let far = stage.site.internet.namespace.bound(|| UdpSocket::bind("0.0.0.0:0"));
     far.send_to(b"heard", (NODE4, 4321)).expect("a datagram to the node");
     assert_eq!(heard.recv(&mut [0; 64]).expect("the node's socket hears"), 5);
     send(web_2.mac, own, web_2.v4.into(), b"to one");

@@ -20,7 +20,7 @@ const PORTS: usize = 256;
 fn send_all(pod: &Pod, to: SocketAddr, numbers: std::ops::Range<u16>) -> Vec<(u16, UdpSocket)> {
     let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
     let send = |number: u16| {
-        let socket = pod.enter(|| UdpSocket::bind((any, 20_000 + number))).expect("a port");
+        let socket = pod.bound(|| UdpSocket::bind((any, 20_000 + number)));
         socket.send_to(&number.to_be_bytes(), to).expect("it leaves the workload");
         socket.set_read_timeout(Some(BOUND)).expect("a timeout");
         (number, socket)
@@ -48,7 +48,7 @@ fn exhausted_ports_are_neither_shared_nor_taken_from_another_tenant() {
     let (web, ledger) = (site.attach("shop", "web-1", &[]), site.attach("bank", "ledger-1", &[]));
     for address in ECHO.both() {
         let at = SocketAddr::new(address, SERVER_PORT);
-        let server = site.internet.namespace.enter(|| UdpSocket::bind(at)).expect("a server");
+        let server = site.internet.namespace.bound(|| UdpSocket::bind(at));
         server.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
         let mut sockets = BTreeMap::new();
         site.must_drop_as("nat-exhausted", || sockets.extend(send_all(&web, at, 0..400)));
