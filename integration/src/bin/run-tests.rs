@@ -1,6 +1,10 @@
 //! `run-tests [--long | --second-kernel]`: every test of the workspace, then the named list under the second kernel, and
 //! one closing line `N passed, N failed, N skipped`. Ends with 1 when anything failed.
 //!
+//! A test that fails beside the others is run once more, alone. One that passes then is named as `UNSTABLE`, with what it
+//! said when it failed: a fault of the test or of the product, to be found, and no reason to distrust everything else. Of
+//! more than [`UNSTABLE_AT_MOST`], none is tried again.
+//!
 //! A test that is `#[ignore]`d counts as skipped unless the second kernel ran it; a test that skips itself says so in
 //! the file that `TIDEGATE_SKIPS` names. With `--long`, counts inside tests are larger (`TIDEGATE_LONG`) and the second
 //! kernel runs every test of this crate; with `--second-kernel`, only the named list runs.
@@ -20,6 +24,8 @@ const TEST_LIMIT: Duration = Duration::from_secs(150);
 const ROSTER_MEANT: Duration = Duration::from_secs(480);
 const ROSTER_DEADLINE: Duration = Duration::from_secs(900);
 const LONG_DEADLINE: Duration = Duration::from_secs(3600);
+/// Failures here, and failures under the second kernel, that are tried again.
+const UNSTABLE_AT_MOST: usize = 3;
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -27,8 +33,10 @@ struct Tally {
     failed: usize,
     /// Program (or crate) and test, with why.
     skipped: BTreeMap<(String, String), String>,
-    /// What failed, and what the tests' threads said when they panicked, for the last lines.
+    /// What failed, what failed only beside others, and what the tests' threads said when they panicked, for the last
+    /// lines.
     failures: Vec<String>,
+    unstable: Vec<String>,
     panics: Vec<String>,
 }
 
@@ -68,7 +76,8 @@ fn run_here(option: &str, long: bool, tally: &mut Tally) -> BTreeMap<String, Pat
     let lines = BufReader::new(cargo.stdout.take().expect("cargo's output")).lines().map_while(Result::ok);
     let mut programs = BTreeMap::new();
     let mut program = String::new();
-    let mut panicking = false;
+    let (mut panicking, mut failing) = (false, Vec::new());
+    let mut kind = Kind::Unit;
     let (passed, failed) = (tally.passed, tally.failed);
     for line in lines {
         println!("{line}");
@@ -80,7 +89,8 @@ fn run_here(option: &str, long: bool, tally: &mut Tally) -> BTreeMap<String, Pat
         }
         if let Some((name, path)) = running(&line) {
             program = name;
-            if line.contains(" tests/") {
+            kind = if line.contains(" tests/") { Kind::Integration } else { Kind::Unit };
+            if kind == Kind::Integration {
                 programs.insert(program.clone(), path);
             }
         } else if let Some(rest) = line.strip_prefix("test result: ") {
@@ -90,11 +100,16 @@ fn run_here(option: &str, long: bool, tally: &mut Tally) -> BTreeMap<String, Pat
             let why = why.trim_start_matches([',', ' ']);
             tally.skipped.insert((program.clone(), test.to_owned()), format!("ignored: {why}"));
         } else if let Some(test) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
-            tally.failures.push(format!("{program}::{test}"));
+            failing.push((kind, program.clone(), test.to_owned()));
         }
     }
     let status = cargo.wait().expect("the end of cargo");
-    if !status.success() && tally.failed == failed {
+    let again = failing.len() <= UNSTABLE_AT_MOST;
+    for (kind, program, test) in &failing {
+        let passes = again && passes_alone(*kind, program, test, long);
+        tally.note_failure(format!("{program}::{test}"), passes);
+    }
+    if !status.success() && tally.failed == failed && failing.is_empty() {
         tally.failed += 1;
         tally.failures.push("cargo test ended without a result; see above".to_owned());
     }
@@ -106,6 +121,43 @@ fn run_here(option: &str, long: bool, tally: &mut Tally) -> BTreeMap<String, Pat
     }
     let _none_skipped = std::fs::remove_file(&skips);
     programs
+}
+
+/// What a test is part of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unit,
+    Integration,
+}
+
+impl Tally {
+    /// Of a test that is counted as failed already.
+    fn note_failure(&mut self, test: String, passes_alone: bool) {
+        if passes_alone {
+            self.failed -= 1;
+            self.passed += 1;
+            self.unstable.push(test);
+        } else {
+            self.failures.push(test);
+        }
+    }
+}
+
+fn passes_alone(kind: Kind, program: &str, test: &str, long: bool) -> bool {
+    println!("\n     Once more, alone: {program}::{test}\n");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    match kind {
+        Kind::Unit => command.args(["--lib", "--bins"]),
+        Kind::Integration => command.args(["--test", program]),
+    };
+    if long {
+        command.env("TIDEGATE_LONG", "1");
+    }
+    let tried = command.args(["--", "--exact", test]).stdin(Stdio::null()).output().expect("cargo");
+    let said = String::from_utf8_lossy(&tried.stdout);
+    println!("{said}");
+    tried.status.success() && said.contains("test result: ok. 1 passed")
 }
 
 fn run_second_kernel(long: bool, programs: &BTreeMap<String, PathBuf>, tally: &mut Tally) {
@@ -129,10 +181,25 @@ fn run_second_kernel(long: bool, programs: &BTreeMap<String, PathBuf>, tally: &m
     let tests: Vec<(PathBuf, &str)> =
         list.iter().map(|(program, test)| (programs.get(program).unwrap_or(&missing).clone(), test.as_str())).collect();
     let begin = Instant::now();
-    let (outcomes, end) = vm.try_tests(&tests, TEST_LIMIT, deadline, |line| println!("{line}"));
-    if let Err(problem) = end {
-        println!("second kernel: {problem}");
+    let try_all = |tests: &[(PathBuf, &str)]| {
+        let (outcomes, end) = vm.try_tests(tests, TEST_LIMIT, deadline, |line| println!("{line}"));
+        if let Err(problem) = end {
+            println!("second kernel: {problem}");
+        }
+        outcomes
+    };
+    let outcomes = try_all(&tests);
+    let failing: Vec<_> = tests
+        .iter()
+        .zip(&outcomes)
+        .filter(|(_, outcome)| **outcome == Tried::Failed)
+        .map(|(test, _)| test.clone())
+        .collect();
+    let mut again = match failing.len() {
+        1..=UNSTABLE_AT_MOST => try_all(&failing),
+        _ => Vec::new(),
     }
+    .into_iter();
     println!("second kernel: {} s", begin.elapsed().as_secs());
     if !long && begin.elapsed() > ROSTER_MEANT {
         println!(
@@ -146,7 +213,7 @@ fn run_second_kernel(long: bool, programs: &BTreeMap<String, PathBuf>, tally: &m
             Tried::Passed => tally.passed += 1,
             Tried::Failed => {
                 tally.failed += 1;
-                tally.failures.push(format!("{program}::{test} (second kernel)"));
+                tally.note_failure(format!("{program}::{test} (second kernel)"), again.next() == Some(Tried::Passed));
             }
             Tried::Skipped => {
                 let why = ignored_here.unwrap_or_else(|| "skips itself there".to_owned());
@@ -175,8 +242,11 @@ fn close(tally: &Tally, took: Duration) -> ExitCode {
     for ((program, test), why) in &tally.skipped {
         println!("SKIPPED: {program}: {test}: {why}");
     }
-    for panic in tally.panics.iter().filter(|_| tally.failed > 0) {
+    for panic in tally.panics.iter().filter(|_| tally.failed + tally.unstable.len() > 0) {
         println!("{panic}");
+    }
+    for test in &tally.unstable {
+        println!("UNSTABLE: {test}: failed beside the others, and passed alone");
     }
     for failure in &tally.failures {
         println!("FAILED: {failure}");
