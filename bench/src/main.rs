@@ -55,7 +55,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Changes of single prefixes.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=10_000).map(usize::from))]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(2..=10_000).map(usize::from))]
     changes: usize,
     /// Slices for each lane and measurement.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=10_000))]

@@ -1,15 +1,21 @@
 //! Since when a prefix is obeyed: a stream of datagrams, each with the time at which it was sent.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use integration::namespace::Namespace;
+use integration::process::output;
 use integration::site::Pod;
 
 use crate::lane::UDP_PORT;
+
+/// Between two datagrams: how fine the times are.
+const EVERY: Duration = Duration::from_micros(250);
 
 /// Datagrams of one flow, many a millisecond, each with the time at which it was sent.
 pub(crate) struct Probe {
@@ -51,11 +57,12 @@ impl Probe {
         let sender = client.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket of the workload");
         let (to, ended, begin) = (Arc::clone(&own.to), Arc::clone(&own.ended), own.begin);
         thread::spawn(move || {
+            never_waits();
             while !ended.load(Ordering::Relaxed) {
                 let to = SocketAddr::from((Ipv4Addr::from(to.load(Ordering::Relaxed)), UDP_PORT));
                 // What is denied may come back as an error.
                 let _refused = sender.send_to(&(begin.elapsed().as_nanos() as u64).to_le_bytes(), to);
-                thread::park_timeout(Duration::from_micros(20));
+                thread::park_timeout(EVERY);
             }
         });
         own
@@ -86,6 +93,15 @@ impl Probe {
     pub(crate) fn last(&self) -> u64 {
         self.seen.last.load(Ordering::SeqCst)
     }
+}
+
+/// Gives the calling thread a CPU whenever it wants one (SCHED_FIFO): a gap between its datagrams would count as time that
+/// the gateway took.
+fn never_waits() {
+    let own = fs::read_link("/proc/thread-self").expect("the thread's folder");
+    let number = own.file_name().and_then(|name| name.to_str()).expect("its number").to_owned();
+    let said = output(Command::new("chrt").args(["--fifo", "--pid", "1", &number]));
+    assert!(said.success(), "chrt: {}", said.stderr);
 }
 
 impl Drop for Probe {

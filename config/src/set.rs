@@ -28,11 +28,14 @@ impl Origin {
 }
 
 /// Resources by key, each valid in itself; [`check`](crate::check) tells whether they fit together. Sets are equal when
-/// their resources are, wherever these came from. A copy shares everything until one of the two is changed.
+/// their resources are, wherever these came from. A copy shares everything; one that is changed shares what is of other
+/// kinds, and each resource that stays.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
-    entries: Arc<BTreeMap<ResourceKey, Arc<Member>>>,
+    kinds: BTreeMap<Kind, Arc<Members>>,
 }
+
+type Members = BTreeMap<ResourceKey, Arc<Member>>;
 
 #[derive(Clone, Debug)]
 struct Member {
@@ -58,55 +61,62 @@ impl Resources {
 
     fn put(&mut self, resource: Resource, origin: Option<Origin>) -> Option<Resource> {
         let member = Arc::new(Member { resource, origin });
-        let former = Arc::make_mut(&mut self.entries).insert(member.resource.key(), member);
+        let members = self.kinds.entry(member.resource.kind()).or_default();
+        let former = Arc::make_mut(members).insert(member.resource.key(), member);
         former.map(|former| Arc::unwrap_or_clone(former).resource)
     }
 
     /// Takes a resource out.
     pub fn remove(&mut self, key: &ResourceKey) -> Option<Resource> {
-        self.entries.get(key)?;
-        let former = Arc::make_mut(&mut self.entries).remove(key);
+        self.member(key)?;
+        let former = self.kinds.get_mut(&key.kind).and_then(|members| Arc::make_mut(members).remove(key));
         former.map(|former| Arc::unwrap_or_clone(former).resource)
     }
 
     /// The resource of that key.
     pub fn get(&self, key: &ResourceKey) -> Option<&Resource> {
-        self.entries.get(key).map(|member| &member.resource)
+        self.member(key).map(|member| &member.resource)
     }
 
     /// Where the resource came from, if it came from a file.
     pub fn origin(&self, key: &ResourceKey) -> Option<&Origin> {
-        self.entries.get(key)?.origin.as_ref()
+        self.member(key)?.origin.as_ref()
+    }
+
+    fn member(&self, key: &ResourceKey) -> Option<&Member> {
+        self.kinds.get(&key.kind)?.get(key).map(|member| &**member)
     }
 
     /// Forgets files and lines: for a set that is kept when the apply is over.
     pub fn forget_origins(&mut self) {
-        if self.entries.values().all(|member| member.origin.is_none()) {
-            return;
-        }
-        for member in Arc::make_mut(&mut self.entries).values_mut().filter(|member| member.origin.is_some()) {
-            Arc::make_mut(member).origin = None;
+        for members in self.kinds.values_mut() {
+            if members.values().all(|member| member.origin.is_none()) {
+                continue;
+            }
+            for member in Arc::make_mut(members).values_mut().filter(|member| member.origin.is_some()) {
+                Arc::make_mut(member).origin = None;
+            }
         }
     }
 
     /// How many resources there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.kinds.values().map(|members| members.len()).sum()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Every resource, in the order in which they build on each other, then by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = &Resource> {
-        self.entries.values().map(|member| &member.resource)
+        self.kinds.values().flat_map(|members| members.values()).map(|member| &member.resource)
     }
 
     /// The resources of a kind, by namespace and name.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Resource> {
-        self.from(ResourceKey { kind, namespace: None, name: Name::first() }).take_while(move |it| it.kind() == kind)
+        self.kinds.get(&kind).into_iter().flat_map(|members| members.values()).map(|member| &member.resource)
     }
 
     /// Every network.
@@ -191,15 +201,9 @@ impl Resources {
 
     fn within(&self, kind: Kind, namespace: &Name) -> impl Iterator<Item = &Resource> {
         let first = ResourceKey { kind, namespace: Some(namespace.clone()), name: Name::first() };
-        let prefix = (kind, first.namespace.clone());
-        self.entries
-            .range(first..)
-            .take_while(move |(key, _)| (key.kind, &key.namespace) == (prefix.0, &prefix.1))
-            .map(|(_, member)| &member.resource)
-    }
-
-    fn from(&self, first: ResourceKey) -> impl Iterator<Item = &Resource> {
-        self.entries.range(first..).map(|(_, member)| &member.resource)
+        let own = first.namespace.clone();
+        let members = self.kinds.get(&kind).into_iter().flat_map(move |members| members.range(first.clone()..));
+        members.take_while(move |(key, _)| key.namespace == own).map(|(_, member)| &member.resource)
     }
 }
 

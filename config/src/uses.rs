@@ -1,6 +1,6 @@
 //! Which policies name which address sets.
 
-use crate::resource::{AddressSet, AllowRule, CidrRule, Resource, ResourceKey, SetName};
+use crate::resource::{AddressSet, AllowRule, CidrRule, Kind, Resource, ResourceKey, SetName};
 use crate::set::Resources;
 
 /// A rule names a set.
@@ -16,9 +16,11 @@ pub struct SetUse<'a> {
     pub set: ResourceKey,
 }
 
-/// Every use, by policy.
+/// Every use, by policy. Other kinds, of which there may be thousands, are not looked at.
 pub fn set_uses(resources: &Resources) -> impl Iterator<Item = SetUse<'_>> {
-    resources.iter().flat_map(|resource| lists(resource).into_iter().map(move |list| (resource, list))).flat_map(
+    let with_rules =
+        [Kind::ClusterEgressPolicy, Kind::EgressPolicy].into_iter().flat_map(|kind| resources.of_kind(kind));
+    with_rules.flat_map(|resource| lists(resource).into_iter().map(move |list| (resource, list))).flat_map(
         |(resource, (list, rules))| {
             let rules = (0usize..).zip(rules).filter_map(|(index, rule)| Some((index, rule?)));
             let named = rules.filter(|(_, rule)| !rule.sets.is_empty());

@@ -1,18 +1,25 @@
 //! Workloads' host sides in the kernel: closed before they come up, taken over after a restart, looked after.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use policy::Node;
 use policy::tables::{NameId, RuleId};
+use tokio::time::sleep;
 
 use super::desired::Desired;
 use super::enforcement::{Enforcement, Port, State, network_number};
+use super::reload::in_place;
 use crate::egress::attach::AttachError;
 use crate::egress::tables::TableError;
 use crate::egress::tables::node::Listener;
 use crate::segmentation::Status;
 use crate::sys::interface;
 use crate::workload::{Mac, Workload, WorkloadId};
+
+/// Host sides whose programs are looked at in one go, and the pause behind it: a thousand take a tenth of a second.
+const KEPT_AT_ONCE: usize = 32;
+const BETWEEN: Duration = Duration::from_millis(2);
 
 /// Why a host side is not closed.
 #[derive(Debug, thiserror::Error)]
@@ -112,19 +119,29 @@ impl Enforcement {
         self.tables.ensure_attached(ifindex)
     }
 
-    /// The same for every host side and tg0; how many had to be put back. Where tcx links go, netlink says nothing.
-    pub(crate) fn keep_all(&self, tg0: u32) -> Result<u64, AttachError> {
+    /// The same for every host side and tg0; how many had to be put back. Where tcx links go, netlink says nothing. It
+    /// takes its time: on a node with many workloads nothing else waits for it.
+    pub(crate) async fn keep_all(&self, tg0: u32) -> Result<u64, AttachError> {
         let ports: Vec<u32> = self.state().ports.values().map(|port| port.ifindex).collect();
         let mut repaired = u64::from(self.tables.ensure_service_attached(tg0)?);
+        for some in ports.chunks(KEPT_AT_ONCE) {
+            repaired += in_place(|| self.keep_some(some))?;
+            sleep(BETWEEN).await;
+        }
+        self.repairs.fetch_add(repaired, std::sync::atomic::Ordering::Relaxed);
+        Ok(repaired)
+    }
+
+    fn keep_some(&self, ports: &[u32]) -> Result<u64, AttachError> {
+        let mut repaired = 0;
         for ifindex in ports {
-            match self.tables.ensure_attached(ifindex) {
+            match self.tables.ensure_attached(*ifindex) {
                 Ok(put_back) => repaired += u64::from(put_back),
                 // Segmentation sees that too, and makes the link anew.
                 Err(AttachError::Device { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        self.repairs.fetch_add(repaired, std::sync::atomic::Ordering::Relaxed);
         Ok(repaired)
     }
 

@@ -3,7 +3,7 @@
 //! | task | woken by | does |
 //! |---|---|---|
 //! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
-//! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, node's addresses, reserved ports; metrics at every fourth |
+//! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, reserved ports; metrics and node's addresses at every fourth |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
 //! | `sets` | four times a second | files of address sets that have changed, put in force |
 //! | `node` | netlink notices | the node's addresses and the uplink's in the kernel; next hops asked for anew |
@@ -29,7 +29,8 @@ use crate::telemetry::metrics;
 /// Others' deletions are put back within this.
 const UPKEEP: Duration = Duration::from_secs(1);
 
-/// Tables are walked for their fill, and counters read, at every so many upkeeps.
+/// Tables are walked for their fill, counters read, and the node's addresses listed, of which notices tell as well, at
+/// every so many upkeeps.
 const MEASURED: u32 = 4;
 
 /// Starts the tasks. They are to be ended before the runtime, whose clock they use.
@@ -103,16 +104,18 @@ async fn upkeep(gate: Arc<Gate>) {
         tick.tick().await;
         let measured = turns.next() == Some(0);
         service(&gate).await;
+        let kept = gate.enforcement.keep_all(gate.service.tg0_ifindex()).await;
+        let kept = kept.map(metrics::reconcile_repairs);
+        settle(&gate, "kernel programs", kept.map_err(|error| error.to_string()));
         reload::in_place(|| {
-            let kept = gate.enforcement.keep_all(gate.service.tg0_ifindex());
-            let kept = kept.map(metrics::reconcile_repairs);
-            settle(&gate, "kernel programs", kept.map_err(|error| error.to_string()));
             settle(&gate, "learned names", gate.enforcement.sweep().map_err(|error| error.to_string()));
             if measured {
                 settle(&gate, "kernel tables", measure(&gate));
             }
         });
-        look_at_node(&gate).await;
+        if measured {
+            look_at_node(&gate).await;
+        }
         look_at_uplink(&gate, false).await;
         let kept = reload::in_place(|| nat::keep_ports(&gate, &gate.now()));
         settle(&gate, "reserved ports", kept.map_err(|error| error.to_string()));
@@ -248,7 +251,7 @@ async fn node(gate: Arc<Gate>) {
 /// Netlink's notices do not come; [`upkeep`] looks all the same.
 fn unwatched(gate: &Gate, error: &std::io::Error) {
     let text = format!("cannot watch the node's addresses: {error}");
-    gate.raise("node", ConditionState::Degraded, text, "they are looked at every second instead");
+    gate.raise("node", ConditionState::Degraded, text, "they are looked at every four seconds instead");
 }
 
 /// The node's own addresses are closed to workloads, whatever a policy says.

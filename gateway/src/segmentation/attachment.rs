@@ -40,14 +40,12 @@ pub fn prepare<'a>(
     handles: (Ipv4Network, Ipv6Network),
     cursor: &mut Cursor,
 ) -> Result<Workload, IpamError> {
-    let (mut addresses, mut macs, mut used) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for other in others {
-        used.extend(other.addresses.iter().map(|address| address.handle));
-        macs.insert(other.mac);
-        if other.network == network.name {
-            addresses.extend(other.addresses.iter().map(|address| address.address));
-        }
-    }
+    // A set of all at once takes a fraction of what it takes one by one.
+    let others: Vec<&Workload> = others.collect();
+    let macs: BTreeSet<Mac> = others.iter().map(|other| other.mac).collect();
+    let used: BTreeSet<IpAddr> = others.iter().flat_map(|other| &other.addresses).map(|own| own.handle).collect();
+    let neighbours = others.iter().filter(|other| other.network == network.name);
+    let addresses: BTreeSet<IpAddr> = neighbours.flat_map(|other| &other.addresses).map(|own| own.address).collect();
     let mut moved = cursor.clone();
     let given = ipam::allocate(network, &addresses, &mut moved)?;
     let mut workload = Workload {

@@ -9,7 +9,6 @@ use config::resource::Network;
 use super::desired::Shape;
 use super::names;
 use super::ruleset::Ruleset;
-use crate::sys::interface;
 use crate::sys::netlink::{ConnectedRoute, ForwardingEntry, Link, LinkAddress, Neighbour, Netlink, NetlinkError};
 use crate::sys::sysctl::{Sysctl, SysctlError};
 use crate::workload::{Workload, WorkloadId};
@@ -83,7 +82,8 @@ impl Observed {
     }
 
     /// Looks at a network only, and at one workload of it, however many others there are: `None` unless the network is in
-    /// place. Of neighbours and forwarding entries only those of the workload are looked for.
+    /// place. Of neighbours and forwarding entries only those of the workload are looked for. Whether another link has an
+    /// address in a subnet of the network is a matter for the look at everything that such an address calls for.
     pub(super) async fn near(
         netlink: &Netlink,
         network: &Network,
@@ -108,15 +108,9 @@ impl Observed {
             }
             links.push(host);
         }
-        let addresses = netlink.addresses().await?;
-        // The node's own links: their subnets are to be left alone.
-        for index in addresses.iter().map(|own| own.index).collect::<BTreeSet<_>>() {
-            let name = interface::name(index).ok().filter(|name| !name.starts_with(names::BRIDGE_PREFIX));
-            if let Some(name) = name.and_then(|name| InterfaceName::try_from(name).ok())
-                && !links.iter().any(|link| link.index == index)
-            {
-                links.extend(netlink.link(&name).await?);
-            }
+        let mut addresses = Vec::new();
+        for link in &links {
+            addresses.extend(netlink.addresses_of(link.index).await?);
         }
         Ok(Some(Self {
             links,

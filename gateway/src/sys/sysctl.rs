@@ -1,10 +1,12 @@
 //! `/proc/sys/net` of the calling thread's network namespace (kernel: `Documentation/networking/ip-sysctl.rst`).
 //!
-//! The kernel keeps the folders `net` of all namespaces under one name, and passes by all others when it looks for one
-//! (`proc_sys_compare` in `fs/proc/proc_sysctl.c`): that costs more the more namespaces there are, and is done once. A
-//! thread holds the folder of the namespace that it worked in last.
+//! `net` is one folder for all namespaces; what is in it, `ipv4` for one, the kernel keeps once for each namespace under
+//! that one name, and passes by all others when it looks for one (`proc_sys_compare` in `fs/proc/proc_sysctl.c`): that
+//! costs more the more namespaces there are, and is done once. A thread holds these folders of the namespace that it
+//! worked in last.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -82,27 +84,31 @@ impl Sysctl {
     }
 
     fn file(&self) -> PathBuf {
-        held_folder().unwrap_or_else(|_| PathBuf::from(FOLDER)).join(&self.path)
+        let below = |(family, key)| held_folder(family).map(|folder| folder.join(key)).ok();
+        self.path.split_once('/').and_then(below).unwrap_or_else(|| Path::new(FOLDER).join(&self.path))
     }
 }
 
 const FOLDER: &str = "/proc/sys/net";
 
+/// Of a namespace, which has a number that no other ever has: the folders that a thread has looked into, by name.
+type Held = (u64, BTreeMap<String, File>);
+
 thread_local! {
-    /// With the number of its namespace, which no other ever has.
-    static HELD: RefCell<Option<(u64, File)>> = const { RefCell::new(None) };
+    static HELD: RefCell<Held> = const { RefCell::new((0, BTreeMap::new())) };
 }
 
-fn held_folder() -> io::Result<PathBuf> {
+fn held_folder(name: &str) -> io::Result<PathBuf> {
     let now = super::netns::cookie(Socket::new(NETLINK_ROUTE)?.as_fd())?;
-    HELD.with_borrow_mut(|held| {
-        let folder = match held.take() {
-            Some((namespace, folder)) if namespace == now => folder,
-            Some(_) | None => File::open(FOLDER)?,
-        };
-        let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
-        *held = Some((now, folder));
-        Ok(path.into())
+    HELD.with_borrow_mut(|(namespace, folders)| {
+        if *namespace != now {
+            folders.clear();
+            *namespace = now;
+        }
+        if !folders.contains_key(name) {
+            folders.insert(name.to_owned(), File::open(Path::new(FOLDER).join(name))?);
+        }
+        Ok(PathBuf::from(format!("/proc/self/fd/{}", folders[name].as_raw_fd())))
     })
 }
 

@@ -7,14 +7,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::path::Path;
 
 use config::names::InterfaceName;
 use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::{Answered, Asked, Request};
 use crate::sys::netns::{Identity, Netns};
-use crate::sys::sysctl::Sysctl;
+use crate::sys::sysctl::{Sysctl, SysctlError};
 use crate::sys::{caps, passing};
 
 /// Serves the other end of the socket `descriptor` until it is closed. Must be called first thing in a process of one
@@ -113,7 +112,8 @@ fn not_home(home: Identity, netns: &Netns) -> Result<(), Failure> {
 }
 
 fn write_settings(interface: &InterfaceName, accept_router_advertisements: bool) -> Result<(), Failure> {
-    if !Path::new("/proc/sys/net/ipv6/conf").exists() {
+    let refused = |error: SysctlError| Failure::Refused(error.to_string());
+    if Sysctl::named("ipv6/conf/all/disable_ipv6").read().map_err(refused)?.is_none() {
         return Ok(());
     }
     let accept_ra = if accept_router_advertisements { 2 } else { 0 };
@@ -127,8 +127,8 @@ fn write_settings(interface: &InterfaceName, accept_router_advertisements: bool)
         ("disable_ipv6", 0),
     ];
     for (key, value) in values {
-        Sysctl::ipv6(interface, key).write(value).map_err(|e| Failure::Refused(e.to_string()))?;
+        Sysctl::ipv6(interface, key).write(value).map_err(refused)?;
     }
     let lo = InterfaceName::try_from("lo".to_owned()).map_err(|e| Failure::Refused(e.to_string()))?;
-    Sysctl::ipv6(&lo, "disable_ipv6").write(0).map_err(|e| Failure::Refused(e.to_string()))
+    Sysctl::ipv6(&lo, "disable_ipv6").write(0).map_err(refused)
 }
