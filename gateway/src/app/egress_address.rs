@@ -49,7 +49,10 @@ async fn taken(uplink: u32, addresses: &BTreeSet<IpAddr>) -> Result<Option<(IpAd
     let link = interface::name(uplink).unwrap_or_else(|_| format!("device {uplink}"));
     let own: BTreeSet<IpAddr> = netlink.addresses().await?.iter().map(|own| own.address.ip()).collect();
     let asked: Vec<IpAddr> = addresses.difference(&own).copied().collect();
-    for _ in 0..if asked.is_empty() { 0 } else { QUESTIONS } {
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    for _ in 0..QUESTIONS {
         let found = answer(&netlink, uplink, &link, &asked).await;
         for address in &asked {
             match netlink.forget(uplink, &link, *address).await {
