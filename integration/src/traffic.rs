@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::namespace::Namespace;
 use crate::sys::socket;
-use crate::wait::patience;
+use crate::wait::{patience, wait_for};
 
 /// How long an answer may take that must come.
 pub const MUST_COME: Duration = Duration::from_secs(5);
@@ -134,14 +134,12 @@ impl Namespace {
     /// another test of this process just starts: until the address is free, it is tried again.
     #[track_caller]
     pub fn bound<S: Send>(&self, bind: impl Fn() -> io::Result<S> + Sync) -> S {
-        let until = Instant::now() + MUST_COME * patience();
-        loop {
-            match self.enter(&bind) {
-                Ok(socket) => return socket,
-                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => thread::yield_now(),
-                Err(error) => panic!("{}: no socket: {error}", self.name()),
-            }
-        }
+        let what = format!("{}: the address is free", self.name());
+        wait_for(&what, MUST_COME, || match self.enter(&bind) {
+            Ok(socket) => Some(socket),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+            Err(error) => panic!("{}: no socket: {error}", self.name()),
+        })
     }
 
     /// Starts an echo server on these addresses, for TCP and for UDP.

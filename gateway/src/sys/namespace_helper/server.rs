@@ -13,7 +13,7 @@ use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::{Answered, Asked, Request};
 use crate::sys::netns::{Identity, Netns};
-use crate::sys::sysctl::{Sysctl, SysctlError};
+use crate::sys::sysctl::{Sysctl, SysctlError, has_ipv6};
 use crate::sys::{caps, passing};
 
 /// Serves the other end of the socket `descriptor` until it is closed. Must be called first thing in a process of one
@@ -112,10 +112,10 @@ fn not_home(home: Identity, netns: &Netns) -> Result<(), Failure> {
 }
 
 fn write_settings(interface: &InterfaceName, accept_router_advertisements: bool) -> Result<(), Failure> {
-    let refused = |error: SysctlError| Failure::Refused(error.to_string());
-    if Sysctl::named("ipv6/conf/all/disable_ipv6").read().map_err(refused)?.is_none() {
+    if !has_ipv6() {
         return Ok(());
     }
+    let refused = |error: SysctlError| Failure::Refused(error.to_string());
     let accept_ra = if accept_router_advertisements { 2 } else { 0 };
     let values = [
         ("accept_ra", accept_ra),
