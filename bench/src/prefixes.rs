@@ -36,10 +36,10 @@ const FLOWS: Subject =
     Subject { title: "new flows a second to random addresses", key: "newFlowsPerSecond", unit: 1e3, suffix: "k/s" };
 /// Addresses that new flows go to.
 const TARGETS: usize = 65_536;
-/// Flows of some slices must fit, and one prefix more than the feed has. A larger table of flows would not do: the timer
-/// that sweeps it runs where packets do.
-const LIMITS: &str =
-    "[limits]\nflows = 500000\nflows_per_workload = 400000\nother_idle_s = 4\nset_prefixes = 1100000\n";
+/// Flows of some slices must fit, and one prefix more than the feed has.
+const LIMITS: &str = "[limits]\nflows = 500000\nflows_per_workload = 400000\nset_prefixes = 1100000\n";
+/// While new flows are counted they go soon. Not before: the table that large would be walked for stale ones all the time.
+const SOON: &str = "[limits]\nother_idle_s = 4\n";
 /// First packets that are timed, twice as many as count.
 const RUNS: u16 = 4_000;
 /// After an answer, for packets that were on their way.
@@ -78,8 +78,7 @@ pub(crate) struct Prefixes {
 /// Measures it.
 pub(crate) fn measure(sizes: Sizes) -> Prefixes {
     let feed = Feed::new(sizes.prefixes);
-    let mut node = Node::start(sizes.workloads);
-    let few = Node::start(1);
+    let mut node = Node::start(sizes.workloads, LIMITS);
     let nftables = Nftables::new(&feed);
     connects::listen(&node.gateway.sink);
 
@@ -111,6 +110,8 @@ pub(crate) fn measure(sizes: Sizes) -> Prefixes {
     node.put("full.txt", &feed.lines());
     node.load("full.txt");
     let (added, removed) = node.changes(&feed, sizes.changes);
+    let restart = node.restart_with(&soon());
+    let few = Node::start(1, &soon());
     few.put(
         "few.txt",
         "0.0.0.0/1\n128.0.0.0/1\n203.0.113.30\n100.64.0.1\n100.64.0.2\n9.9.9.9\n8.8.8.8\n1.1.1.1\n1.0.0.1\n4.4.4.4\n",
@@ -121,7 +122,6 @@ pub(crate) fn measure(sizes: Sizes) -> Prefixes {
         crate::in_turns(sizes.slices, flows.len(), |lane| flows[lane].slice(sizes.slice))
     };
     let flows = Measurement::new(FLOWS, &["10 prefixes", "all prefixes"], &rates);
-    let restart = node.restart();
     let packet = [few.first_packet(&feed), node.first_packet(&feed)];
     Prefixes { sizes, load, memory, added, removed, nft_added, restart, flows, packet }
 }
@@ -133,8 +133,8 @@ struct Node {
 }
 
 impl Node {
-    fn start(workloads: usize) -> Self {
-        let gateway = Gateway::start_with("    - { cidr: 10.96.0.0/14, gateway: 10.96.0.1 }\n", "None", LIMITS);
+    fn start(workloads: usize, limits: &str) -> Self {
+        let gateway = Gateway::start_with("    - { cidr: 10.96.0.0/14, gateway: 10.96.0.1 }\n", "None", limits);
         fs::create_dir_all(gateway.world.folder().join("files/_admin")).expect("the administrators' folder");
         gateway.daemon.netctl().apply(&set("cidrs: []"));
         let numbers: Vec<usize> = (0..workloads).collect();
@@ -179,9 +179,13 @@ impl Node {
         begin.elapsed().as_secs_f64()
     }
 
-    /// Seconds until a daemon that was killed answers again.
-    fn restart(&mut self) -> f64 {
+    /// Seconds until a daemon that was killed answers again, with these limits.
+    fn restart_with(&mut self, limits: &str) -> f64 {
         self.gateway.daemon.kill();
+        let file = self.gateway.world.folder().join("gateway.toml");
+        let settings = fs::read_to_string(&file).expect("gateway.toml");
+        assert!(settings.contains(LIMITS), "{settings}");
+        fs::write(&file, settings.replace(LIMITS, limits)).expect("gateway.toml");
         let begin = Instant::now();
         self.gateway.daemon.restart();
         begin.elapsed().as_secs_f64()
@@ -196,6 +200,8 @@ impl Node {
         // Only a set that lists its own prefixes is changed in part.
         let listed: String = feed.lines().lines().map(|line| format!("{line}, ")).collect();
         self.apply_listed(&listed);
+        // What was freed just before is given back beside it.
+        slab();
         let probe = Probe::start(&self.client, &self.gateway.sink);
         let mut api = Api::connect(self.gateway.daemon.netctl().socket());
         let (mut added, mut removed) = (Vec::new(), Vec::new());
@@ -250,6 +256,10 @@ impl Node {
             api.answer();
         }
     }
+}
+
+fn soon() -> String {
+    LIMITS.replace("[limits]\n", SOON)
 }
 
 fn set(spec: &str) -> String {

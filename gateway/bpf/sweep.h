@@ -44,19 +44,40 @@ static long sweep_way_back(void *map, struct tuple *t, struct way_back *way, str
 	return 0;
 }
 
-static int sweep(void *map, __u32 *zero, struct sweeper *sweeper)
+#define TABLES 3
+
+/* One table whole. What the memory of its buckets costs is the time that it takes, however few entries there are. */
+static int sweep_table(__u32 table, struct sweep *sweep)
 {
 	struct settings *s = node_settings();
 	struct nat *n = node_nat();
 	if (!s || !n)
 		return 0;
-	struct sweep sweep = { .settings = s, .now = bpf_ktime_get_boot_ns(), .hold_ns = n->hold_ns };
-	bpf_for_each_map_elem(&flows, sweep_flow, &sweep, 0);
-	bpf_for_each_map_elem(&mappings, sweep_mapping, &sweep, 0);
-	bpf_for_each_map_elem(&ways_back, sweep_way_back, &sweep, 0);
-	sweeper->runs++;
-	sweeper->reclaimed += sweep.reclaimed;
-	sweeper->took_ns = bpf_ktime_get_boot_ns() - sweep.now;
-	bpf_timer_start(&sweeper->timer, s->sweep_ns, 0);
+	sweep->settings = s;
+	sweep->now = bpf_ktime_get_boot_ns();
+	sweep->hold_ns = n->hold_ns;
+	if (table == 0)
+		bpf_for_each_map_elem(&flows, sweep_flow, sweep, 0);
+	else if (table == 1)
+		bpf_for_each_map_elem(&mappings, sweep_mapping, sweep, 0);
+	else
+		bpf_for_each_map_elem(&ways_back, sweep_way_back, sweep, 0);
+	return 1;
+}
+
+/* The timer's, where packets wait for it: one table at a time, and none while the daemon does it. */
+static int sweep(void *map, __u32 *zero, struct sweeper *sweeper)
+{
+	struct settings *s = node_settings();
+	struct swept *daemon = bpf_map_lookup_elem(&swept, zero);
+	struct sweep sweep = {};
+	if (!s || !daemon)
+		return 0;
+	if (bpf_ktime_get_boot_ns() - daemon->at_ns > 2 * s->sweep_ns && sweep_table(sweeper->runs % TABLES, &sweep)) {
+		sweeper->runs++;
+		sweeper->reclaimed += sweep.reclaimed;
+		sweeper->took_ns = bpf_ktime_get_boot_ns() - sweep.now;
+	}
+	bpf_timer_start(&sweeper->timer, s->sweep_ns / TABLES, 0);
 	return 0;
 }

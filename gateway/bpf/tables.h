@@ -375,6 +375,13 @@ struct sweeper {
 	__u64 took_ns; /* the last run */
 };
 MAP(sweeper, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct sweeper);
+struct swept { /* the same by the daemon; another table, as a program of its kind may not have one with a timer */
+	__u64 at_ns;
+	__u64 runs;
+	__u64 reclaimed;
+	__u64 took_ns;
+};
+MAP(swept, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct swept);
 
 #define barrier() asm volatile("" ::: "memory")
 #define READ_TRIES 3

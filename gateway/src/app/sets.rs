@@ -221,7 +221,7 @@ fn stored_as(set: &AddressSet, prefixes: Prefixes, difference: Difference) -> Ch
     let changed = difference.added.len() + difference.removed.len();
     match changed > prefixes.len() / PART {
         true => Change::Prefixes(name_of(set), prefixes),
-        false => Change::PatchPrefixes(name_of(set), difference),
+        false => Change::PatchPrefixes(name_of(set), prefixes, difference),
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
 //! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, reserved ports; metrics and node's addresses at every fourth |
+//! | `sweeper` | a twelfth of the shortest idle time | stale flows and translations taken out, one table at a time |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
 //! | `sets` | four times a second | files of address sets that have changed, put in force |
 //! | `node` | netlink notices | the node's addresses and the uplink's in the kernel; next hops asked for anew |
@@ -16,7 +17,7 @@ use config::api::{ConditionState, DetachRequest, Verdict};
 use config::resource::Protocol;
 use policy::{Listener, Node};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::gate::Gate;
 use super::report::{self, Names};
@@ -38,6 +39,7 @@ pub(crate) fn start(gate: &Arc<Gate>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(events(Arc::clone(gate)));
     tasks.spawn(upkeep(Arc::clone(gate)));
+    tasks.spawn(sweeper(Arc::clone(gate)));
     tasks.spawn(segmentation(Arc::clone(gate)));
     tasks.spawn(node(Arc::clone(gate)));
     tasks.spawn(sets::watch(Arc::clone(gate)));
@@ -121,6 +123,16 @@ async fn upkeep(gate: Arc<Gate>) {
         settle(&gate, "reserved ports", kept.map_err(|error| error.to_string()));
         let ended = reload::in_place(|| gate.enforcement.tables.end_strays());
         settle(&gate, "source NAT", ended.map_err(|error| error.to_string()));
+    }
+}
+
+/// Beside the upkeep, as it takes its time; where it does not come to it, the kernel's timer does it.
+async fn sweeper(gate: Arc<Gate>) {
+    loop {
+        let swept = reload::in_place(|| gate.enforcement.tables.sweep_next());
+        let wait = *swept.as_ref().unwrap_or(&UPKEEP);
+        settle(&gate, "stale flows", swept.map(drop).map_err(|error| error.to_string()));
+        sleep(wait).await;
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use std::{fs, io, thread};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, RawTracePoint, SchedClassifier, TcAttachType};
 use aya::{Ebpf, programs};
 
 use super::tables::Tables;
@@ -51,6 +51,8 @@ pub enum Program {
 
 /// The program that the daemon runs itself, on frames that are to leave by a device.
 const SENDER: &str = "send_frame";
+/// The one that it runs without a frame.
+const SWEEPER: &str = "sweep_now";
 /// `linux/pkt_cls.h`
 const TC_ACT_UNSPEC: i32 = -1;
 
@@ -127,6 +129,7 @@ pub enum AttachError {
 #[derive(Debug)]
 pub(crate) struct Programs {
     loaded: Mutex<Ebpf>,
+    sweeper: OwnedFd,
     /// The kernel's numbers of [`ALL`], in that order.
     numbers: [u32; ALL.len()],
     tcx: bool,
@@ -152,8 +155,16 @@ impl Programs {
         let starter = classifier(&mut ebpf, "start_sweeper")?;
         load(starter)?;
         let starter = starter.fd()?.as_fd().try_clone_to_owned()?;
+        let sweeper: &mut RawTracePoint = named(&mut ebpf, SWEEPER)?.try_into()?;
+        patiently(|| sweeper.load())?;
+        let sweeper = sweeper.fd()?.as_fd().try_clone_to_owned()?;
         let tcx = tcx_programs(LOOPBACK, false).is_ok();
-        Ok((Self { loaded: Mutex::new(ebpf), numbers, tcx, links: folder.join("links") }, starter))
+        Ok((Self { loaded: Mutex::new(ebpf), sweeper, numbers, tcx, links: folder.join("links") }, starter))
+    }
+
+    /// What takes stale entries out of one table.
+    pub(crate) fn sweeper(&self) -> BorrowedFd<'_> {
+        self.sweeper.as_fd()
     }
 
     fn lock(&self) -> MutexGuard<'_, Ebpf> {
@@ -383,17 +394,23 @@ fn name_of(ifindex: u32) -> Result<String, AttachError> {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Box<dyn Error>> {
-    let program: &mut programs::Program =
-        ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))?;
-    Ok(program.try_into()?)
+    Ok(named(ebpf, name)?.try_into()?)
+}
+
+fn named<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut programs::Program, String> {
+    ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))
+}
+
+fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    patiently(|| program.load())
 }
 
 /// Gives one program to the kernel. A signal to this thread (a stopped and continued process is one) ends the verifier
 /// half way with `EAGAIN` (`do_check` in kernel/bpf/verifier.c): it is asked again, for at most [`LOAD_PATIENCE`].
-fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
     let begin = Instant::now();
     loop {
-        match program.load() {
+        match load() {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.raw_os_error() == Some(libc::EAGAIN) && begin.elapsed() < LOAD_PATIENCE =>
             {

@@ -53,8 +53,8 @@ pub enum Change {
     Put(ResourceName, Value),
     /// An address set has these prefixes. One commit has one such change for a set.
     Prefixes(ResourceName, Prefixes),
-    /// An address set that is there was changed so.
-    PatchPrefixes(ResourceName, Difference),
+    /// An address set that is there has these prefixes now, of which these came and went.
+    PatchPrefixes(ResourceName, Prefixes, Difference),
     /// A resource is gone, with the prefixes that it had.
     Remove(ResourceName),
     /// A workload is there as given.
@@ -107,11 +107,8 @@ impl Contents {
                     Arc::make_mut(&mut next.resources).remove(name);
                     next.sets.remove(name);
                 }
-                Change::Prefixes(name, prefixes) => drop(next.sets.insert(name.clone(), prefixes.clone())),
-                Change::PatchPrefixes(name, change) => {
-                    if let Some(set) = next.sets.get_mut(name) {
-                        *set = set.changed(&change.added, &change.removed);
-                    }
+                Change::Prefixes(name, prefixes) | Change::PatchPrefixes(name, prefixes, _) => {
+                    next.sets.insert(name.clone(), prefixes.clone());
                 }
                 Change::Attach(workload) => {
                     let created = next.workloads.get(&workload.id).map_or(now, |kept| kept.created);

@@ -101,7 +101,7 @@ impl Database {
                         }
                     },
                     Change::Prefixes(name, _) => super::sets::write(sets, name, next, None)?,
-                    Change::PatchPrefixes(name, change) => super::sets::write(sets, name, next, Some(change))?,
+                    Change::PatchPrefixes(name, _, change) => super::sets::write(sets, name, next, Some(change))?,
                     Change::Attach(workload) => put_workload(workloads, workload.id, next)?,
                     Change::Detach(id) => put_workload(workloads, *id, next)?,
                     Change::Count(_) => {}

@@ -171,7 +171,7 @@ impl Drop for Prepared {
 /// Adds a line to the readable file of each set that was changed.
 pub(super) fn append(dir: &Path, generation: u64, changes: &[Change]) -> io::Result<()> {
     for change in changes {
-        let Change::PatchPrefixes(name, change) = change else { continue };
+        let Change::PatchPrefixes(name, _, change) = change else { continue };
         let mut line = generation.to_string();
         change.added.iter().for_each(|prefix| line.push_str(&format!(" +{prefix}")));
         change.removed.iter().for_each(|prefix| line.push_str(&format!(" -{prefix}")));

@@ -1,4 +1,4 @@
-//! `BPF_PROG_TEST_RUN`: one run of a tc program on a packet, without a network.
+//! `BPF_PROG_TEST_RUN`: one run of a tc program on a packet, without a network; or of a program that takes none.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -28,6 +28,7 @@ struct Context {
     after: [u32; 37],
 }
 
+#[derive(Default)]
 #[repr(C)]
 struct TestRun {
     program: u32,
@@ -72,4 +73,11 @@ pub fn test_run(
     super::bpf::call(TEST_RUN, &mut run)?;
     packet.truncate(run.size_out as usize);
     Ok(Answer { action: run.action as i32, packet, took: Duration::from_nanos(run.duration.into()) })
+}
+
+/// Runs a raw tracepoint's program that looks at no arguments, on this CPU, and answers what it returns.
+pub fn run_without_packet(program: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut run = TestRun { program: program.as_raw_fd() as u32, ..TestRun::default() };
+    super::bpf::call(TEST_RUN, &mut run)?;
+    Ok(run.action as i32)
 }

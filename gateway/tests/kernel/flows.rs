@@ -217,6 +217,26 @@ fn stale_flows_are_reclaimed_without_the_daemon() {
 }
 
 #[test]
+fn while_the_daemon_sweeps_the_kernels_timer_does_not() {
+    let node = Node::with(Limits { other_idle_s: 1, ..Limits::default() });
+    let sweeps = || node.tables.sweeps().unwrap();
+    wait_until("the timer has swept", || sweeps().by_timer > 0);
+    node.tables.sweep_next().unwrap();
+    let before = sweeps();
+    assert_eq!(node.sends(&syn(1)), AllowedByCidr);
+    let mut due = Duration::ZERO;
+    wait_until("the daemon takes the stale flow", || {
+        due = node.tables.sweep_next().unwrap();
+        node.tables.flows().unwrap().is_empty()
+    });
+    let after = sweeps();
+    assert_eq!((after.by_timer, after.reclaimed), (before.by_timer, before.reclaimed + 1));
+    assert_eq!(node.tables.open_flows(WorkloadId(1)).unwrap(), 0);
+    assert_eq!(due, Duration::from_millis(250) / 3);
+    wait_until("the timer goes on without it", || sweeps().by_timer > after.by_timer);
+}
+
+#[test]
 fn closing_shortens_a_flows_life_only_from_both_sides() {
     let node = Node::with(Limits { other_idle_s: 1, ..Limits::default() });
     for port in [1, 2] {

@@ -43,7 +43,7 @@ fn everything_is_found_again() {
     assert!(learned[0].slots[0].expires > boot_time() + Duration::from_secs(50));
     assert_eq!(node.sends(&ack), KnownFlow);
     assert_eq!(node.sends(&out(&plain(OWN4, "1.2.3.4", TCP, &tcp(1, 443, SYN)))), AllowedByName);
-    wait_until("the new program's timer runs", || node.tables.sweeps().unwrap().runs > sweeps.runs);
+    wait_until("the new program's timer runs", || node.tables.sweeps().unwrap().by_timer > sweeps.by_timer);
 
     let former = node.tables.former().unwrap();
     let mut next = nothing(9);

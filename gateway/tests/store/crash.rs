@@ -83,7 +83,9 @@ fn write_for_ever(dir: &Path) {
         let fresh = (0..WIDTH).map(|index| put(&format!("net-{}", (number + index) % 11), number));
         let listed = match store.contents().sets.contains_key(&feed()) {
             true => {
-                vec![Change::PatchPrefixes(feed(), Difference { added: vec![single(number - 1)], removed: Vec::new() })]
+                let added = vec![single(number - 1)];
+                let all = store.contents().sets[&feed()].changed(&added, &[]);
+                vec![Change::PatchPrefixes(feed(), all, Difference { added, removed: Vec::new() })]
             }
             false => {
                 let all = (0..number).map(single).collect();

@@ -36,9 +36,14 @@ fn set(name: ResourceName, all: Prefixes) -> [Change; 2] {
     [Change::Put(name.clone(), json!({ "kind": "AddressSet" })), Change::Prefixes(name, all)]
 }
 
-fn patch(added: &[u32], removed: &[u32]) -> Change {
+fn patch(store: &Store, added: &[u32], removed: &[u32]) -> Change {
+    patch_of(&store.contents().sets[&feed()], added, removed)
+}
+
+fn patch_of(before: &Prefixes, added: &[u32], removed: &[u32]) -> Change {
     let sorted = |numbers: &[u32]| prefixes(numbers.iter().copied()).iter().collect();
-    Change::PatchPrefixes(feed(), Difference { added: sorted(added), removed: sorted(removed) })
+    let difference = Difference { added: sorted(added), removed: sorted(removed) };
+    Change::PatchPrefixes(feed(), before.changed(&difference.added, &difference.removed), difference)
 }
 
 /// A set of a thousand, two others, and three changes of the first.
@@ -49,9 +54,9 @@ fn filled(dir: &Path) -> (Store, Prefixes) {
         .commit(&set(drop_list(), ["0.0.0.0/0", "::/0"].map(|text| text.parse().unwrap()).into_iter().collect()))
         .unwrap();
     store.commit(&set("addressset/shop/empty".parse().unwrap(), Prefixes::new())).unwrap();
-    store.commit(&[patch(&[2_000, 2_001], &[1])]).unwrap();
-    store.commit(&[patch(&[1], &[2_000])]).unwrap();
-    store.commit(&[patch(&[], &[0])]).unwrap();
+    store.commit(&[patch(&store, &[2_000, 2_001], &[1])]).unwrap();
+    store.commit(&[patch(&store, &[1], &[2_000])]).unwrap();
+    store.commit(&[patch(&store, &[], &[0])]).unwrap();
     (store, prefixes((1..1_000).chain([2_001])))
 }
 
@@ -65,7 +70,7 @@ fn wholes_and_changes_come_back() {
     let (store, opened) = open(dir.path());
     assert_eq!(opened, Opened::Sound);
     assert_eq!(*store.contents(), *before);
-    store.commit(&[patch(&[5_000], &[])]).unwrap();
+    store.commit(&[patch(&store, &[5_000], &[])]).unwrap();
     store.commit(&set(feed(), prefixes(0..3))).unwrap();
     drop(store);
     assert_eq!(open(dir.path()).0.contents().sets[&feed()], prefixes(0..3), "changes before a whole are gone");
@@ -75,9 +80,16 @@ fn wholes_and_changes_come_back() {
 fn many_changes_become_a_whole() {
     let dir = Dir::new();
     let (store, _) = filled(dir.path());
-    let many: Vec<Change> = (10_000..15_000).map(|number| patch(&[number], &[])).collect();
+    let mut present = store.contents().sets[&feed()].clone();
+    let many: Vec<Change> = (10_000..15_000)
+        .map(|number| {
+            let change = patch_of(&present, &[number], &[]);
+            present = present.changed(&[prefix(number)], &[]);
+            change
+        })
+        .collect();
     store.commit(&many).unwrap();
-    store.commit(&[patch(&[20_000], &[])]).unwrap();
+    store.commit(&[patch(&store, &[20_000], &[])]).unwrap();
     drop(store);
     let (store, opened) = open(dir.path());
     assert_eq!(opened, Opened::Sound);
@@ -93,7 +105,7 @@ fn a_change_writes_no_other_state() {
     let (text, whole) =
         (fs::read(&export).unwrap(), fs::metadata(dir.path().join("sets/shop.feed.txt")).unwrap().len());
     let before = store.contents();
-    store.commit(&[patch(&[7_000], &[])]).unwrap();
+    store.commit(&[patch(&store, &[7_000], &[])]).unwrap();
     assert_eq!(fs::read(&export).unwrap(), text);
     let grown = fs::metadata(dir.path().join("sets/shop.feed.txt")).unwrap().len() - whole;
     assert!(grown < 40, "{grown} bytes for one prefix");

@@ -1,5 +1,6 @@
 //! What is open: the flow table, read. Only the kernel writes it.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,7 +9,11 @@ use policy::tables::{NameId, RuleId};
 
 use super::layout as l;
 use super::{InTable, TableError, Tables};
+use crate::sys::bpf_test_run::run_without_packet;
 use crate::workload::WorkloadId;
+
+/// The tables that [`Tables::sweep_next`] takes in turn (sweep.h).
+const SWEPT: u32 = 3;
 
 /// Who opened a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,15 +61,18 @@ pub struct Flow {
     pub received: (u64, u64),
 }
 
-/// The kernel's timer that reclaims stale flows.
+/// What was done about stale flows and translations, by the daemon and by the kernel's timer, which does it where the
+/// daemon does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sweeps {
-    /// Runs since the maps were made.
-    pub runs: u64,
-    /// Flows taken away by it.
+    /// Tables walked by the daemon since the maps were made.
+    pub by_daemon: u64,
+    /// Tables walked by the timer.
+    pub by_timer: u64,
+    /// Entries taken away by either.
     pub reclaimed: u64,
-    /// How long the last run took.
-    pub took: Duration,
+    /// How long the daemon's last walk took, and the timer's.
+    pub took: [Duration; 2],
 }
 
 impl Tables {
@@ -78,14 +86,28 @@ impl Tables {
         Ok(self.usage.get(&workload.0).in_table("usage")?.map_or(0, |usage| usage.flows))
     }
 
-    /// What the timer that reclaims stale flows did.
+    /// Takes stale entries out of the next of the tables that have such, and answers when the one behind it is due. Packets
+    /// do not wait for it, other than for the kernel's timer.
+    pub fn sweep_next(&self) -> Result<Duration, TableError> {
+        let done = run_without_packet(self.programs.sweeper()).and_then(|answer| match answer {
+            0 => Ok(()),
+            other => Err(io::Error::other(format!("the program answered {other}"))),
+        });
+        done.in_table("swept")?;
+        Ok(Duration::from_nanos(self.read_settings()?.sweep_ns) / SWEPT)
+    }
+
+    /// What was taken away so far.
     pub fn sweeps(&self) -> Result<Sweeps, TableError> {
-        let sweeper = self.sweeper.get(&0).in_table("sweeper")?;
-        Ok(sweeper.map_or_else(Sweeps::default, |s| Sweeps {
-            runs: s.runs,
-            reclaimed: s.reclaimed,
-            took: Duration::from_nanos(s.took_ns),
-        }))
+        let timer = self.sweeper.get(&0).in_table("sweeper")?.map(|s| (s.runs, s.reclaimed, s.took_ns));
+        let daemon = self.swept.get(&0).in_table("swept")?.map(|s| (s.runs, s.reclaimed, s.took_ns));
+        let [daemon, timer] = [daemon, timer].map(Option::unwrap_or_default);
+        Ok(Sweeps {
+            by_daemon: daemon.0,
+            by_timer: timer.0,
+            reclaimed: daemon.1 + timer.1,
+            took: [daemon.2, timer.2].map(Duration::from_nanos),
+        })
     }
 }
 

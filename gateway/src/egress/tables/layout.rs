@@ -61,6 +61,7 @@ plain! {
         drop_events: u32, rejections: u32, tg1_mac: [u8; 6], pad: [u8; 2],
     }
     (C) Sweeper = "sweeper" { timer: [u64; 2], runs: u64, reclaimed: u64, took_ns: u64, }
+    (C) Swept = "swept" { at_ns: u64, runs: u64, reclaimed: u64, took_ns: u64, }
 }
 
 /// As the tables have it.

@@ -47,7 +47,7 @@ pub const LAYOUT: u32 = 3;
 
 /// How long a closed TCP connection's entry waits for late segments.
 const CLOSED_IDLE: Duration = Duration::from_secs(10);
-/// Longest time between two sweeps for stale flows.
+/// Longest time between two sweeps of one table for stale entries.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Events told a second and workload.
 const FLOW_EVENTS: u32 = 500;
@@ -97,6 +97,7 @@ pub struct Tables {
     mappings: Map<l::Tuple, l::Mapping>,
     nat_usage: Map<u32, l::Usage>,
     sweeper: Map<u32, l::Sweeper>,
+    swept: Map<u32, l::Swept>,
 }
 
 /// Why the tables cannot be opened.
@@ -227,6 +228,7 @@ impl Tables {
             mappings: open(&maps, "mappings")?,
             nat_usage: open(&maps, "nat_usage")?,
             sweeper: open(&maps, "sweeper")?,
+            swept: open(&maps, "swept")?,
             folder,
         };
         tables.write_limits(limits).map_err(|e| OpenError::Table {
