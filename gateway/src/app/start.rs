@@ -113,12 +113,15 @@ pub fn check(config: Option<&Path>) -> Result<Vec<Check>, StartError> {
     Ok(features::checks(&settings, vlan_support()))
 }
 
+/// The runtime's: two that may be held up by looks at a whole node, and two that answer meanwhile.
+const THREADS: usize = 4;
+
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(config: Option<&Path>) -> Result<(), StartError> {
     let settings = Settings::load(config)?;
     let prepared = prepare(&settings)?;
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("gateway").enable_all().build();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).thread_name("gateway").enable_all().build();
     let runtime = runtime.map_err(|source| StartError::Process { doing: "start threads", source })?;
     runtime.block_on(serve(settings, prepared))
 }
