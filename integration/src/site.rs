@@ -160,6 +160,13 @@ impl Site {
         Settings { upstreams: DNS.both().to_vec(), listen, probes: None, more: String::new() }
     }
 
+    /// Where the daemon has pinned a table of the kernel.
+    pub fn table(&self, name: &str) -> PathBuf {
+        let versions = std::fs::read_dir(self.world.bpffs()).expect("the daemon's pins");
+        let mut maps = versions.flatten().map(|version| version.path().join("maps").join(name));
+        maps.find(|map| map.exists()).unwrap_or_else(|| panic!("there is no table {name}"))
+    }
+
     /// The command line.
     pub fn netctl(&self) -> &Netctl {
         self.daemon.netctl()

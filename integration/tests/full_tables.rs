@@ -1,7 +1,6 @@
 //! Tables of the kernel without room: what would need an entry is refused and named, what is there goes on, and with room
 //! again it works again.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use integration::manifests::{allow_cidrs, name_rule, network, policy, two_tenants};
@@ -15,12 +14,6 @@ use integration::{Pod, Site};
 
 const SERVER_FAILURE: u8 = 2;
 const PATIENCE: Duration = Duration::from_secs(10);
-
-fn table(site: &Site, name: &str) -> PathBuf {
-    let versions = std::fs::read_dir(site.world.bpffs()).expect("the daemon's pins");
-    let mut maps = versions.flatten().map(|version| version.path().join("maps").join(name));
-    maps.find(|map| map.exists()).unwrap_or_else(|| panic!("there is no table {name}"))
-}
 
 fn to(host: integration::site::Host) -> Target {
     Target::new("tcp", host.v4(), 7)
@@ -52,7 +45,7 @@ fn no_workload_is_attached_half_and_the_others_go_on() {
     let path = late.path().to_str().expect("a path of the world is text").to_owned();
     let attach = ["attach", "late", "-n", "shop", "--netns", &path];
     for name in ["workloads", "addresses", "handles"] {
-        let filling = Filling::of(&table(&site, name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let filling = Filling::of(&site.table(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let said = site.netctl().run(&attach);
         assert_eq!(said.status, 1, "{name}: {}{}", said.stdout, said.stderr);
         assert!(said.stderr.contains(&format!("`{name}`")) && said.stderr.contains("full"), "{}", said.stderr);
@@ -71,7 +64,7 @@ fn no_workload_is_attached_half_and_the_others_go_on() {
 #[test]
 fn a_change_that_does_not_fit_leaves_the_last_state() {
     let (site, web) = stage();
-    let filling = Filling::of(&table(&site, "subnets")).expect("a full table");
+    let filling = Filling::of(&site.table("subnets")).expect("a full table");
     let said = site.netctl().try_apply(&network("tenant-c", 50, ""));
     assert_eq!(said.status, 1, "{}", said.stdout);
     assert!(said.stderr.contains("`subnets`"), "{}", said.stderr);
@@ -86,7 +79,7 @@ fn a_change_that_does_not_fit_leaves_the_last_state() {
 #[test]
 fn flows_that_cannot_be_counted_are_refused() {
     let (site, web) = stage();
-    let filling = Filling::of(&table(&site, "usage")).expect("a full table");
+    let filling = Filling::of(&site.table("usage")).expect("a full table");
     let late = site.attach("shop", "late", &[]);
     site.must_drop_as("table-full", || late.must_not_reach(to(ECHO)));
     goes_on(&web);

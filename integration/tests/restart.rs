@@ -3,14 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use integration::daemon::Settings;
 use integration::manifests::{allow_cidrs, cidr_rule, name_rule, policy, two_tenants};
 use integration::peers::query::{Carrier, Kind};
 use integration::site::{API, CDN, DNS, ECHO, OTHER};
+use integration::sys::bpf::first_words;
 use integration::traffic::{Connection, Target};
 use integration::wait::wait_until;
+use integration::world::World;
 use integration::{Pod, Site};
 
 const ECHO_PORT: u16 = 7;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn shop_policy() -> String {
     let names = name_rule(&["api.example.com", "cdn.example.com"], "[ { protocol: TCP, port: 7 } ]");
@@ -54,6 +58,22 @@ fn a_killed_daemon_cuts_no_flow_and_opens_nothing() {
         web.ask(DNS.v4(), "cdn.example.com", Kind::A, Carrier::Udp).is_some_and(|answer| answer.addresses == [CDN.v4()])
     });
     web.must_reach(Target::new("tcp", CDN.v4(), ECHO_PORT));
+}
+
+#[test]
+fn stale_flows_are_swept_by_the_daemon_and_without_it_by_the_kernel() {
+    let settings = Settings { more: "[limits]\nother_idle_s = 1\n".to_owned(), ..Site::settings() };
+    let mut site = Site::with(World::new(), settings);
+    let words = |site: &Site, table: &str| first_words(&site.table(table)).expect("a table of the daemon's");
+    let sweeps = |site: &Site| (words(site, "swept")[1], words(site, "sweeper")[2]);
+    let (by_daemon, _) = sweeps(&site);
+    wait_until("the daemon sweeps", PATIENCE, || sweeps(&site).0 > by_daemon + 6);
+    site.daemon.kill();
+    let (by_daemon, by_kernel) = sweeps(&site);
+    wait_until("the kernel's timer sweeps", PATIENCE, || sweeps(&site).1 > by_kernel + 6);
+    assert_eq!(sweeps(&site).0, by_daemon);
+    site.daemon.restart();
+    wait_until("the daemon sweeps again", PATIENCE, || sweeps(&site).0 > by_daemon);
 }
 
 #[test]

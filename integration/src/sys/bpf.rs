@@ -1,4 +1,4 @@
-//! Pinned tables of the kernel, filled from outside (bpf(2)): for what happens when one has no room left.
+//! Pinned tables of the kernel, read and filled from outside (bpf(2)): for what happens when one has no room left.
 
 use std::ffi::CString;
 use std::io;
@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::check;
 
+const LOOKUP: libc::c_int = 1;
 const UPDATE: libc::c_int = 2;
 const DELETE: libc::c_int = 3;
 const OBJECT_GET: libc::c_int = 7;
@@ -64,17 +65,7 @@ impl Filling {
     /// # Errors
     /// When it cannot be opened, or refuses an entry for another reason than its size.
     pub fn of(pin: &Path) -> io::Result<Self> {
-        let path = CString::new(pin.as_os_str().as_bytes()).map_err(io::Error::other)?;
-        let mut get = Pin { path: path.as_ptr() as u64, descriptor: 0, flags: 0 };
-        // SAFETY: the path is NUL-terminated and outlives the call; the answer is a fresh descriptor.
-        let map = unsafe { OwnedFd::from_raw_fd(call(OBJECT_GET, &mut get)?) };
-        let mut info = Info::default();
-        let mut ask = Ask {
-            descriptor: map.as_raw_fd() as u32,
-            length: size_of::<Info>() as u32,
-            info: std::ptr::from_mut(&mut info) as u64,
-        };
-        call(OBJECT_INFO, &mut ask)?;
+        let (map, info) = open(pin)?;
         let mut filling = Self { map, keys: Vec::new() };
         let value = vec![0; info.value_size as usize];
         for number in 0..=info.max_entries {
@@ -108,6 +99,39 @@ impl Drop for Filling {
             let _gone = self.change(key, None);
         }
     }
+}
+
+/// The first element of the array that is pinned there, in words of eight bytes.
+///
+/// # Errors
+/// When it cannot be opened or read.
+pub fn first_words(pin: &Path) -> io::Result<Vec<u64>> {
+    let (map, info) = open(pin)?;
+    let (key, mut words) = (0u32, vec![0u64; info.value_size.div_ceil(8) as usize]);
+    let mut element = Element {
+        descriptor: map.as_raw_fd() as u32,
+        pad: 0,
+        key: std::ptr::from_ref(&key) as u64,
+        value: words.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    call(LOOKUP, &mut element)?;
+    Ok(words)
+}
+
+fn open(pin: &Path) -> io::Result<(OwnedFd, Info)> {
+    let path = CString::new(pin.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mut get = Pin { path: path.as_ptr() as u64, descriptor: 0, flags: 0 };
+    // SAFETY: the path is NUL-terminated and outlives the call; the answer is a fresh descriptor.
+    let map = unsafe { OwnedFd::from_raw_fd(call(OBJECT_GET, &mut get)?) };
+    let mut info = Info::default();
+    let mut ask = Ask {
+        descriptor: map.as_raw_fd() as u32,
+        length: size_of::<Info>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    call(OBJECT_INFO, &mut ask)?;
+    Ok((map, info))
 }
 
 /// A key that no frame and no resource has.
