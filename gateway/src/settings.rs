@@ -128,6 +128,11 @@ pub struct Limits {
     pub learned: u32,
     /// Bytes of DNS answers that are kept, with what it takes to find them; 0 keeps none.
     pub dns_cache: u32,
+    /// DNS queries a second of one workload; four seconds' worth may come at once.
+    pub dns_queries_per_second: u32,
+    /// Of these, the ones for which servers are asked. What looks like a tunnel's (TXT and unknown types, very long names)
+    /// counts ten times.
+    pub dns_lookups_per_second: u32,
     /// Source NAT's mappings of the node.
     pub nat_mappings: u32,
     /// Mappings of one network.
@@ -193,6 +198,8 @@ impl Default for Limits {
             flows_per_workload: 16_384,
             learned: 65_536,
             dns_cache: 16_777_216,
+            dns_queries_per_second: 5_000,
+            dns_lookups_per_second: 500,
             nat_mappings: 262_144,
             nat_mappings_per_network: 65_536,
             prefixes: 2_200_000,
@@ -269,6 +276,8 @@ impl Settings {
             ("[limits] flows", self.limits.flows),
             ("[limits] flows_per_workload", self.limits.flows_per_workload),
             ("[limits] learned", self.limits.learned),
+            ("[limits] dns_queries_per_second", self.limits.dns_queries_per_second),
+            ("[limits] dns_lookups_per_second", self.limits.dns_lookups_per_second),
             ("[limits] nat_mappings", self.limits.nat_mappings),
             ("[limits] nat_mappings_per_network", self.limits.nat_mappings_per_network),
             ("[limits] prefixes", self.limits.prefixes),

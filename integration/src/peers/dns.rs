@@ -48,8 +48,13 @@ impl Unbound {
         Self { process, asked }
     }
 
-    /// The questions that reached it: one line each with name and type.
+    /// The questions that reached it: one line each with name, in lower case, and type.
     pub fn questions(&self) -> Vec<String> {
+        self.spellings().iter().map(|line| lower_name(line)).collect()
+    }
+
+    /// The same, with names as they were spelt.
+    pub fn spellings(&self) -> Vec<String> {
         let log = fs::read_to_string(&self.asked).unwrap_or_default();
         log.lines()
             .filter(|line| line.contains("info:") && line.trim_end().ends_with(" IN"))
@@ -61,6 +66,14 @@ impl Unbound {
     pub fn process(&self) -> &Background {
         &self.process
     }
+}
+
+/// `… info: 192.0.2.1 nAmE.example. A IN`
+fn lower_name(line: &str) -> String {
+    let (head, asked) = line.split_at(line.find("info:").unwrap_or(0));
+    let words: Vec<String> =
+        asked.split(' ').map(|word| if word.ends_with('.') { word.to_lowercase() } else { word.to_owned() }).collect();
+    head.to_owned() + &words.join(" ")
 }
 
 fn configuration(folder: &Path, addresses: &[IpAddr], zones: &Zones) -> String {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::cache::{Cache, Came, Key, View, reply};
 use super::question::Question;
+use super::rate::{Rate, cost};
 use super::upstream::{Response, Unanswered, Upstream};
 use crate::sys::interface;
 use crate::telemetry::metrics;
@@ -28,6 +29,7 @@ const AHEAD: usize = 64;
 #[derive(Debug)]
 pub(super) struct Lookups {
     upstream: Upstream,
+    rate: Rate,
     /// `None`: everything is asked upstream.
     known: Option<Mutex<Known>>,
 }
@@ -69,10 +71,11 @@ impl Source {
 }
 
 impl Lookups {
-    /// `room` is in bytes; with 0 nothing is kept and nothing shared.
-    pub(super) fn new(room: usize) -> Arc<Self> {
+    /// `room` is in bytes; with 0 nothing is kept and nothing shared. `rate`: how often a second one asker makes servers be
+    /// asked.
+    pub(super) fn new(room: usize, rate: u32) -> Arc<Self> {
         let known = || Mutex::new(Known { cache: Cache::new(room), open: HashMap::new(), ahead: 0 });
-        Arc::new(Self { upstream: Upstream::default(), known: (room > 0).then(known) })
+        Arc::new(Self { upstream: Upstream::default(), rate: Rate::new(rate), known: (room > 0).then(known) })
     }
 
     /// The answer to `asker`'s question by these servers, as old as it may be. For the node's runtime, in its namespace.
@@ -84,6 +87,9 @@ impl Lookups {
         device: Option<InterfaceName>,
     ) -> (Result<Response, Unanswered>, Source) {
         let Some(known) = &self.known else {
+            if !self.affords(asker, question) {
+                return (Err(Unanswered::TooMany), Source::Upstream);
+            }
             let answer = self.upstream.ask(question, &servers, device.as_ref()).await;
             return (answer, Source::Upstream);
         };
@@ -105,6 +111,9 @@ impl Lookups {
                         break (Source::Joined, landed);
                     }
                 }
+                Found::Nothing(_) if !self.affords(asker, question) => {
+                    return (Err(Unanswered::TooMany), Source::Upstream);
+                }
                 Found::Nothing(open) => {
                     metrics::dns_cache_lookup(Source::Upstream.word());
                     return (open.ask(asker, question).await, Source::Upstream);
@@ -113,6 +122,10 @@ impl Lookups {
         };
         metrics::dns_cache_lookup(source.word());
         (reply(came, question, at.elapsed()), source)
+    }
+
+    fn affords(&self, asker: IpAddr, question: &Question) -> bool {
+        self.rate.take(asker, cost(question), Instant::now())
     }
 
     fn find(self: &Arc<Self>, known: &Mutex<Known>, key: &Arc<Key>) -> Found {

@@ -5,14 +5,14 @@
 //!    handle; the answer leaves from the very address that was asked.
 //! 2. [`question`] reads the message. What is no single question of class IN is answered at once, or dropped when
 //!    there is nothing to answer to.
-//! 3. [`quota`] bounds what one asker, and all of them, may have open. From here a task on the *node's* runtime goes
+//! 3. [`quota`] bounds what one asker, and all of them, may have open, [`rate`] what one may ask in a second. From here a task on the *node's* runtime goes
 //!    on ([`resolve`]), so that upstream sockets are made in the node's namespace.
 //! 4. [`Resolution::permit`] decides. A refused name is NXDOMAIN with extended error 18 (Prohibited) and a short
 //!    negative TTL, never REFUSED: there glibc and musl stop their search list ([`answer`]). An unknown asker gets nothing.
 //! 5. [`lookups`] has the answer if the same servers were asked for it before and its time is not over ([`cache`]), or else
 //!    lets one question go up for all who ask it at the time; a popular answer is asked for again before its time is over.
-//!    [`upstream`] asks by hickory, on sockets of [`node_side`]: random id and port, the next server on failure, TCP
-//!    where an answer is truncated. What comes back goes on byte for byte but for its id, the TTLs that are left and the
+//!    [`rate`] bounds how often one asker makes servers be asked. [`upstream`] asks by hickory, on sockets of [`node_side`]:
+//!    random id, port and spelling of the name, the next server on failure, TCP where an answer is truncated or spelt otherwise. What comes back goes on byte for byte but for its id, the TTLs that are left and the
 //!    client's spelling of the question, so that record types nobody here knows, CNAME chains and signatures pass. Client
 //!    options are not sent up; the DO, CD, AD and RD bits are. What follows is done for each asker, kept answer or not.
 //! 6. [`chain`] reads the answer section. An address that no name may have (loopback, link-local, multicast,
@@ -25,7 +25,8 @@
 //!    is SERVFAIL with an extended error. A UDP answer past 1 232 bytes, or the client's own limit, is cut to nothing with TC set.
 //!
 //! Bounded things: [`Server`] owns two [`quota::Quota`]s, of queries and of TCP connections; a UDP query past its quota is
-//! dropped (the client asks again), one over TCP gets SERVFAIL, a connection is closed. [`tcp`] owns a channel of
+//! dropped (the client asks again), one over TCP gets SERVFAIL, a connection is closed. Past a [`rate`] every question gets
+//! SERVFAIL with an extended error. [`tcp`] owns a channel of
 //! answers for each connection, [`upstream`] a map of how servers did lately, [`lookups`] the kept answers, bounded in
 //! bytes, and the open questions.
 
@@ -37,6 +38,7 @@ mod node_side;
 mod outcome;
 mod question;
 mod quota;
+mod rate;
 mod resolve;
 mod tcp;
 mod udp;
@@ -115,6 +117,10 @@ pub struct Limits {
     pub connections_per_asker: usize,
     /// Bytes of answers that are kept; 0 keeps none.
     pub cache: usize,
+    /// Queries a second of one handle; four seconds' worth may come at once.
+    pub rate_per_asker: u32,
+    /// Of these, the ones for which servers are asked; what looks like a tunnel's counts ten times.
+    pub lookup_rate_per_asker: u32,
 }
 
 /// Why the server could not start.
@@ -153,6 +159,8 @@ impl Limits {
             connections: 2048,
             connections_per_asker: 64,
             cache: 16 << 20,
+            rate_per_asker: 5_000,
+            lookup_rate_per_asker: 500,
         }
     }
 }

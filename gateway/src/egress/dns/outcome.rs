@@ -26,6 +26,8 @@ pub enum Outcome {
     Filtered,
     /// The asker, or all of them, had too many open.
     Overload,
+    /// The asker asked too many in a second.
+    RateLimited,
 }
 
 /// Queries by outcome since the daemon started, in the order of [`Outcome::ALL`].
@@ -48,6 +50,7 @@ impl Outcome {
         Self::NotLearned,
         Self::Filtered,
         Self::Overload,
+        Self::RateLimited,
     ];
 
     /// The label `outcome`.
@@ -62,6 +65,7 @@ impl Outcome {
             Self::NotLearned => "not-learned",
             Self::Filtered => "filtered",
             Self::Overload => "overload",
+            Self::RateLimited => "rate-limited",
         }
     }
 

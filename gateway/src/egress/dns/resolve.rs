@@ -16,6 +16,7 @@ use super::lookups::{Lookups, Source};
 use super::outcome::Outcome;
 use super::question::Question;
 use super::quota::{Quota, Turn};
+use super::rate::Rate;
 use super::upstream::{Response, Unanswered};
 use super::{Limits, Permit, Resolution, chain};
 
@@ -26,6 +27,7 @@ pub(super) struct Resolver {
     lookups: Arc<Lookups>,
     handles: (Ipv4Network, Ipv6Network),
     queries: Arc<Quota>,
+    rate: Rate,
 }
 
 impl Resolver {
@@ -33,9 +35,10 @@ impl Resolver {
         Self {
             node,
             resolution,
-            lookups: Lookups::new(limits.cache),
+            lookups: Lookups::new(limits.cache, limits.lookup_rate_per_asker),
             handles: (limits.handles_v4, limits.handles_v6),
             queries,
+            rate: Rate::new(limits.rate_per_asker),
         }
     }
 
@@ -72,6 +75,9 @@ impl Resolver {
 
     /// The answer, its outcome, and where it is from if it was looked up.
     async fn resolve(&self, asker: IpAddr, question: &Question) -> (Option<Vec<u8>>, Outcome, Option<Source>) {
+        if !self.rate.take(asker, 1, Instant::now()) {
+            return (Some(unanswered_as_failure(question, &Unanswered::TooMany)), Outcome::RateLimited, None);
+        }
         let kind = question.query.query_type();
         let permit = match &question.name {
             Some(name) => self.resolution.permit(asker, name, kind.into()),
@@ -86,6 +92,9 @@ impl Resolver {
                 let (found, source) = self.lookups.ask(asker, question, upstreams, device).await;
                 let (bytes, outcome) = match found {
                     Ok(response) => self.pass_on(asker, question, response),
+                    Err(unanswered @ Unanswered::TooMany) => {
+                        (unanswered_as_failure(question, &unanswered), Outcome::RateLimited)
+                    }
                     Err(unanswered) => (unanswered_as_failure(question, &unanswered), Outcome::UpstreamFailed),
                 };
                 (Some(bytes), outcome, Some(source))
@@ -122,6 +131,7 @@ fn unanswered_as_failure(question: &Question, unanswered: &Unanswered) -> Vec<u8
     let extended = match unanswered {
         Unanswered::NoServer | Unanswered::Refused | Unanswered::Silent => Extended::NoReachableAuthority,
         Unanswered::Network(_) => Extended::NetworkError,
+        Unanswered::TooMany => Extended::Other,
     };
     answer::failed(question, extended, &unanswered.to_string())
 }

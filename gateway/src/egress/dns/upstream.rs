@@ -3,6 +3,13 @@
 //! Owns the map of how servers did lately, at most [`REMEMBERED`] of them; when it is full, the one heard of longest ago
 //! goes. A server that fails is asked last for [`AVOIDED`]. A query that times out while others are answered is that
 //! name's fault, not the server's: no workload can make a server look dead.
+//!
+//! Names go up in a random spelling, which a forged answer would have to guess beside id and port ("0x20",
+//! draft-vixie-dnsext-dns0x20). What comes back spelt otherwise is asked for again over TCP. Where TCP shows that it is
+//! the server that does not keep the spelling, it is spared that for [`PLAIN`].
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;
@@ -16,12 +23,13 @@ use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsRequestSender, FirstAnswer};
 use hickory_resolver::net::{DnsHandle, NetError};
 use hickory_resolver::proto::op::{
-    DnsRequest, DnsRequestOptions, DnsResponse, Edns, Message, MessageType, ResponseCode,
+    DnsRequest, DnsRequestOptions, DnsResponse, Edns, Message, MessageType, Query, ResponseCode,
 };
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::answer::UDP_LIMIT;
+use super::cache::wire;
 use super::node_side::NodeSide;
 use super::question::Question;
 use crate::telemetry::metrics;
@@ -36,6 +44,8 @@ const AGAIN: Duration = Duration::from_millis(700);
 const AVOIDED: Duration = Duration::from_secs(10);
 /// Least time between two warnings about one server.
 const QUIET: Duration = Duration::from_secs(60);
+/// How long a server that does not keep a name's spelling gets names as they are.
+const PLAIN: Duration = Duration::from_secs(3600);
 /// Servers remembered.
 const REMEMBERED: usize = 256;
 
@@ -54,6 +64,8 @@ struct Health {
     answered: Option<Instant>,
     failed: Option<Instant>,
     warned: Option<Instant>,
+    /// Since when it is known not to keep spellings.
+    respells: Option<Instant>,
 }
 
 /// An answer as read, and as it came.
@@ -74,6 +86,8 @@ pub(super) enum Unanswered {
     Silent,
     #[error("no upstream DNS server could be asked: {0}")]
     Network(String),
+    #[error("this workload asks too many questions a second")]
+    TooMany,
 }
 
 impl Upstream {
@@ -96,7 +110,7 @@ impl Upstream {
                 break;
             }
             let turn = if index + 1 < ordered.len() { TURN.min(left) } else { left };
-            match timeout(turn, exchange(question, server.0, &node, turn)).await.unwrap_or(Err(NetError::Timeout)) {
+            match timeout(turn, self.exchange(question, server, &node, turn)).await.unwrap_or(Err(NetError::Timeout)) {
                 Ok(response) => {
                     self.note_answer(server);
                     match response.message.metadata.response_code {
@@ -113,6 +127,51 @@ impl Upstream {
             }
         }
         servfail.ok_or(unanswered)
+    }
+
+    /// One server: UDP from a port of the kernel's choice with a random id and spelling, then TCP if the answer was cut or
+    /// spelt otherwise.
+    async fn exchange(
+        &self,
+        question: &Question,
+        server: &Server,
+        node: &NodeSide,
+        turn: Duration,
+    ) -> Result<Response, NetError> {
+        let respells = self.lock().get(server).and_then(|health| health.respells);
+        let mixed = respells.is_none_or(|since| since.elapsed() > PLAIN);
+        let asked = if mixed { respelt(&question.query) } else { question.query.clone() };
+        match by_udp(request(question, &asked, mixed), server.0, node, turn).await {
+            Err(NetError::QueryCaseMismatch) => {}
+            came => {
+                let response = checked(question, came?)?;
+                if !response.message.metadata.truncation {
+                    return Ok(response);
+                }
+                return checked(question, by_tcp(request(question, &asked, false), server.0, node, turn).await?);
+            }
+        }
+        // A forged answer, or a server that does not keep the spelling.
+        match by_tcp(request(question, &asked, false), server.0, node, turn).await {
+            Ok(response) => {
+                if !response.queries.iter().all(|query| query.name().eq_case(asked.name())) {
+                    self.note_respelling(server);
+                }
+                checked(question, response)
+            }
+            // Who can forge a datagram cannot keep a connection from coming about: it is the server that has no TCP.
+            Err(error) if !is_timeout(&error) => {
+                self.note_respelling(server);
+                let request = request(question, &question.query, false);
+                checked(question, by_udp(request, server.0, node, turn).await?)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn note_respelling(&self, server: &Server) {
+        debug!(server = %server.0, "the upstream DNS server does not keep the spelling of names");
+        entry(&mut self.lock(), server).respells = Some(Instant::now());
     }
 
     fn ordered(&self, servers: &[SocketAddr], device: Option<&InterfaceName>) -> Vec<Server> {
@@ -166,33 +225,47 @@ fn entry<'a>(all: &'a mut HashMap<Server, Health>, server: &Server) -> &'a mut H
     all.entry(server.clone()).or_default()
 }
 
-/// One server: UDP from a port of the kernel's choice with a random id, then TCP if the answer was cut.
-async fn exchange(
-    question: &Question,
+async fn by_udp(
+    request: DnsRequest,
     server: SocketAddr,
     node: &NodeSide,
     turn: Duration,
-) -> Result<Response, NetError> {
+) -> Result<DnsResponse, NetError> {
     let mut udp = UdpClientStream::builder(server, node.clone())
         .with_timeout(Some(turn))
         .with_max_retries(4)
         .with_os_port_selection(true)
         .build();
-    let response = checked(question, udp.send_message(request(question)).first_answer().await?)?;
-    if !response.message.metadata.truncation {
-        return Ok(response);
-    }
-    let tcp = TcpClientStream::exchange(server, None, turn, Some(1), node.clone()).await?;
-    checked(question, tcp.send(request(question)).first_answer().await?)
+    udp.send_message(request).first_answer().await
 }
 
-/// What goes up: the question, its flags, and an OPT record of our own if the client sent one, so that one comes back.
-fn request(question: &Question) -> DnsRequest {
+async fn by_tcp(
+    request: DnsRequest,
+    server: SocketAddr,
+    node: &NodeSide,
+    turn: Duration,
+) -> Result<DnsResponse, NetError> {
+    let tcp = TcpClientStream::exchange(server, None, turn, Some(1), node.clone()).await?;
+    tcp.send(request).first_answer().await
+}
+
+/// The same question in a random spelling.
+fn respelt(query: &Query) -> Query {
+    let mut name = query.name().clone();
+    name.randomize_label_case();
+    let mut query = query.clone();
+    query.set_name(name);
+    query
+}
+
+/// What goes up: the question in this spelling, its flags, and an OPT record of our own if the client sent one, so that one
+/// comes back. `strict`: what comes back must have that spelling.
+fn request(question: &Question, asked: &Query, strict: bool) -> DnsRequest {
     let mut message = Message::query();
     message.metadata.recursion_desired = question.recursion_desired;
     message.metadata.checking_disabled = question.checking_disabled;
     message.metadata.authentic_data = question.authentic_data;
-    message.add_query(question.query.clone());
+    message.add_query(asked.clone());
     if let Some(client) = question.edns {
         let mut edns = Edns::new();
         edns.set_max_payload(UDP_LIMIT).set_dnssec_ok(client.dnssec_ok);
@@ -200,15 +273,19 @@ fn request(question: &Question) -> DnsRequest {
     }
     let mut options = DnsRequestOptions::default();
     options.retry_interval = AGAIN;
+    options.case_randomization = strict;
     DnsRequest::new(message, options)
 }
 
-/// The id was compared by hickory, over TCP only that; the question must be ours too (RFC 5452, 9.1).
+/// The id was compared by hickory, over TCP only that; the question must be ours too (RFC 5452, 9.1), and has the client's
+/// spelling from here on.
 fn checked(question: &Question, response: DnsResponse) -> Result<Response, NetError> {
-    let (message, bytes) = response.into_parts();
+    let (mut message, mut bytes) = response.into_parts();
     if message.metadata.message_type != MessageType::Response || message.queries != [question.query.clone()] {
         return Err(NetError::Message("an answer to another question"));
     }
+    wire::respell(&mut bytes, &wire::spelling(question.query.name()));
+    message.queries = vec![question.query.clone()];
     Ok(Response { message, bytes })
 }
 

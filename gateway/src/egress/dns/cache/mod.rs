@@ -13,7 +13,7 @@
 //! Bytes are counted with keys, tables and what the allocator takes beside them, so that [`Cache::bytes`] is not less than
 //! what is held, apart from one answer that is about to push out others, and from holes between allocations.
 
-mod wire;
+pub(super) mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -257,7 +257,7 @@ fn life(came: &Came, kind: u16) -> Option<Duration> {
     match came {
         Ok(bytes) => wire::life(bytes, kind),
         // That costs nobody anything.
-        Err(Unanswered::NoServer) => None,
+        Err(Unanswered::NoServer | Unanswered::TooMany) => None,
         Err(Unanswered::Refused | Unanswered::Silent | Unanswered::Network(_)) => Some(wire::FAILURE),
     }
 }
@@ -268,7 +268,7 @@ fn cost(key: &Key, came: &Came) -> usize {
     let answer = match came {
         Ok(bytes) => bytes.len(),
         Err(Unanswered::Network(text)) => text.len(),
-        Err(Unanswered::NoServer | Unanswered::Refused | Unanswered::Silent) => 0,
+        Err(Unanswered::NoServer | Unanswered::Refused | Unanswered::Silent | Unanswered::TooMany) => 0,
     };
     ENTRY + key.name.len() + servers + device + answer
 }

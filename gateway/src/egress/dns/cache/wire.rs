@@ -37,7 +37,7 @@ struct Record {
 }
 
 /// A name as a message has it, in its own spelling and without compression.
-pub(super) fn spelling(name: &Name) -> Vec<u8> {
+pub(in crate::egress::dns) fn spelling(name: &Name) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len() + 1);
     for label in name.iter() {
         bytes.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
@@ -77,19 +77,24 @@ pub(super) fn is_failure(bytes: &[u8]) -> bool {
 /// Makes an answer that came `age` ago one to this spelling of its question (a client may compare that with what it sent),
 /// with the TTLs that are left.
 pub(super) fn hand_out(bytes: &mut [u8], spelling: &[u8], age: Duration) {
-    let one_question = bytes.get(4..6) == Some(&[0, 1]);
-    if let Some(asked) = bytes.get_mut(HEADER..HEADER + spelling.len())
-        && one_question
-        && asked.eq_ignore_ascii_case(spelling)
-    {
-        asked.copy_from_slice(spelling);
-    }
+    respell(bytes, spelling);
     let age = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
     for record in records(bytes).unwrap_or_default() {
         let left = record.seconds.saturating_sub(age);
         if let Some(ttl) = bytes.get_mut(record.at..record.at + 4) {
             ttl.copy_from_slice(&left.to_be_bytes());
         }
+    }
+}
+
+/// Gives the one question this spelling, if it is its name.
+pub(in crate::egress::dns) fn respell(bytes: &mut [u8], spelling: &[u8]) {
+    let one_question = bytes.get(4..6) == Some(&[0, 1]);
+    if let Some(asked) = bytes.get_mut(HEADER..HEADER + spelling.len())
+        && one_question
+        && asked.eq_ignore_ascii_case(spelling)
+    {
+        asked.copy_from_slice(spelling);
     }
 }
 

@@ -1,0 +1,77 @@
+//! What goes up to DNS servers: how names are spelt there, and how much of it one workload may cause.
+
+use std::time::Instant;
+
+use integration::daemon::Settings;
+use integration::manifests::{name_rule, policy, two_tenants};
+use integration::peers::query::{Carrier, Kind};
+use integration::site::{API, DNS};
+use integration::world::World;
+use integration::{Pod, Site};
+
+const SERVER_FAILURE: u8 = 2;
+const NO_SUCH_NAME: u8 = 3;
+/// Lookups a second; four seconds' worth may come at once.
+const RATE: usize = 5;
+
+fn stage() -> (Site, Pod) {
+    let more = format!("[limits]\ndns_lookups_per_second = {RATE}\n");
+    let site = Site::with(World::new(), Settings { more, ..Site::settings() });
+    let names = name_rule(&["api.example.com", "*.many.example.com"], "[ { protocol: TCP, port: 7 } ]");
+    site.netctl().apply(&(two_tenants() + &policy("shop", "shop-egress", &format!("  allow:\n{names}"))));
+    let web = site.attach("shop", "web-1", &[]);
+    (site, web)
+}
+
+fn code(pod: &Pod, name: &str) -> u8 {
+    pod.ask(DNS.v4(), name, Kind::A, Carrier::Udp).expect("an answer").code
+}
+
+#[test]
+fn a_workload_that_makes_servers_be_asked_too_often_is_held_back_and_no_other() {
+    let (site, web) = stage();
+    let other = site.attach("shop", "web-2", &[]);
+    assert_eq!(web.look_up(DNS.v4(), "api.example.com", Kind::A), API.v4());
+    let begin = Instant::now();
+    let codes: Vec<u8> = (0..60).map(|number| code(&web, &format!("n{number}.many.example.com"))).collect();
+    let seconds = begin.elapsed().as_secs() as usize + 1;
+    let held = codes.iter().filter(|code| **code == SERVER_FAILURE).count();
+    let passed = codes.len() - held;
+    assert!((4 * RATE - 1..=(4 + seconds) * RATE).contains(&passed), "{passed} in {seconds} s: {codes:?}");
+    assert!(held > 0, "sixty took {seconds} s");
+
+    let said = web.ok(&format!("dig @{} late.many.example.com +time=3 +tries=1", DNS.v4()));
+    assert!(said.contains("SERVFAIL") && said.contains("too many questions a second"), "{said}");
+    assert_eq!(web.look_up(DNS.v4(), "api.example.com", Kind::A), API.v4(), "what is kept costs no server anything");
+    assert_eq!(code(&other, "other.many.example.com"), NO_SUCH_NAME, "another workload has its own budget");
+    let status = site.netctl().ok(&["status"]);
+    assert!(status.contains("rate-limited"), "{status}");
+}
+
+#[test]
+fn what_tunnels_are_made_of_costs_more() {
+    let (_site, web) = stage();
+    let dig = |name: &str, kind: &str| {
+        let said = web.ok(&format!("dig @{} {name} {kind} +time=3 +tries=1", DNS.v4()));
+        said.contains("SERVFAIL")
+    };
+    let long = "x".repeat(60);
+    assert!(!dig("a.many.example.com", "TXT"));
+    assert!(!dig(&format!("{long}.many.example.com"), "A"));
+    assert!(dig("b.many.example.com", "TXT") || dig("c.many.example.com", "NULL"), "twenty at once, each counts ten");
+}
+
+#[test]
+fn names_go_up_in_a_random_spelling_and_come_back_in_the_clients() {
+    let (site, web) = stage();
+    for name in ["api.example.com", "n1.many.example.com", "n2.many.example.com", "n3.many.example.com"] {
+        web.ask(DNS.v4(), name, Kind::A, Carrier::Udp).expect("an answer");
+        let said = web.ok(&format!("dig @{} {name} +noall +question +time=3 +tries=1", DNS.v4()));
+        assert!(said.contains(&format!(";{name}.")), "{said}");
+    }
+    let unbound = &site.internet.unbound;
+    let plain = unbound.questions().iter().filter(|line| line.contains(".example.com.")).count();
+    let as_written = unbound.spellings().iter().filter(|line| line.contains(".example.com.")).count();
+    assert!(plain >= 4, "{:?}", unbound.questions());
+    assert!(as_written < plain, "{:?}", unbound.spellings());
+}
