@@ -15,6 +15,7 @@ pub const SECOND_KERNEL: &[(&str, &str)] = &[
     ("names", "dns_works_with_bridge_netfilter_strict_reverse_paths_and_a_foreign_firewall"),
     ("spoofing", "a_foreign_source_address_or_mac_does_not_leave"),
     ("restart", "a_killed_daemon_cuts_no_flow_and_opens_nothing"),
+    ("restart", "stale_flows_are_swept_by_the_daemon_and_without_it_by_the_kernel"),
     ("fast_path", "a_network_without_nat_needs_nothing_of_the_nodes_firewall"),
     ("nat", "a_server_sees_the_node_and_each_workload_gets_its_own_answers"),
     ("edge", "both_protocols_reach_the_workloads_in_turn_and_the_headers_tell_the_client"),

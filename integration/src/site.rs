@@ -40,12 +40,24 @@ pub const FORBIDDEN: Host = Host(66);
 pub const MANY: [u8; 3] = [198, 51, 100];
 
 /// Names below `example.com` that lead back inside: to a workload's place in `tenant-a` and one in `tenant-b`, to the node in
-/// `tenant-a`, and to a cloud's metadata service. `hint.example.com` has the second one as a hint (HTTPS).
-pub const INSIDE: [(&str, [&str; 2]); 4] = [
+/// `tenant-a`, by NAT64 to the second one, and to a cloud's metadata service. `hint.example.com` has the second one as a hint (HTTPS).
+pub const INSIDE: [(&str, [&str; 2]); 5] = [
     ("sibling", ["10.100.0.99", "fd00:100::99"]),
     ("neighbour", ["10.200.0.2", "fd00:200::2"]),
     ("router", ["10.100.0.1", "fd00:100::1"]),
+    ("translated", ["10.200.0.2", "64:ff9b::ac8:2"]),
     ("metadata", ["169.254.169.254", "fd00:ec2::254"]),
+];
+
+/// Records of `kinds.example.com`, as `dig +short` says them. The last one is of a type that nobody knows.
+pub const KINDS: [(&str, &str); 7] = [
+    ("MX", "10 api.example.com."),
+    ("SRV", "1 2 7 api.example.com."),
+    ("PTR", "api.example.com."),
+    ("SVCB", "1 api.example.com. alpn=\"h2\" port=7"),
+    ("TXT", "\"v=spf1 -all\""),
+    ("CAA", "0 issue \"ca.example.com\""),
+    ("TYPE65399", "\\# 4 0A000001"),
 ];
 
 /// The node's addresses on its uplink; `shop.example.com` and `lab.example.com`.
@@ -308,6 +320,9 @@ fn zones() -> Zones {
         }
     }
     zones.add("example.com", "hint", "60 HTTPS 1 . ipv4hint=10.200.0.2");
+    for (kind, data) in KINDS {
+        zones.add("example.com", "kinds", &format!("60 {kind} {data}"));
+    }
     zones.add("example.com", "cdn", "60 CNAME edge.cdn-provider.net.");
     zones.add("example.com", "img.cdn", &format!("60 A {}", CDN.v4()));
     zones.add("example.com", "brief", &format!("1 A {}", ECHO.v4()));

@@ -1,11 +1,13 @@
-//! What goes up to DNS servers: how names are spelt there, and how much of it one workload may cause.
+//! What goes up to DNS servers and comes back: how names are spelt there, of which types records may be, and how much of it
+//! one workload may cause.
 
 use std::time::Instant;
 
 use integration::daemon::Settings;
 use integration::manifests::{name_rule, policy, two_tenants};
 use integration::peers::query::{Carrier, Kind};
-use integration::site::{API, DNS};
+use integration::site::{API, DNS, KINDS};
+use integration::traffic::Target;
 use integration::world::World;
 use integration::{Pod, Site};
 
@@ -46,6 +48,9 @@ fn a_workload_that_makes_servers_be_asked_too_often_is_held_back_and_no_other() 
     assert_eq!(code(&other, "other.many.example.com"), NO_SUCH_NAME, "another workload has its own budget");
     let status = site.netctl().ok(&["status"]);
     assert!(status.contains("rate-limited"), "{status}");
+    assert!(status.contains("too many names: shop/web-1\n"), "and nobody else: {status}");
+    let by_ipv6 = web.ask(DNS.v6(), "sixth.many.example.com", Kind::A, Carrier::Udp).expect("an answer");
+    assert_eq!(by_ipv6.code, SERVER_FAILURE, "one budget for both families");
 }
 
 #[test]
@@ -59,6 +64,24 @@ fn what_tunnels_are_made_of_costs_more() {
     assert!(!dig("a.many.example.com", "TXT"));
     assert!(!dig(&format!("{long}.many.example.com"), "A"));
     assert!(dig("b.many.example.com", "TXT") || dig("c.many.example.com", "NULL"), "twenty at once, each counts ten");
+}
+
+#[test]
+fn records_of_every_type_pass_as_they_are_and_open_nothing() {
+    let site = Site::start();
+    let names = name_rule(&["*.example.com"], "[ { protocol: TCP, port: 7 } ]");
+    site.netctl().apply(&(two_tenants() + &policy("shop", "shop-egress", &format!("  allow:\n{names}"))));
+    let web = site.attach("shop", "web-1", &[]);
+    for (kind, data) in KINDS {
+        for carrier in ["+notcp", "+tcp"] {
+            let said = web.ok(&format!("dig @{} kinds.example.com {kind} {carrier} +short +time=3 +tries=1", DNS.v4()));
+            assert_eq!(said.trim(), data, "{kind} {carrier}");
+        }
+    }
+    assert_eq!(site.netctl().json(&["status"])["dns"]["learned"], 0);
+    web.must_not_reach(Target::new("tcp", API.v4(), 7));
+    web.look_up(DNS.v4(), "api.example.com", Kind::A);
+    web.must_reach(Target::new("tcp", API.v4(), 7));
 }
 
 #[test]

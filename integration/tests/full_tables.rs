@@ -110,4 +110,9 @@ fn a_name_that_cannot_be_learned_is_not_answered() {
     for address in learned {
         web.must_reach(Target::new("tcp", address, 9));
     }
+    wait_until("it is counted", PATIENCE, || {
+        let text = site.node.ok("curl -sS --max-time 5 http://127.0.0.1:9464/metrics");
+        let counter = "tidegate_dns_over_bounds_total{what=\"answer\"} ";
+        text.lines().any(|line| line.starts_with(counter) && !line.ends_with(" 0"))
+    });
 }

@@ -50,6 +50,7 @@ fn a_name_leads_to_nothing_inside_until_a_rule_by_address_says_that_it_is_meant(
     site.netctl().apply(&(two_tenants() + &rules(&[])));
     let web = site.attach("shop", "web", &[]);
     must_be_filtered(&web, "neighbour", "of another network's subnet");
+    must_be_filtered(&web, "translated", "of another network's subnet");
     must_be_filtered(&web, "router", "one of the node's own");
     must_be_filtered(&web, "metadata", "a");
     let hinted = dig(&web, "hint", "HTTPS");

@@ -122,6 +122,9 @@ pub struct DnsStatus {
     /// Queries by outcome; since the daemon started.
     #[serde(default)]
     pub queries: BTreeMap<String, u64>,
+    /// Workloads, `namespace/name`, that asked for too many names within the last minute and were held back.
+    #[serde(default)]
+    pub held_back: Vec<String>,
 }
 
 /// The TLS edge.

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use config::names::{InterfaceName, Name};
 use config::resource::{AddressSet, DnsVia, Network};
@@ -59,6 +60,8 @@ pub(crate) struct Enforcement {
     pub(super) tables: Tables,
     state: Mutex<State>,
     pub(super) repairs: AtomicU64,
+    /// Workloads that asked for too many names, and when last.
+    pub(super) held_back: Mutex<BTreeMap<WorkloadId, Instant>>,
     pub(super) flow_quota: u32,
 }
 
@@ -143,6 +146,7 @@ impl Enforcement {
             tables,
             state: Mutex::new(state),
             repairs: AtomicU64::new(0),
+            held_back: Mutex::default(),
             flow_quota: settings.limits.flows_per_workload,
         })
     }

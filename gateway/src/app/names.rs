@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use config::names::DnsName;
 use policy::ledger::LearnError;
+use policy::tables::NameId;
 use policy::{Resolve, Resolved};
 
 use super::enforcement::{Asker, Enforcement, State, now};
@@ -14,6 +16,9 @@ use super::rebinding::misled;
 use crate::egress::dns::{Permit, Resolution};
 use crate::egress::tables::TableError;
 use crate::workload::WorkloadId;
+
+/// How long a workload that was held back is spoken of.
+const HELD_BACK: Duration = Duration::from_secs(60);
 
 /// What the DNS server asks.
 pub(crate) struct Names {
@@ -32,6 +37,14 @@ impl Names {
 }
 
 impl Resolution for Names {
+    fn account(&self, asker: IpAddr) -> Option<u32> {
+        Some(self.enforcement.state().askers.get(&asker)?.workload.0)
+    }
+
+    fn held_back(&self, account: u32) {
+        self.enforcement.hold_back(WorkloadId(account));
+    }
+
     fn permit(&self, asker: IpAddr, name: &DnsName, _qtype: u16) -> Permit {
         let state = self.enforcement.state();
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
@@ -72,7 +85,8 @@ impl Enforcement {
         let present = now();
         let changes = match self.learn_as(state, &asker, present, name, answers) {
             Err(LearnError::Names(_)) => {
-                self.release_names(state).map_err(|error| error.to_string())?;
+                let unused = self.unused(state.ledger.idle_names());
+                unused.and_then(|unused| self.release(state, unused)).map_err(|error| error.to_string())?;
                 self.learn_as(state, &asker, present, name, answers)
             }
             other => other,
@@ -109,19 +123,56 @@ impl Enforcement {
         let state = &mut *self.state();
         let changes = state.ledger.sweep(now());
         self.write(state, &changes)?;
-        self.take_out_dead(state)?;
-        self.release_names(state)
+        self.take_out_dead(state)
     }
 
-    /// Frees the numbers of names that neither an address nor a flow has.
-    fn release_names(&self, state: &mut State) -> Result<(), TableError> {
-        let idle = state.ledger.idle_names();
+    /// Notes a workload that asks for too many names, and says so, now and then.
+    fn hold_back(&self, workload: WorkloadId) {
+        let now = Instant::now();
+        let mut all = self.held_back.lock();
+        if let Some(last) = all.get_mut(&workload).filter(|last| now.duration_since(**last) < HELD_BACK) {
+            *last = now;
+            return;
+        }
+        all.retain(|_, last| now.duration_since(*last) < HELD_BACK);
+        all.insert(workload, now);
+        drop(all);
+        let state = self.state();
+        let name = state.desired.workloads.values().find(|own| own.id == workload);
+        let name = name.map(|own| format!("{}/{}", own.namespace, own.name));
+        tracing::warn!(
+            workload = name,
+            "asks for too many names in a second and is held back; see `[limits] dns_lookups_per_second`"
+        );
+    }
+
+    /// Workloads that were held back within the last minute.
+    pub(crate) fn held_back(&self) -> Vec<WorkloadId> {
+        let all = self.held_back.lock();
+        all.iter().filter(|(_, last)| last.elapsed() < HELD_BACK).map(|(workload, _)| *workload).collect()
+    }
+
+    /// Frees the numbers of names that neither an address nor a flow has. The flows are read without the lock, for which DNS
+    /// would wait: a name that has no address when they are read opens none, as what is learned lives for longer.
+    pub(crate) fn release_names(&self) -> Result<(), TableError> {
+        let idle = self.state().ledger.idle_names();
+        let unused = self.unused(idle)?;
+        self.release(&mut self.state(), unused)
+    }
+
+    fn unused(&self, idle: Vec<NameId>) -> Result<Vec<NameId>, TableError> {
         if idle.is_empty() {
-            return Ok(());
+            return Ok(idle);
         }
         let used: BTreeSet<_> = self.tables.flows()?.into_iter().filter_map(|flow| flow.name).collect();
-        let free = state.ledger.release(idle.into_iter().filter(|name| !used.contains(name)));
-        let free: BTreeSet<_> = free.into_iter().collect();
+        Ok(idle.into_iter().filter(|name| !used.contains(name)).collect())
+    }
+
+    fn release(&self, state: &mut State, unused: Vec<NameId>) -> Result<(), TableError> {
+        let free: BTreeSet<_> = state.ledger.release(unused).into_iter().collect();
+        if free.is_empty() {
+            return Ok(());
+        }
         state.named.values_mut().for_each(|names| names.retain(|name| !free.contains(name)));
         self.tables.remove_names(&free)
     }

@@ -186,6 +186,11 @@ impl Enforcement {
         self.state().ledger.fill().addresses
     }
 
+    /// What DNS said and found no room for, since the daemon started.
+    pub(crate) fn over_bounds(&self) -> policy::ledger::Counters {
+        self.state().ledger.counters()
+    }
+
     /// Events that found the ring full, since the tables were made.
     pub(crate) fn lost_events(&self) -> u64 {
         self.tables.losses().map_or(0, |losses| losses.ring_full)

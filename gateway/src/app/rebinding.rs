@@ -2,7 +2,7 @@
 //!
 //! Who owns a name says what it means, and a tenant allows names of others. So an answer is not believed that means another
 //! network's subnet, an address of the node where the edge does not listen, a link-local address, or a cloud's metadata
-//! service (DNS rebinding, server-side request forgery). A rule by address, or a default that allows, says that it is meant.
+//! service, be it by way of NAT64 or 6to4 (DNS rebinding, server-side request forgery). A rule by address, or a default that allows, says that it is meant.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,6 +11,7 @@ use config::resource::Network;
 use ipnetwork::IpNetwork;
 
 use super::enforcement::{Asker, State};
+use crate::egress::dns::translated;
 
 /// Where clouds answer who asks with the machine's own rights, beside 169.254.169.254 and others of 169.254.0.0/16: Alibaba
 /// Cloud, Azure, Oracle Cloud, Amazon EC2, Google Cloud, as their manuals say.
@@ -50,7 +51,7 @@ impl Territory {
 
 /// Why no name may lead this workload to the address.
 pub(super) fn misled(state: &State, asker: &Asker, address: IpAddr) -> Option<String> {
-    let whose = whose(state, asker, address)?;
+    let whose = whose(state, asker, address).or_else(|| whose(state, asker, translated(address)?))?;
     let meant = state.compiled.opens(asker.policy, address);
     (!meant).then(|| format!("the answer has {address}, {whose}; if that is meant, allow the address under `cidrs`"))
 }

@@ -59,6 +59,7 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
             upstreams: gate.upstreams.to_vec(),
             learned: gate.enforcement.learned() as u64,
             queries: dns::outcomes().map(|(outcome, count)| (outcome.word().to_owned(), count)).collect(),
+            held_back: held_back(gate, &desired),
         },
         edge: edge(gate, &desired),
         repairs: gate.segmentation.status().repairs + gate.enforcement.repairs(),
@@ -68,6 +69,12 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
             .map(|count| (count.reason.word().to_owned(), count.packets))
             .collect(),
     })
+}
+
+fn held_back(gate: &Gate, desired: &Desired) -> Vec<String> {
+    let held = gate.enforcement.held_back();
+    let workloads = desired.workloads.values().filter(|workload| held.contains(&workload.id));
+    workloads.map(|workload| format!("{}/{}", workload.namespace, workload.name)).collect()
 }
 
 fn edge(gate: &Gate, desired: &Desired) -> EdgeStatus {

@@ -187,8 +187,8 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     let names = Names { enforcement: Arc::clone(&gate.enforcement), upstreams: Arc::clone(&gate.upstreams) };
     let limits = dns::Limits {
         cache: gate.settings.limits.dns_cache as usize,
-        rate_per_asker: gate.settings.limits.dns_queries_per_second,
-        lookup_rate_per_asker: gate.settings.limits.dns_lookups_per_second,
+        queries_per_second: gate.settings.limits.dns_queries_per_second,
+        lookups_per_second: gate.settings.limits.dns_lookups_per_second,
         ..dns::Limits::new(gate.settings.node.handles_v4, gate.settings.node.handles_v6)
     };
     let node = tokio::runtime::Handle::current();

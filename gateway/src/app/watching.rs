@@ -3,7 +3,7 @@
 //! | task | woken by | does |
 //! |---|---|---|
 //! | `events` | the kernel's ring | flows into history, log target `flow` and metrics |
-//! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, reserved ports; metrics and node's addresses at every fourth |
+//! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, reserved ports; metrics, idle names and node's addresses at every fourth |
 //! | `sweeper` | a twelfth of the shortest idle time | stale flows and translations taken out, one table at a time |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
 //! | `sets` | four times a second | files of address sets that have changed, put in force |
@@ -112,6 +112,7 @@ async fn upkeep(gate: Arc<Gate>) {
         reload::in_place(|| {
             settle(&gate, "learned names", gate.enforcement.sweep().map_err(|error| error.to_string()));
             if measured {
+                settle(&gate, "idle names", gate.enforcement.release_names().map_err(|error| error.to_string()));
                 settle(&gate, "kernel tables", measure(&gate));
             }
         });
@@ -174,6 +175,7 @@ fn measure(gate: &Gate) -> Result<(), String> {
     }
     metrics::flow_events_lost(gate.enforcement.lost_events());
     metrics::dns_learned(gate.enforcement.learned() as u64);
+    metrics::dns_over_bounds(gate.enforcement.over_bounds());
     metrics::workloads(gate.now().workloads.len() as u64);
     let full: Vec<&str> = fill.iter().filter(|table| table.entries >= table.max).map(|table| table.table).collect();
     match full.is_empty() {

@@ -20,6 +20,7 @@
 //! | `tidegate_dns_cache_evictions_total` | | kept answers that had to go before their time was over, for want of room |
 //! | `tidegate_dns_cache_bytes` | | what kept answers take |
 //! | `tidegate_dns_learned_addresses` | | live (workload, address) pairs |
+//! | `tidegate_dns_over_bounds_total` | what | what found no room: `answer` (SERVFAIL), a `name` or a `class` of names at an address |
 //! | `tidegate_edge_connections_open` | | client connections |
 //! | `tidegate_edge_connections_total` | app, reason | connections passed through, and those that came to no request |
 //! | `tidegate_edge_requests_total` | app, code | requests that ended, whatever their end; 499: the client left before an answer |
@@ -41,6 +42,7 @@ use std::time::Duration;
 use config::api::Direction;
 use metrics::{SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use policy::ledger::Counters;
 use policy::reason::Reason;
 
 use crate::egress::tables::fill::Rejection;
@@ -114,6 +116,7 @@ fn describe() {
     );
     describe_gauge!("tidegate_dns_cache_bytes", Unit::Bytes, "What kept DNS answers take.");
     describe_gauge!("tidegate_dns_learned_addresses", Unit::Count, "Live (workload, address) pairs learned from DNS.");
+    describe_counter!("tidegate_dns_over_bounds_total", Unit::Count, "What DNS said and found no room, by what it is.");
     describe_gauge!("tidegate_edge_connections_open", Unit::Count, "Open client connections at the edge.");
     describe_counter!(
         "tidegate_edge_connections_total",
@@ -220,6 +223,14 @@ pub fn dns_cache_bytes(bytes: u64) {
 /// Live learned pairs now.
 pub fn dns_learned(count: u64) {
     gauge!("tidegate_dns_learned_addresses").set(as_f64(count));
+}
+
+/// What the ledger of learned names had no room for since the start.
+pub fn dns_over_bounds(counters: Counters) {
+    let Counters { refused, names_dropped, classes_dropped } = counters;
+    for (what, count) in [("answer", refused), ("name", names_dropped), ("class", classes_dropped)] {
+        counter!("tidegate_dns_over_bounds_total", "what" => what).absolute(count);
+    }
 }
 
 /// A client connected to the edge.

@@ -67,6 +67,9 @@ fn print(output: &mut Output, status: &Answer) -> Result<(), Failure> {
         status.dns.learned,
         counts(&status.dns.queries)
     ))?;
+    if !status.dns.held_back.is_empty() {
+        output.line(&format!("dns: held back, as they ask for too many names: {}", status.dns.held_back.join(", ")))?;
+    }
     if !status.fast_path.is_empty() {
         output.line(&format!("fast path: {}", status.fast_path))?;
     }

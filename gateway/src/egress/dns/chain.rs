@@ -1,6 +1,6 @@
 //! Which addresses an answer gives to the asked name, and which it must not give.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hickory_resolver::proto::rr::rdata::svcb::SvcParamValue;
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record};
@@ -71,7 +71,24 @@ fn mentioned_in(data: &RData) -> Vec<IpAddr> {
     hints.collect()
 }
 
+/// The IPv4 host that a translator or a tunnel on the way makes of an IPv6 address: of NAT64's well-known prefix
+/// (RFC 6052, 2.1), and of 6to4 (RFC 3056, 2).
+pub fn translated(address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(address) = address else { return None };
+    let [a, b, c, d] = match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+            [a, b, c, d]
+        }
+        _ => return None,
+    };
+    Some(Ipv4Addr::new(a, b, c, d).into())
+}
+
 fn is_forbidden(address: IpAddr, (v4, v6): (Ipv4Network, Ipv6Network)) -> bool {
+    if translated(address).is_some_and(|behind| is_forbidden(behind, (v4, v6))) {
+        return true;
+    }
     match address {
         IpAddr::V4(address) => {
             address.octets()[0] == 0
@@ -160,11 +177,29 @@ mod tests {
             "::ffff:10.0.0.1",
             "::10.0.0.1",
             "fd74:6769::5",
+            "64:ff9b::7f00:1",
+            "64:ff9b::c613:101",
+            "2002:7f00:1::5",
         ] {
             assert!(is_forbidden(bad.parse().unwrap(), handles), "{bad}");
         }
-        for good in ["10.0.0.1", "192.0.2.1", "8.8.8.8", "2001:db8::1", "fd00::1", "64:ff9b::1"] {
+        for good in
+            ["10.0.0.1", "192.0.2.1", "8.8.8.8", "2001:db8::1", "fd00::1", "64:ff9b::808:808", "2002:808:808::1"]
+        {
             assert!(!is_forbidden(good.parse().unwrap(), handles), "{good}");
+        }
+    }
+
+    #[test]
+    fn what_a_translator_makes_of_an_address() {
+        for (address, behind) in [
+            ("64:ff9b::10.2.3.4", Some("10.2.3.4")),
+            ("2002:a02:304::9", Some("10.2.3.4")),
+            ("64:ff9b:1::10.2.3.4", None),
+            ("2001:db8::10.2.3.4", None),
+            ("10.2.3.4", None),
+        ] {
+            assert_eq!(translated(address.parse().unwrap()), behind.map(|text| text.parse().unwrap()), "{address}");
         }
     }
 }

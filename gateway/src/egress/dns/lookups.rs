@@ -71,23 +71,24 @@ impl Source {
 }
 
 impl Lookups {
-    /// `room` is in bytes; with 0 nothing is kept and nothing shared. `rate`: how often a second one asker makes servers be
-    /// asked.
+    /// `room` is in bytes; with 0 nothing is kept and nothing shared. `rate`: how often a second one workload makes servers
+    /// be asked.
     pub(super) fn new(room: usize, rate: u32) -> Arc<Self> {
         let known = || Mutex::new(Known { cache: Cache::new(room), open: HashMap::new(), ahead: 0 });
         Arc::new(Self { upstream: Upstream::default(), rate: Rate::new(rate), known: (room > 0).then(known) })
     }
 
-    /// The answer to `asker`'s question by these servers, as old as it may be. For the node's runtime, in its namespace.
+    /// The answer to a workload's question by these servers, as old as it may be; the workload is its handle and its number.
+    /// For the node's runtime, in its namespace.
     pub(super) async fn ask(
         self: &Arc<Self>,
-        asker: IpAddr,
+        (asker, account): (IpAddr, u32),
         question: &Question,
         servers: Arc<[SocketAddr]>,
         device: Option<InterfaceName>,
     ) -> (Result<Response, Unanswered>, Source) {
         let Some(known) = &self.known else {
-            if !self.affords(asker, question) {
+            if !self.affords(account, question) {
                 return (Err(Unanswered::TooMany), Source::Upstream);
             }
             let answer = self.upstream.ask(question, &servers, device.as_ref()).await;
@@ -111,7 +112,7 @@ impl Lookups {
                         break (Source::Joined, landed);
                     }
                 }
-                Found::Nothing(_) if !self.affords(asker, question) => {
+                Found::Nothing(_) if !self.affords(account, question) => {
                     return (Err(Unanswered::TooMany), Source::Upstream);
                 }
                 Found::Nothing(open) => {
@@ -124,8 +125,8 @@ impl Lookups {
         (reply(came, question, at.elapsed()), source)
     }
 
-    fn affords(&self, asker: IpAddr, question: &Question) -> bool {
-        self.rate.take(asker, cost(question), Instant::now())
+    fn affords(&self, account: u32, question: &Question) -> bool {
+        self.rate.take(account, cost(question), Instant::now())
     }
 
     fn find(self: &Arc<Self>, known: &Mutex<Known>, key: &Arc<Key>) -> Found {

@@ -16,7 +16,7 @@
 //!    client's spelling of the question, so that record types nobody here knows, CNAME chains and signatures pass. Client
 //!    options are not sent up; the DO, CD, AD and RD bits are. What follows is done for each asker, kept answer or not.
 //! 6. [`chain`] reads the answer section. An address that no name may have (loopback, link-local, multicast,
-//!    unspecified, IPv4 in IPv6, handles), also as HTTPS/SVCB hint, makes the whole answer NXDOMAIN with extended error
+//!    unspecified, IPv4 in IPv6, handles, any of these behind NAT64 or 6to4), also as HTTPS/SVCB hint, makes the whole answer NXDOMAIN with extended error
 //!    17 (Filtered): DNS rebinding. So does one that this asker's policies would have to name first
 //!    ([`Resolution::misled`]). Else the A and AAAA records of the asked name, or of what its CNAME chain leads to,
 //!    are its addresses, each with the least TTL on the way. Addresses elsewhere in the message, hints included, are not
@@ -58,6 +58,7 @@ use crate::service::Service;
 use quota::Quota;
 use resolve::Resolver;
 
+pub use chain::translated;
 pub use outcome::{Outcome, outcomes};
 
 /// The port that is served.
@@ -66,6 +67,12 @@ pub const PORT: u16 = 53;
 /// What the composition knows: who may resolve what, and what an answer opens. Called on the node's runtime: nothing
 /// here may wait for longer than a system call or a short lock.
 pub trait Resolution: Send + Sync + 'static {
+    /// The workload behind `asker`, a handle: it has several, and one budget of questions. `None`: nobody has the handle.
+    fn account(&self, asker: IpAddr) -> Option<u32>;
+
+    /// A workload was held back, as it asked too much.
+    fn held_back(&self, account: u32);
+
     /// Whether `asker`, a handle, may look up `name`; `qtype` as in the IANA registry.
     fn permit(&self, asker: IpAddr, name: &DnsName, qtype: u16) -> Permit;
 
@@ -117,10 +124,10 @@ pub struct Limits {
     pub connections_per_asker: usize,
     /// Bytes of answers that are kept; 0 keeps none.
     pub cache: usize,
-    /// Queries a second of one handle; four seconds' worth may come at once.
-    pub rate_per_asker: u32,
+    /// Queries a second of one workload; four seconds' worth may come at once.
+    pub queries_per_second: u32,
     /// Of these, the ones for which servers are asked; what looks like a tunnel's counts ten times.
-    pub lookup_rate_per_asker: u32,
+    pub lookups_per_second: u32,
 }
 
 /// Why the server could not start.
@@ -159,8 +166,8 @@ impl Limits {
             connections: 2048,
             connections_per_asker: 64,
             cache: 16 << 20,
-            rate_per_asker: 5_000,
-            lookup_rate_per_asker: 500,
+            queries_per_second: 5_000,
+            lookups_per_second: 500,
         }
     }
 }

@@ -1,11 +1,10 @@
-//! How many questions one asker may put in a second: all of them, and those that servers must be asked for.
+//! How many questions one workload may put in a second: all of them, and those that servers must be asked for.
 //!
-//! Owns one lock around one time for each asker (GCRA: the time at which the asker's budget is whole again), at most
+//! Owns one lock around one time for each workload (GCRA: the time at which its budget is whole again), at most
 //! [`REMEMBERED`] of them. What tunnels through DNS are made of costs more: each of their questions is a new one, with long
 //! labels or of a type that carries much.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use super::question::Question;
 
 /// Seconds' worth of questions that may come at once.
 const BURST: u32 = 4;
-/// Askers remembered. When there are more, those whose budget is whole are forgotten: nothing is lost with them.
+/// Workloads remembered. When there are more, those whose budget is whole are forgotten: nothing is lost with them.
 const REMEMBERED: usize = 16_384;
 /// What a question costs that looks like a tunnel's.
 const DEAR: u32 = 10;
@@ -23,12 +22,12 @@ const DEAR: u32 = 10;
 const LONG_LABEL: usize = 45;
 const LONG_NAME: usize = 120;
 
-/// A budget of questions a second for each asker.
+/// A budget of questions a second for each workload.
 #[derive(Debug)]
 pub(super) struct Rate {
     /// Between two questions.
     every: Duration,
-    whole: Mutex<HashMap<IpAddr, Instant>>,
+    whole: Mutex<HashMap<u32, Instant>>,
 }
 
 impl Rate {
@@ -36,17 +35,17 @@ impl Rate {
         Self { every: Duration::from_secs(1) / per_second.max(1), whole: Mutex::default() }
     }
 
-    /// Whether the asker's budget has room for so many.
-    pub(super) fn take(&self, asker: IpAddr, cost: u32, now: Instant) -> bool {
+    /// Whether the workload's budget has room for so many.
+    pub(super) fn take(&self, account: u32, cost: u32, now: Instant) -> bool {
         // A panic elsewhere cannot leave a time half-written.
         let mut all = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= REMEMBERED && !all.contains_key(&asker) {
+        if all.len() >= REMEMBERED && !all.contains_key(&account) {
             all.retain(|_, whole| *whole > now);
             if all.len() >= REMEMBERED {
                 return false;
             }
         }
-        let whole = all.entry(asker).or_insert(now);
+        let whole = all.entry(account).or_insert(now);
         let after = (*whole).max(now) + self.every * cost;
         let fits = after <= now + Duration::from_secs(BURST.into());
         if fits {
@@ -82,17 +81,17 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_passes_and_then_so_many_a_second_for_each_asker() {
+    fn a_burst_passes_and_then_so_many_a_second_for_each_workload() {
         let rate = Rate::new(10);
-        let [a, b] = ["198.18.0.1", "198.18.0.2"].map(|text| text.parse::<IpAddr>().unwrap());
+        let [a, b] = [1, 2];
         let start = Instant::now();
-        let passed = |asker, millis: u64, tries: u32| {
-            (0..tries).filter(|_| rate.take(asker, 1, start + Duration::from_millis(millis))).count()
+        let passed = |account, millis: u64, tries: u32| {
+            (0..tries).filter(|_| rate.take(account, 1, start + Duration::from_millis(millis))).count()
         };
         assert_eq!(passed(a, 0, 100), 40, "four seconds' worth at once");
         assert_eq!(passed(a, 99, 10), 0);
         assert_eq!(passed(a, 1_000, 100), 10, "then ten a second");
-        assert_eq!(passed(b, 1_000, 100), 40, "another asker has its own");
+        assert_eq!(passed(b, 1_000, 100), 40, "another workload has its own");
         assert_eq!(passed(a, 60_000, 100), 40, "and no more is saved up");
     }
 
@@ -100,13 +99,13 @@ mod tests {
     fn who_has_asked_little_is_forgotten_and_who_has_asked_much_is_not() {
         let rate = Rate::new(10);
         let start = Instant::now();
-        let asker = |number: usize| IpAddr::from((0xc612_0000 + number as u32).to_be_bytes());
-        (0..REMEMBERED).for_each(|number| assert!(rate.take(asker(number), 1, start)));
-        assert!(!rate.take(asker(REMEMBERED), 1, start), "no room");
+        let one_more = REMEMBERED as u32;
+        (0..one_more).for_each(|account| assert!(rate.take(account, 1, start)));
+        assert!(!rate.take(one_more, 1, start), "no room");
         let later = start + Duration::from_secs(1);
-        (0..40).for_each(|_| assert!(rate.take(asker(7), 1, later)));
-        assert!(rate.take(asker(REMEMBERED), 1, later));
-        assert!(!rate.take(asker(7), 1, later), "its debt is kept");
+        (0..40).for_each(|_| assert!(rate.take(7, 1, later)));
+        assert!(rate.take(one_more, 1, later));
+        assert!(!rate.take(7, 1, later), "its debt is kept");
         assert_eq!(rate.whole.lock().unwrap().len(), 2);
     }
 

@@ -35,10 +35,10 @@ impl Resolver {
         Self {
             node,
             resolution,
-            lookups: Lookups::new(limits.cache, limits.lookup_rate_per_asker),
+            lookups: Lookups::new(limits.cache, limits.lookups_per_second),
             handles: (limits.handles_v4, limits.handles_v6),
             queries,
-            rate: Rate::new(limits.rate_per_asker),
+            rate: Rate::new(limits.queries_per_second),
         }
     }
 
@@ -75,8 +75,9 @@ impl Resolver {
 
     /// The answer, its outcome, and where it is from if it was looked up.
     async fn resolve(&self, asker: IpAddr, question: &Question) -> (Option<Vec<u8>>, Outcome, Option<Source>) {
-        if !self.rate.take(asker, 1, Instant::now()) {
-            return (Some(unanswered_as_failure(question, &Unanswered::TooMany)), Outcome::RateLimited, None);
+        let Some(account) = self.resolution.account(asker) else { return (None, Outcome::UnknownAsker, None) };
+        if !self.rate.take(account, 1, Instant::now()) {
+            return (Some(self.held_back(account, question)), Outcome::RateLimited, None);
         }
         let kind = question.query.query_type();
         let permit = match &question.name {
@@ -89,17 +90,20 @@ impl Resolver {
                 (Some(answer::no_such_name(question, Extended::Prohibited, &why)), Outcome::Refused, None)
             }
             Permit::Allowed { upstreams, device } => {
-                let (found, source) = self.lookups.ask(asker, question, upstreams, device).await;
+                let (found, source) = self.lookups.ask((asker, account), question, upstreams, device).await;
                 let (bytes, outcome) = match found {
                     Ok(response) => self.pass_on(asker, question, response),
-                    Err(unanswered @ Unanswered::TooMany) => {
-                        (unanswered_as_failure(question, &unanswered), Outcome::RateLimited)
-                    }
+                    Err(Unanswered::TooMany) => (self.held_back(account, question), Outcome::RateLimited),
                     Err(unanswered) => (unanswered_as_failure(question, &unanswered), Outcome::UpstreamFailed),
                 };
                 (Some(bytes), outcome, Some(source))
             }
         }
+    }
+
+    fn held_back(&self, account: u32, question: &Question) -> Vec<u8> {
+        self.resolution.held_back(account);
+        unanswered_as_failure(question, &Unanswered::TooMany)
     }
 
     /// Learns, then hands the answer out.

@@ -277,14 +277,14 @@ fn request(question: &Question, asked: &Query, strict: bool) -> DnsRequest {
     DnsRequest::new(message, options)
 }
 
-/// The id was compared by hickory, over TCP only that; the question must be ours too (RFC 5452, 9.1), and has the client's
-/// spelling from here on.
+/// The id was compared by hickory, over TCP only that; the question must be ours too (RFC 5452, 9.1). From here on it has the
+/// client's spelling, and no TTL is longer than what is learned for it.
 fn checked(question: &Question, response: DnsResponse) -> Result<Response, NetError> {
     let (mut message, mut bytes) = response.into_parts();
     if message.metadata.message_type != MessageType::Response || message.queries != [question.query.clone()] {
         return Err(NetError::Message("an answer to another question"));
     }
-    wire::respell(&mut bytes, &wire::spelling(question.query.name()));
+    wire::hand_out(&mut bytes, &wire::spelling(question.query.name()), Duration::ZERO);
     message.queries = vec![question.query.clone()];
     Ok(Response { message, bytes })
 }

@@ -55,6 +55,7 @@ async fn metrics_health_and_readiness_are_served() {
         r#"tidegate_dns_query_seconds_bucket{outcome="answered",le="0.005"} 1"#,
         r#"tidegate_dns_cache_lookups_total{result="joined"} 1"#,
         "tidegate_dns_cache_evictions_total 2",
+        r#"tidegate_dns_over_bounds_total{what="answer"} 3"#,
         "tidegate_edge_connections_open 1",
         r#"tidegate_edge_connections_total{app="-",reason="no-server-name"} 1"#,
         r#"tidegate_edge_requests_total{app="shop/web",code="502"} 1"#,
@@ -96,6 +97,7 @@ fn everything() {
     metrics::dns_cache_evictions(2);
     metrics::dns_cache_bytes(4096);
     metrics::dns_learned(5);
+    metrics::dns_over_bounds(policy::ledger::Counters { refused: 3, ..Default::default() });
     metrics::edge_connection_begins();
     metrics::edge_connection_begins();
     metrics::edge_connection_ends();

@@ -76,25 +76,20 @@ pub(super) fn is_failure(bytes: &[u8]) -> bool {
 
 /// Makes an answer that came `age` ago one to this spelling of its question (a client may compare that with what it sent),
 /// with the TTLs that are left.
-pub(super) fn hand_out(bytes: &mut [u8], spelling: &[u8], age: Duration) {
-    respell(bytes, spelling);
-    let age = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
-    for record in records(bytes).unwrap_or_default() {
-        let left = record.seconds.saturating_sub(age);
-        if let Some(ttl) = bytes.get_mut(record.at..record.at + 4) {
-            ttl.copy_from_slice(&left.to_be_bytes());
-        }
-    }
-}
-
-/// Gives the one question this spelling, if it is its name.
-pub(in crate::egress::dns) fn respell(bytes: &mut [u8], spelling: &[u8]) {
+pub(in crate::egress::dns) fn hand_out(bytes: &mut [u8], spelling: &[u8], age: Duration) {
     let one_question = bytes.get(4..6) == Some(&[0, 1]);
     if let Some(asked) = bytes.get_mut(HEADER..HEADER + spelling.len())
         && one_question
         && asked.eq_ignore_ascii_case(spelling)
     {
         asked.copy_from_slice(spelling);
+    }
+    let age = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+    for record in records(bytes).unwrap_or_default() {
+        let left = record.seconds.saturating_sub(age);
+        if let Some(ttl) = bytes.get_mut(record.at..record.at + 4) {
+            ttl.copy_from_slice(&left.to_be_bytes());
+        }
     }
 }
 

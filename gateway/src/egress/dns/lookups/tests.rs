@@ -58,8 +58,8 @@ fn asked(name: &str) -> Question {
     }
 }
 
-fn asker(number: u8) -> IpAddr {
-    [198, 18, 0, number].into()
+fn asker(number: u8) -> (IpAddr, u32) {
+    ([198, 18, 0, number].into(), number.into())
 }
 
 fn ttl((answer, source): (Result<Response, Unanswered>, Source)) -> (u32, Source) {

@@ -67,7 +67,7 @@ fn answered(bytes: &[u8], address: Ipv4Addr, lower: bool) -> (String, Vec<u8>) {
         query.set_name(query.name().to_lowercase());
     }
     let mut message = Message::error_msg(asked.metadata.id, OpCode::Query, ResponseCode::NoError);
-    message.add_answer(Record::from_rdata(query.name().clone(), 60, RData::A(A(address))));
+    message.add_answer(Record::from_rdata(query.name().clone(), 172_800, RData::A(A(address))));
     message.add_query(query);
     (spelling, message.to_vec().unwrap())
 }
@@ -85,6 +85,8 @@ fn address(response: Result<Response, Unanswered>) -> Ipv4Addr {
     let response = response.unwrap();
     assert_eq!(response.message.queries[0].name().to_string(), NAME, "the client's spelling");
     assert_eq!(&response.bytes[12..27], b"\x0dabcdefghijklm\x0d", "and in what is handed on");
+    let handed_on = Message::from_vec(&response.bytes).unwrap();
+    assert_eq!(handed_on.answers[0].ttl, 86_400, "of two days one is learned");
     match &response.message.answers[0].data {
         RData::A(address) => address.0,
         other => panic!("{other:?}"),
