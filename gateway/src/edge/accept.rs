@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::names::DnsName;
+use inspect::client_hello::Reader;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::client_hello::Reader;
 use super::client_stream::ClientStream;
 use super::http::{self, Connection};
 use super::outcome::Outcome;

@@ -3,8 +3,8 @@
 //! 1. [`config`] says what is served, as plain values. [`check`] loads every certificate ([`files`], [`certificate`],
 //!    [`x509`], [`identity`]) before anything is committed, and builds the [`table`] that [`Edge::install`] swaps in.
 //!    [`watch`] loads certificate files that change; a bad set keeps the old one.
-//! 2. [`accept`] takes a client, reads its ClientHello ([`client_hello`]) and finds the app by the server name. No name, or
-//!    one that no app has, ends in an alert ([`client_stream`] sees that it arrives).
+//! 2. [`accept`] takes a client, reads its ClientHello ([`inspect::client_hello`]) and finds the app by the server name. No
+//!    name, or one that no app has, ends in an alert ([`client_stream`] sees that it arrives).
 //! 3. A passthrough app's bytes go on to the backend unread ([`tunnel`]).
 //! 4. Else TLS ends here, and [`http`] serves HTTP/2 or HTTP/1.1 until the connection ends, drains, or its terms change.
 //! 5. [`proxy`] takes each request: the host must be one of the app's ([`target`]), the path finds a route ([`routes`]), the
@@ -22,7 +22,6 @@ mod activity;
 mod bodies;
 mod certificate;
 mod check;
-mod client_hello;
 mod client_stream;
 pub mod config;
 mod headers;
