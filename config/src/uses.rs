@@ -1,6 +1,6 @@
 //! Which policies name which address sets.
 
-use crate::resource::{AddressSet, AllowRule, CidrRule, Kind, Resource, ResourceKey, SetName};
+use crate::resource::{AddressSet, AllowRule, CidrRule, DenyRule, Kind, Resource, ResourceKey, SetName};
 use crate::set::Resources;
 
 /// A rule names a set.
@@ -41,12 +41,12 @@ pub fn set_uses(resources: &Resources) -> impl Iterator<Item = SetUse<'_>> {
 fn lists(resource: &Resource) -> Vec<(&'static str, Vec<Option<&CidrRule>>)> {
     match resource {
         Resource::ClusterEgressPolicy(policy) => vec![
-            ("deny", policy.deny.iter().map(Some).collect()),
+            ("deny", policy.deny.iter().map(of_deny).collect()),
             ("allow", policy.allow.iter().map(of_allow).collect()),
             ("pass", policy.pass.iter().map(Some).collect()),
         ],
         Resource::EgressPolicy(policy) => vec![
-            ("deny", policy.deny.iter().map(Some).collect()),
+            ("deny", policy.deny.iter().map(of_deny).collect()),
             ("allow", policy.allow.iter().map(of_allow).collect()),
         ],
         Resource::Network(_)
@@ -61,5 +61,12 @@ fn of_allow(rule: &AllowRule) -> Option<&CidrRule> {
     match rule {
         AllowRule::Cidrs(rule) => Some(rule),
         AllowRule::Resolve(_) | AllowRule::Names(_) => None,
+    }
+}
+
+fn of_deny(rule: &DenyRule) -> Option<&CidrRule> {
+    match rule {
+        DenyRule::Cidrs(rule) => Some(rule),
+        DenyRule::Names(_) => None,
     }
 }

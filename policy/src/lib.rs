@@ -23,7 +23,7 @@ pub mod tiers;
 
 pub use compile::{Compiled, NameClass, compile};
 pub use decide::name::{Grounds, Resolve};
-pub use decide::{Decision, Inbound, Origin, Outbound, Query, Resolved, Target, decide};
+pub use decide::{Decision, Inbound, Origin, Outbound, Query, Resolved, Shown, Target, Unshown, decide};
 pub use ledger::Ledger;
 pub use model::{Listener, Model, Node, Probes, Subject};
 pub use peers::Resident;

@@ -9,7 +9,7 @@ use config::Prefixes;
 use config::names::Name;
 use config::resource::{
     AddressSet, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Kind, Labels, NamedPort,
-    Namespace, Network, NetworkPolicy, PeerRule, Ports, Protocol, ResourceKey, SetName, WorkloadTraffic, selects,
+    Namespace, Network, NetworkPolicy, PeerRule, Protocol, ResourceKey, SetName, WorkloadTraffic, selects,
 };
 
 use crate::peers::Residents;
@@ -250,14 +250,4 @@ pub fn peer_rules(policy: &NetworkPolicy, list: RuleList) -> impl Iterator<Item 
         (RuleName { kind: Kind::NetworkPolicy, namespace, policy: name, list, index }, rule)
     };
     rules.unwrap_or_default().iter().enumerate().map(named)
-}
-
-/// Whether the ports hold this one, or type and code of ICMP. A protocol without either is in [`Ports::All`] only.
-pub fn holds(ports: &Ports, protocol: u8, port: u16) -> bool {
-    match ports {
-        Ports::All => true,
-        Ports::Some(ranges) => {
-            ranges.iter().any(|range| range.protocol.number() == protocol && (range.first..=range.last).contains(&port))
-        }
-    }
 }

@@ -51,6 +51,8 @@ reasons! {
     IcmpErrorOfFlow = 10, "icmp-error-of-flow";
     /// Passes, and an audited policy would deny it.
     Audited = 11, "audited";
+    /// Of a flow whose handshake was not read yet: to the inspector, or a segment without payload.
+    Held = 12, "held";
     /// Truncated, bad lengths, an address that must not be on a wire.
     Malformed = 32, "malformed";
     /// IPv4 options, an EtherType or an extension header that is not spoken here.
@@ -101,6 +103,22 @@ reasons! {
     NatQuota = 55, "nat-quota";
     /// The uplink has no address of this family that a source could be translated to.
     NatNoAddress = 56, "nat-no-address";
+    /// A deny rule by name: the handshake names it, or the workload went by that name.
+    DeniedByName = 57, "denied-by-name";
+    /// The handshake names a host that no rule allows here, or that this workload did not resolve to this address.
+    SniMismatch = 58, "sni-mismatch";
+    /// The handshake names no host, and only rules that ask for one allow the flow.
+    NoSni = 59, "no-sni";
+    /// Neither TLS nor QUIC, and only rules that ask for either allow the flow.
+    NotTls = 60, "not-tls";
+    /// The handshake could not be read to its end, and only rules that ask for a name in it allow the flow.
+    UnreadableHello = 61, "unreadable-hello";
+    /// A packet of a flow whose handshake is to be read first, and that cannot wait for it.
+    NotVerified = 62, "not-verified";
+    /// As much waits for its handshake to be read as may wait.
+    HoldFull = 63, "hold-full";
+    /// Nothing on this node reads handshakes now.
+    NoInspector = 64, "no-inspector";
 }
 
 impl Reason {

@@ -189,6 +189,11 @@ pub struct RuleEntry {
     pub names: NamesFirst,
     /// What would deny where this lets pass.
     pub audit: Option<Audit>,
+    /// What this lets pass waits until its handshake was judged: a deny by name covers the port or, in the class of a
+    /// name, only rules that verify it allow it.
+    pub verify: bool,
+    /// In the class of a name: once a handshake was read, this speaks of the name that it shows, and of no other.
+    pub shown: bool,
 }
 
 /// What the kernel is to be told in one half of a change. The lines come first, then the prefixes one by one in their

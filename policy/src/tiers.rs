@@ -1,7 +1,9 @@
 //! Egress policies of both tiers, and their rules in the order in which they are named.
 
 use config::names::{DomainPattern, Name};
-use config::resource::{AllowRule, CidrRule, ClusterEgressPolicy, EgressPolicy, Kind, Mode, NameRule};
+use config::resource::{
+    AllowRule, CidrRule, ClusterEgressPolicy, DeniedNames, DenyRule, EgressPolicy, Kind, Mode, NameRule,
+};
 
 use crate::tables::{RuleList, RuleName};
 
@@ -28,6 +30,8 @@ pub enum Policy<'a> {
 pub enum Rule<'a> {
     /// `deny`, by address.
     Deny(&'a CidrRule),
+    /// `deny`, by name.
+    DenyNames(&'a DeniedNames),
     /// `allow`, by address.
     Allow(&'a CidrRule),
     /// `allow`, by learned name.
@@ -100,7 +104,11 @@ impl<'a> Policy<'a> {
             AllowRule::Cidrs(rule) => Rule::Allow(rule),
             AllowRule::Names(rule) => Rule::Names(rule),
         });
-        let denies = deny.iter().map(Rule::Deny).enumerate().map(|(index, rule)| (RuleList::Deny, index, rule));
+        let denies = deny.iter().map(|rule| match rule {
+            DenyRule::Cidrs(rule) => Rule::Deny(rule),
+            DenyRule::Names(rule) => Rule::DenyNames(rule),
+        });
+        let denies = denies.enumerate().map(|(index, rule)| (RuleList::Deny, index, rule));
         let allows = allows.enumerate().map(|(index, rule)| (RuleList::Allow, index, rule));
         let passes = pass.iter().map(Rule::Pass).enumerate().map(|(index, rule)| (RuleList::Pass, index, rule));
         let isolation = (self.is_audited() && self.isolates()).then_some((RuleList::Isolation, 0, Rule::Isolation));

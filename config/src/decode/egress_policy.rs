@@ -1,14 +1,14 @@
 //! `kind: EgressPolicy` and `kind: ClusterEgressPolicy`
 
-use super::later::Later;
 use super::{rules, selector};
 use crate::document::field::Field;
 use crate::document::fields::Fields;
 use crate::names::Name;
-use crate::resource::{AllowRule, CidrRule, ClusterEgressPolicy, EgressPolicy, Mode, NameRule, Ports};
-
-/// The port on which names are verified by TLS unless a rule says otherwise.
-const HTTPS: u16 = 443;
+use crate::resource::{
+    AllowRule, CidrRule, ClusterEgressPolicy, DeniedNames, DenyRule, EgressPolicy, Mode, NameRule, Ports, Protocol,
+    Verify,
+};
+use crate::wording::all_of;
 
 pub(super) fn read(namespace: Option<Name>, name: Option<Name>, spec: &Field<'_>) -> Option<EgressPolicy> {
     let fields = spec.fields(&["selector", "mode", "deny", "allow"], &[])?;
@@ -68,9 +68,31 @@ fn pass_rule(item: &Field<'_>) -> Option<CidrRule> {
     rules::cidr_rule(&item.fields(&rules::BY_ADDRESS, &[])?)
 }
 
-fn deny_rule(item: &Field<'_>) -> Option<CidrRule> {
-    let fields = item.fields(&rules::BY_ADDRESS, &[("dnsNames", Later::DenyNames)])?;
-    if fields.has("dnsNames") { None } else { rules::cidr_rule(&fields) }
+fn deny_rule(item: &Field<'_>) -> Option<DenyRule> {
+    let any = item.any_fields()?;
+    match [any.has("cidrs") || any.has("sets"), any.has("dnsNames")] {
+        [true, false] => rules::cidr_rule(&item.fields(&rules::BY_ADDRESS, &[])?).map(DenyRule::Cidrs),
+        [false, true] => {
+            let fields = item.fields(&["dnsNames", "ports"], &[])?;
+            let names = fields.optional("dnsNames").and_then(|field| rules::names(&field));
+            let ports = rules::ports(&fields);
+            Some(DenyRule::Names(DeniedNames { names: names?, ports: ports? }))
+        }
+        [false, false] => {
+            let fields = item.fields(&["cidrs", "sets", "dnsNames", "except", "ports"], &[])?;
+            if !["cidrs", "sets", "dnsNames"].iter().any(|key| fields.has(key)) {
+                item.problem(
+                    "the rule does not say what it denies",
+                    "write `cidrs`, `sets` or `dnsNames`; every address is `cidrs: [ 0.0.0.0/0, \"::/0\" ]`",
+                );
+            }
+            None
+        }
+        [true, true] => {
+            item.problem("a rule says addresses (`cidrs`, `sets`) or `dnsNames`, not both", "make a rule of each");
+            None
+        }
+    }
 }
 
 fn allow_rule(item: &Field<'_>) -> Option<AllowRule> {
@@ -111,21 +133,37 @@ fn allow_rule(item: &Field<'_>) -> Option<AllowRule> {
 fn name_rule(fields: &Fields<'_>) -> Option<NameRule> {
     let names = fields.optional("dnsNames").and_then(|field| rules::names(&field));
     let ports = rules::ports(fields);
-    match fields.optional("verify") {
-        Some(verify) => {
-            verify.choice_or_later(&[("None", Ok(())), ("TLS", Err(Later::VerifyTls))]);
+    let verify = match fields.optional("verify") {
+        Some(field) => {
+            let verify = field.choice(&[("None", Verify::None), ("TLS", Verify::Tls)])?;
+            if let (Verify::Tls, Some(ports)) = (verify, &ports) {
+                let silent = without_handshake(ports);
+                if !silent.is_empty() {
+                    let what = format!("TLS is spoken over TCP and UDP, and `ports` has {}", all_of(&silent));
+                    field.problem(what, "make another rule of these ports, without `verify`");
+                }
+            }
+            Some(verify)
         }
-        None if !fields.has("verify") && ports.as_ref().is_some_and(covers_https) => {
-            fields.itself().later(Later::VerifyTlsByDefault);
-        }
-        None => {}
-    }
-    Some(NameRule { names: names?, ports: ports? })
+        None if fields.has("verify") => return None,
+        None => None,
+    };
+    Some(NameRule { names: names?, ports: ports?, verify })
 }
 
-fn covers_https(ports: &Ports) -> bool {
-    match ports {
-        Ports::All => true,
-        Ports::Some(ranges) => ranges.iter().any(|range| (range.first..=range.last).contains(&HTTPS)),
+/// The protocols of these ports that have no handshake with a server's name.
+fn without_handshake(ports: &Ports) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    if let Ports::Some(ranges) = ports {
+        for protocol in ranges.iter().map(|range| range.protocol) {
+            let silent = match protocol {
+                Protocol::Tcp | Protocol::Udp => false,
+                Protocol::Sctp | Protocol::Icmp | Protocol::Icmpv6 => true,
+            };
+            if silent && !found.contains(&protocol.as_str()) {
+                found.push(protocol.as_str());
+            }
+        }
     }
+    found
 }

@@ -37,10 +37,6 @@ later! {
     ClusterNetworkPolicy:
         "cluster-wide network policies of Kubernetes come in a later release",
         "write a ClusterEgressPolicy";
-    /// `deny[].dnsNames`
-    DenyNames:
-        "denying by name comes in a later release",
-        "leave the name out of `allow`; what no rule allows is denied";
     /// `dns.via: Network` where a router of the VLAN routes
     DnsThroughExternal:
         "`via: Network` under `gateway: External` comes in a later release",
@@ -53,14 +49,6 @@ later! {
     Reencrypt:
         "`mode: Reencrypt` comes in a later release",
         "use `Edge`, or `Passthrough` to a backend that speaks TLS";
-    /// `verify: TLS`
-    VerifyTls:
-        "`verify: TLS` comes in a later release",
-        "write `verify: None`: an address then counts for a name when this workload resolved the name to it";
-    /// port 443 without `verify`
-    VerifyTlsByDefault:
-        "on port 443 `verify` is TLS unless the rule says otherwise, and that comes in a later release",
-        "write `verify: None`: an address then counts for a name when this workload resolved the name to it";
     /// `*.example.com` as an exposed host
     WildcardHost:
         "wildcard hosts come in a later release",

@@ -69,11 +69,6 @@ impl<'n> Fields<'n> {
         self.entries.iter().any(|entry| entry.key == key) || self.meant.iter().any(|meant| meant == key)
     }
 
-    /// The mapping itself.
-    pub(crate) fn itself(&self) -> &Field<'n> {
-        &self.of
-    }
-
     /// Every key with its value.
     pub(crate) fn each(&self) -> impl Iterator<Item = (&'n str, Field<'n>)> {
         self.entries.iter().map(|entry| (entry.key.as_str(), self.field(entry)))

@@ -1,7 +1,7 @@
 //! `kind: ClusterEgressPolicy`: what the node's administrator decides before the namespaces' own policies are asked.
 
 use crate::names::Name;
-use crate::resource::{AllowRule, CidrRule, Labels, Mode, Namespace, Selector, selects};
+use crate::resource::{AllowRule, CidrRule, DenyRule, Labels, Mode, Namespace, Selector, selects};
 
 /// `kind: ClusterEgressPolicy`. It never isolates: what none of its rules denies or allows is left to the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub struct ClusterEgressPolicy {
     pub selector: Selector,
     /// `spec.mode`
     pub mode: Mode,
-    /// `spec.deny`, by address.
-    pub deny: Vec<CidrRule>,
+    /// `spec.deny`: no namespace can allow it.
+    pub deny: Vec<DenyRule>,
     /// `spec.allow`: final, no policy of a namespace denies it.
     pub allow: Vec<AllowRule>,
     /// `spec.pass`: left to the namespace. It changes no verdict, as what is neither denied nor allowed is left to it

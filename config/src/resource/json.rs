@@ -4,10 +4,11 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    AddressSet, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DnsVia, EgressPolicy, ExposedApp,
+    AddressSet, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DenyRule, DnsVia, EgressPolicy, ExposedApp,
     Expression, Gateway, Mode, Namespace, Network, NetworkPolicy, OnDeny, Peer, PeerPort, PeerRule, PortRange, Ports,
-    Requirement, Resource, Selector, SetSource, Snat, Subnet, Tls, TlsVersion, VlanProtocol, WorkloadTraffic,
+    Requirement, Resource, Selector, SetSource, Snat, Subnet, Tls, TlsVersion, Verify, VlanProtocol, WorkloadTraffic,
 };
+use crate::names::DomainPattern;
 
 impl Resource {
     /// `apiVersion`, `kind`, `metadata` and `spec`.
@@ -151,7 +152,7 @@ fn cluster_egress_policy(policy: &ClusterEgressPolicy) -> Map<String, Value> {
         ("namespaceSelector", selector(&policy.namespace_selector)),
         ("selector", selector(&policy.selector)),
         ("mode", mode(policy.mode)),
-        ("deny", cidr_rules(&policy.deny)),
+        ("deny", deny_rules(&policy.deny)),
         ("allow", allow_rules(&policy.allow)),
         ("pass", cidr_rules(&policy.pass)),
     ])
@@ -161,7 +162,7 @@ fn egress_policy(policy: &EgressPolicy) -> Map<String, Value> {
     object([
         ("selector", selector(&policy.selector)),
         ("mode", mode(policy.mode)),
-        ("deny", cidr_rules(&policy.deny)),
+        ("deny", deny_rules(&policy.deny)),
         ("allow", allow_rules(&policy.allow)),
     ])
 }
@@ -181,17 +182,42 @@ fn cidr_rules(rules: &[CidrRule]) -> Value {
     rules.iter().map(|rule| Value::Object(cidr_rule(rule))).collect()
 }
 
+fn deny_rules(rules: &[DenyRule]) -> Value {
+    rules.iter().map(|rule| Value::Object(deny_rule(rule))).collect()
+}
+
 fn allow_rule(rule: &AllowRule) -> Map<String, Value> {
-    let texts = |patterns: &[crate::names::DomainPattern]| patterns.iter().map(|it| json!(it.to_string())).collect();
     match rule {
         AllowRule::Resolve(patterns) => object([("resolve", texts(patterns))]),
         AllowRule::Cidrs(rule) => cidr_rule(rule),
         AllowRule::Names(rule) => {
-            let mut spec = object([("dnsNames", texts(&rule.names)), ("verify", json!("None"))]);
+            let mut spec = object([("dnsNames", texts(&rule.names))]);
+            if let Some(verify) = rule.verify {
+                let word = match verify {
+                    Verify::None => "None",
+                    Verify::Tls => "TLS",
+                };
+                spec.insert("verify".to_owned(), json!(word));
+            }
             insert_ports(&mut spec, &rule.ports);
             spec
         }
     }
+}
+
+fn deny_rule(rule: &DenyRule) -> Map<String, Value> {
+    match rule {
+        DenyRule::Cidrs(rule) => cidr_rule(rule),
+        DenyRule::Names(rule) => {
+            let mut spec = object([("dnsNames", texts(&rule.names))]);
+            insert_ports(&mut spec, &rule.ports);
+            spec
+        }
+    }
+}
+
+fn texts(patterns: &[DomainPattern]) -> Value {
+    patterns.iter().map(|it| json!(it.to_string())).collect()
 }
 
 fn cidr_rule(rule: &CidrRule) -> Map<String, Value> {

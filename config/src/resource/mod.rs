@@ -17,7 +17,9 @@ mod network_policy;
 
 pub use address_set::{AddressSet, SetName, SetSource};
 pub use cluster_egress_policy::ClusterEgressPolicy;
-pub use egress_policy::{AllowRule, CidrRule, EgressPolicy, Mode, NameRule, PortRange, Ports, Protocol};
+pub use egress_policy::{
+    AllowRule, CidrRule, DeniedNames, DenyRule, EgressPolicy, HTTPS, Mode, NameRule, PortRange, Ports, Protocol, Verify,
+};
 pub use exposed_app::{Backend, Certificate, ExposedApp, Route, Tls, TlsVersion};
 pub use key::{Kind, ResourceKey, Scope};
 pub use labels::{Expression, Labels, NAMESPACE_NAME_LABEL, Requirement, Selector, check_label, selects};

@@ -43,6 +43,7 @@ use config::names::DnsName;
 
 use self::classes::Classes;
 use self::groups::{GroupId, Groups, Standing};
+use self::names::Lookup;
 use self::policies::{Direction, Made, Policies, PolicyKey};
 use self::portions::Backlog;
 use self::residents::{Place, Residents};
@@ -232,16 +233,28 @@ impl Compiled {
             Some(name) => Resolve::Allowed { by: Grounds::Rule(name.clone()) },
             None => Resolve::Refused,
         };
-        match self.policies.resolving_rule(policy, asked) {
-            Some(rule) => by_rule(rule),
-            None if self.policies.isolated(policy) == Some(false) => Resolve::Allowed { by: Grounds::NotIsolated },
-            None => self.policies.dns_rule(policy).map_or(Resolve::Refused, by_rule),
+        match self.policies.lookup(policy, asked) {
+            None | Some(Lookup::Refused) => Resolve::Refused,
+            Some(Lookup::Allowed(rule)) => by_rule(rule),
+            Some(Lookup::Unsaid) if self.policies.isolated(policy) == Some(false) => {
+                Resolve::Allowed { by: Grounds::NotIsolated }
+            }
+            Some(Lookup::Unsaid) => self.policies.dns_rule(policy).map_or(Resolve::Refused, by_rule),
         }
     }
 
-    /// Whether a workload with this egress policy may look up every name, those that no policy can name too.
+    /// Whether a workload with this egress policy may look up every name that no rule denies, those that no policy can
+    /// name too. These it may not where a pattern with a wildcard refuses lookups: they may lie below it.
     pub fn resolves_everything(&self, policy: PolicyId) -> bool {
-        self.policies.isolated(policy) == Some(false) || self.policies.dns_rule(policy).is_some()
+        (self.policies.isolated(policy) == Some(false) || self.policies.dns_rule(policy).is_some())
+            && !self.policies.refuses_below(policy)
+    }
+
+    /// Whether the name in the handshake decides over a workload's connections to a name, on whatever port: the rule that
+    /// lets them pass verifies it, or a rule denies names, any of which could be behind another's address. So it does under
+    /// an unknown policy. `None` is a name that no policy can name.
+    pub fn reads_handshakes(&self, policy: PolicyId, asked: Option<&DnsName>) -> bool {
+        self.policies.reads_handshakes(policy, asked).unwrap_or(true)
     }
 
     /// Whether a workload with this policy may open a connection to any port of the address without a name that led it
@@ -256,6 +269,12 @@ impl Compiled {
     /// [`Compiled::name_rules_lost`].
     pub fn name_class(&mut self, policy: PolicyId, asked: &DnsName) -> Option<NameClass> {
         self.policies.name_class(policy, asked)
+    }
+
+    /// The class of a name that a handshake may show: one that opens nothing and is denied has one, too, so that what
+    /// shows it ends when it is denied.
+    pub fn shown_class(&mut self, policy: PolicyId, shown: &DnsName) -> Option<NameClass> {
+        self.policies.shown_class(policy, shown)
     }
 
     /// The lines of this class did not reach the kernel: hand them out again.

@@ -1,4 +1,6 @@
-//! Names as classes: the set of a policy's name rules that mean a name, made a class when it is first learned.
+//! Names as classes: the set of a policy's name rules that mean a name, made a class when it is first learned. A name that
+//! is denied wherever it is allowed is not learned, as it would take a slot of its address and open nothing; it has a class
+//! once a handshake may show it.
 //!
 //! Patterns are looked up label by label, so that ten thousand of them cost no more than one. Which rules mean a name is
 //! fixed by its longest pattern, so there are never more classes than patterns, however many names are learned.
@@ -8,16 +10,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::names::{DnsName, DomainPattern};
 
 use super::NameClass;
-use super::lines::{self, Line, Standing};
+use super::lines::{self, Line};
 use super::policies::{Policies, Policy};
-use super::sources::{Source, What};
+use super::sources::{Part, Source, What};
 use crate::tables::{Action, ClassId, PolicyId, RuleEntry, RuleId};
+use crate::tiers::Tier;
 
 /// The classes that one policy has for names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NameClasses {
-    by_rules: BTreeMap<Vec<u32>, ClassId>,
+    by_rules: BTreeMap<Vec<u32>, Known>,
     handed_out: BTreeSet<ClassId>,
+}
+
+/// What is known of the names that the same rules mean.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Some port is allowed.
+    opens: bool,
+    /// Some port is denied.
+    denies: bool,
+    /// Once it was asked for.
+    class: Option<ClassId>,
 }
 
 /// The patterns of one source, with the parts that list them.
@@ -25,6 +39,16 @@ pub(super) struct NameClasses {
 pub(super) struct PatternIndex {
     exact: BTreeMap<String, Vec<u32>>,
     below: BTreeMap<String, Vec<u32>>,
+}
+
+/// What the rules by name say of looking a name up.
+pub(super) enum Lookup {
+    /// A deny refuses it.
+    Refused,
+    /// The first rule that lets it be looked up.
+    Allowed(RuleId),
+    /// None speaks of it.
+    Unsaid,
 }
 
 impl Policies {
@@ -38,26 +62,90 @@ impl Policies {
         self.policies.get(&policy)?.sources.iter().find_map(|made| made.source.dns)
     }
 
-    /// The first rule that lets the name be looked up.
-    pub(super) fn resolving_rule(&self, policy: PolicyId, asked: &DnsName) -> Option<RuleId> {
+    /// What the rules by name say of looking it up; `None` if the policy is not known.
+    pub(super) fn lookup(&self, policy: PolicyId, asked: &DnsName) -> Option<Lookup> {
         let policy = self.policies.get(&policy)?;
-        let order = policy.matching(asked).into_iter().next()?;
-        policy.part(order).map(|part| part.id)
+        let matching = policy.matching(asked);
+        for tier in [Tier::Admin, Tier::Namespace] {
+            let own = || matching.iter().filter_map(|order| policy.part(*order)).filter(|part| part.tier == tier);
+            let refuses = |part: &Part| match &part.what {
+                What::Denied(rule) => !part.audited && rule.refuses_lookups(),
+                What::Names(_) | What::Resolve(_) | What::Addresses { .. } | What::Isolation => false,
+            };
+            let allows = |part: &&Part| match part.what {
+                What::Names(_) | What::Resolve(_) => true,
+                What::Denied(_) | What::Addresses { .. } | What::Isolation => false,
+            };
+            if own().any(refuses) {
+                return Some(Lookup::Refused);
+            }
+            if let Some(part) = own().find(allows) {
+                return Some(Lookup::Allowed(part.id));
+            }
+        }
+        Some(Lookup::Unsaid)
+    }
+
+    /// Whether an enforced rule refuses lookups of all names below one.
+    pub(super) fn refuses_below(&self, policy: PolicyId) -> bool {
+        let sources = self.policies.get(&policy).into_iter().flat_map(|policy| &policy.sources);
+        let mut enforced = sources.flat_map(|made| &made.source.parts).filter(|part| !part.audited);
+        enforced.any(|part| match &part.what {
+            What::Denied(rule) => {
+                rule.refuses_lookups() && rule.names.iter().any(|it| matches!(it, DomainPattern::Below(_)))
+            }
+            What::Names(_) | What::Resolve(_) | What::Addresses { .. } | What::Isolation => false,
+        })
+    }
+
+    /// Whether the name in a handshake decides over connections to a name; `None` if the policy is not known. Of a service
+    /// at a port, `_8443._https.api.example` (RFC 9460, 2.3), it is the host that a handshake names.
+    pub(super) fn reads_handshakes(&self, id: PolicyId, asked: Option<&DnsName>) -> Option<bool> {
+        let policy = self.policies.get(&id)?;
+        let host = asked.and_then(host);
+        let verified = |name: &DnsName| {
+            let set: Vec<u32> = policy.matching(name).into_iter().collect();
+            policy.name_lines(id, ClassId::ANY, &set).iter().any(|line| line.verify)
+        };
+        Some(!policy.standing.reads.is_empty() || asked.into_iter().chain(&host).any(verified))
     }
 
     /// The class of a name; `None` if it opens nothing.
     pub(super) fn name_class(&mut self, id: PolicyId, asked: &DnsName) -> Option<NameClass> {
+        self.class_where(id, asked, |known| known.opens)
+    }
+
+    /// The class of a name that a handshake may show; `None` if it neither opens nor denies anything.
+    pub(super) fn shown_class(&mut self, id: PolicyId, shown: &DnsName) -> Option<NameClass> {
+        self.class_where(id, shown, |known| known.opens || known.denies)
+    }
+
+    fn class_where(&mut self, id: PolicyId, asked: &DnsName, wanted: impl Fn(Known) -> bool) -> Option<NameClass> {
         let next = self.next_name_class;
         let policy = self.policies.get_mut(&id)?;
         let mut set: Vec<u32> = policy.matching(asked).into_iter().collect();
         set.retain(|order| policy.name_line(*order).is_some());
-        if set.is_empty() {
+        let known = match policy.names.by_rules.get(&set) {
+            Some(known) => *known,
+            None => {
+                let lines = policy.name_lines(id, next, &set);
+                let any = |action| lines.iter().any(|line| line.action == action);
+                let known = Known { opens: any(Action::Allow), denies: any(Action::Deny), class: None };
+                policy.names.by_rules.insert(set.clone(), known);
+                known
+            }
+        };
+        if !wanted(known) {
             return None;
         }
-        let class = *policy.names.by_rules.entry(set.clone()).or_insert(next);
-        if class == next {
-            self.next_name_class = ClassId(next.0 + 1);
-        }
+        let class = match known.class {
+            Some(class) => class,
+            None => {
+                policy.names.by_rules.insert(set.clone(), Known { class: Some(next), ..known });
+                self.next_name_class = ClassId(next.0 + 1);
+                next
+            }
+        };
         let first = policy.names.handed_out.insert(class);
         let new_rules = if first { policy.name_lines(id, class, &set) } else { Vec::new() };
         Some(NameClass { class, new_rules })
@@ -79,12 +167,13 @@ impl Policies {
 impl Policy {
     /// The lines of its names' classes.
     pub(super) fn all_name_lines(&self, id: PolicyId) -> Vec<RuleEntry> {
-        self.names.by_rules.iter().flat_map(|(set, class)| self.name_lines(id, *class, set)).collect()
+        let classes = self.names.by_rules.iter().filter_map(|(set, known)| Some((set, known.class?)));
+        classes.flat_map(|(set, class)| self.name_lines(id, class, set)).collect()
     }
 
     fn name_lines(&self, id: PolicyId, class: ClassId, set: &[u32]) -> Vec<RuleEntry> {
         let own: Vec<Line<'_>> = set.iter().filter_map(|order| self.name_line(*order)).collect();
-        lines::lines(id, class, &own, Standing::new(Action::Undecided))
+        lines::lines(id, class, &own, &self.standing.of_names())
     }
 
     /// By order.
@@ -97,22 +186,36 @@ impl Policy {
 
     fn name_line(&self, order: u32) -> Option<Line<'_>> {
         let part = self.part(order)?;
-        match &part.what {
-            What::Names { ports: Some(ports), .. } => {
-                Some(Line { action: Action::Allow, tier: part.tier, audited: false, order, rule: part.id, ports })
-            }
-            What::Names { ports: None, .. } | What::Addresses { .. } | What::Isolation => None,
-        }
+        let (action, ports, verifies) = match &part.what {
+            What::Names(rule) => (Action::Allow, &rule.ports, Some(rule)),
+            What::Denied(rule) => (Action::Deny, &rule.ports, None),
+            What::Resolve(_) | What::Addresses { .. } | What::Isolation => return None,
+        };
+        let audited = part.audited && action == Action::Deny;
+        Some(Line { action, tier: part.tier, audited, order, rule: part.id, ports, verifies })
     }
+}
+
+/// What is behind the labels that begin with an underscore, if there are any.
+fn host(asked: &DnsName) -> Option<DnsName> {
+    let mut rest = asked.as_str();
+    while rest.starts_with('_') {
+        rest = rest.split_once('.')?.1;
+    }
+    if rest.len() < asked.as_str().len() { DnsName::try_from(rest.to_owned()).ok() } else { None }
 }
 
 impl PatternIndex {
     pub(super) fn of(source: &Source) -> Self {
         let mut index = Self::default();
         for (part, own) in (0u32..).zip(&source.parts) {
-            if let What::Names { patterns, .. } = &own.what {
-                patterns.iter().for_each(|pattern| index.insert(pattern, part));
-            }
+            let patterns: &[DomainPattern] = match &own.what {
+                What::Names(rule) => &rule.names,
+                What::Denied(rule) => &rule.names,
+                What::Resolve(patterns) => patterns,
+                What::Addresses { .. } | What::Isolation => &[],
+            };
+            patterns.iter().for_each(|pattern| index.insert(pattern, part));
         }
         index
     }

@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use config::resource::DeniedNames;
+
 use super::classes::{Classes, FIRST_OF_NAMES};
 use super::groups::GroupId;
 use super::lines::{self, Line, Standing};
 use super::names::{NameClasses, PatternIndex};
 use super::sources::{Part, Source, What};
 use crate::tables::{Action, ClassId, PolicyId, RuleEntry};
+use crate::tiers::Tier;
 
 /// A source in use.
 #[derive(Clone, Debug)]
@@ -60,6 +63,8 @@ pub(super) struct Policy {
     /// The order of each source's first part.
     pub(super) starts: Vec<u32>,
     pub(super) standing: Standing,
+    /// The lines of [`ClassId::ANY`].
+    default: Vec<RuleEntry>,
     /// Orders of the parts that mean a group.
     meant: BTreeMap<GroupId, Vec<u32>>,
     /// Those and the groups that parts leave out.
@@ -88,7 +93,7 @@ impl Policies {
         }
         let id = self.next;
         self.next = PolicyId(id.0.wrapping_add(1));
-        let policy = Policy::new(key.clone(), sources);
+        let policy = Policy::new(id, key.clone(), sources);
         for group in &policy.groups {
             self.of_group.entry(*group).or_default().insert(id);
         }
@@ -134,9 +139,9 @@ impl Policies {
         }
         for id in std::mem::take(&mut self.unlined) {
             let Some(policy) = self.policies.get(&id) else { continue };
-            if let Some(line) = lines::default_line(id, policy.standing) {
-                made.push(line);
-                self.lines.insert((id, ClassId::ANY), vec![line]);
+            if !policy.default.is_empty() {
+                made.extend_from_slice(&policy.default);
+                self.lines.insert((id, ClassId::ANY), policy.default.clone());
             }
             let met: BTreeSet<ClassId> = policy.meant.keys().flat_map(|group| classes.within(*group)).collect();
             for class in met {
@@ -175,15 +180,24 @@ impl Policies {
 }
 
 impl Policy {
-    fn new(key: PolicyKey, sources: Vec<Arc<Made>>) -> Self {
+    fn new(id: PolicyId, key: PolicyKey, sources: Vec<Arc<Made>>) -> Self {
         let mut starts = Vec::with_capacity(sources.len());
         let mut meant: BTreeMap<GroupId, Vec<u32>> = BTreeMap::new();
+        let mut reads: Vec<(Tier, Arc<DeniedNames>)> = Vec::new();
         let mut next = 0u32;
         for made in &sources {
             starts.push(next);
             for part in &made.source.parts {
-                if let What::Addresses { any_of, .. } = &part.what {
-                    any_of.iter().for_each(|group| meant.entry(*group).or_default().push(next));
+                match &part.what {
+                    What::Addresses { any_of, .. } => {
+                        any_of.iter().for_each(|group| meant.entry(*group).or_default().push(next));
+                    }
+                    What::Denied(rule) => {
+                        if !reads.iter().any(|(tier, own)| *tier == part.tier && own.ports == rule.ports) {
+                            reads.push((part.tier, Arc::clone(rule)));
+                        }
+                    }
+                    What::Names(_) | What::Resolve(_) | What::Isolation => {}
                 }
                 next += 1;
             }
@@ -193,9 +207,12 @@ impl Policy {
             otherwise: key.otherwise,
             admin_names: sources.iter().any(|made| made.source.admin_names),
             isolation: audited.and_then(|made| made.source.isolation()),
+            reads,
+            verifies: key.otherwise != Action::Allow,
         };
+        let default = lines::default_lines(id, &standing);
         let groups = sources.iter().flat_map(|made| made.source.groups()).collect();
-        Self { key, sources, starts, standing, meant, groups, names: NameClasses::default() }
+        Self { key, sources, starts, standing, default, meant, groups, names: NameClasses::default() }
     }
 
     /// By its order among all parts.
@@ -216,6 +233,6 @@ impl Policy {
         if own.is_empty() {
             return Vec::new();
         }
-        lines::unless_default(lines::lines(id, class, &own, self.standing), self.standing)
+        lines::unless_default(lines::lines(id, class, &own, &self.standing), &self.default)
     }
 }

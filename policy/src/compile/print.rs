@@ -48,7 +48,9 @@ impl fmt::Display for RuleEntry {
             NamesFirst::Admin => f.write_str(" unless the admin tier allows a name")?,
             NamesFirst::All => f.write_str(" unless a rule allows a name")?,
         }
-        if self.audit.is_some() { f.write_str(", audited") } else { Ok(()) }
+        f.write_str(if self.verify { ", verified" } else { "" })?;
+        f.write_str(if self.shown { ", as shown" } else { "" })?;
+        f.write_str(if self.audit.is_some() { ", audited" } else { "" })
     }
 }
 

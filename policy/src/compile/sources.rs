@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use config::Prefixes;
 use config::names::{DomainPattern, Name};
 use config::resource::{
-    AddressSet, CidrRule, NameRule, NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PortRange, Ports, selects,
+    AddressSet, CidrRule, DeniedNames, NameRule, NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PortRange, Ports,
+    selects,
 };
 use ipnetwork::IpNetwork;
 
@@ -63,7 +65,7 @@ pub(super) struct Part {
     pub(super) id: RuleId,
     pub(super) tier: Tier,
     /// Its denies are recorded only.
-    audited: bool,
+    pub(super) audited: bool,
     pub(super) what: What,
 }
 
@@ -72,8 +74,12 @@ pub(super) struct Part {
 pub(super) enum What {
     /// Addresses that are in any of these groups and not in the other, on some ports.
     Addresses { action: Action, any_of: Vec<GroupId>, none_of: Option<GroupId>, ports: Ports },
-    /// Learned names on some ports; without ports they may be looked up, and open nothing.
-    Names { patterns: Vec<DomainPattern>, ports: Option<Ports> },
+    /// Learned names that are allowed on some ports.
+    Names(NameRule),
+    /// Names that are denied.
+    Denied(Arc<DeniedNames>),
+    /// Names that may be looked up, and open nothing.
+    Resolve(Vec<DomainPattern>),
     /// The isolation by an audited policy.
     Isolation,
 }
@@ -157,10 +163,9 @@ impl Maker<'_, '_> {
         Some(match rule {
             Rule::Deny(own) => self.by_address(Action::Deny, namespace, own),
             Rule::Allow(own) => self.by_address(Action::Allow, namespace, own),
-            Rule::Names(NameRule { names, ports, .. }) => {
-                What::Names { patterns: names.clone(), ports: Some(ports.clone()) }
-            }
-            Rule::Resolve(patterns) => What::Names { patterns: patterns.to_vec(), ports: None },
+            Rule::DenyNames(own) => What::Denied(Arc::new(own.clone())),
+            Rule::Names(own) => What::Names(own.clone()),
+            Rule::Resolve(patterns) => What::Resolve(patterns.to_vec()),
             Rule::Isolation => What::Isolation,
             Rule::Pass(_) => return None,
         })
@@ -258,7 +263,7 @@ impl Source {
     pub(super) fn groups(&self) -> BTreeSet<GroupId> {
         let of = |part: &Part| match &part.what {
             What::Addresses { any_of, none_of, .. } => any_of.iter().chain(none_of).copied().collect(),
-            What::Names { .. } | What::Isolation => Vec::new(),
+            What::Names(_) | What::Denied(_) | What::Resolve(_) | What::Isolation => Vec::new(),
         };
         self.parts.iter().flat_map(of).collect()
     }
@@ -283,7 +288,7 @@ impl Part {
             return None;
         }
         let audited = self.audited && *action == Action::Deny;
-        Some(Line { action: *action, tier: self.tier, audited, order, rule: self.id, ports })
+        Some(Line { action: *action, tier: self.tier, audited, order, rule: self.id, ports, verifies: None })
     }
 }
 

@@ -5,8 +5,12 @@
 //! 1. `outbound`: what a workload sends, by address, with the names it has resolved.
 //! 2. `inbound`: what is sent to a workload.
 //! 3. [`name`](mod@name): what a workload would reach by a name, before it has asked for it.
-//! 4. `addresses`: what a rule by address means, its sets included.
+//! 4. `rules`: the rules that count, and the questions asked of them; `addresses`: what a rule by address means, its sets
+//!    included.
 //! 5. `sentence`: the words.
+//!
+//! A flow whose allowance depends on the name in its handshake is judged twice: before anything of it was read
+//! ([`Shown::NotYet`], [`Decision::holds`]), and anew, from the beginning, with what the handshake showed.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -22,6 +26,7 @@ mod addresses;
 mod inbound;
 pub mod name;
 mod outbound;
+mod rules;
 mod sentence;
 
 /// One new flow to be judged.
@@ -43,8 +48,32 @@ pub struct Outbound<'a> {
     /// The names that this workload resolved to the target's address, in the kernel's order where it matters which of
     /// several is named.
     pub resolved: &'a [Resolved],
+    /// What its handshake showed.
+    pub shown: Shown<'a>,
     /// The present, on the clock of [`Resolved::expires`].
     pub now: u64,
+}
+
+/// The server name of a flow, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown<'a> {
+    /// Nothing of the flow was read.
+    NotYet,
+    /// The handshake names it.
+    Name(&'a DnsName),
+    /// What was read has no usable name: the flow is judged without one.
+    Nothing(Unshown),
+}
+
+/// Why there is no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unshown {
+    /// The handshake names no host.
+    NoName,
+    /// It is no handshake of TLS or QUIC.
+    NotTls,
+    /// It is one, and could not be read to its end; or what it names is no name of DNS.
+    Unreadable,
 }
 
 /// A new flow that somebody opens to a workload.
@@ -103,11 +132,14 @@ pub struct Resolved {
 pub struct Decision {
     /// Whether it passes.
     pub allowed: bool,
+    /// Whether it passes only once its handshake was read, and the flow judged anew; never of one that was read.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub holds: bool,
     /// Why, as the kernel says it.
     pub reason: Reason,
     /// The rule that decided, where one did; of an audited flow, the one that would deny it.
     pub rule: Option<RuleName>,
-    /// The name by which it is allowed, or was until it expired.
+    /// The name by which it is allowed, or was until it expired; or by which it is denied.
     pub name: Option<DnsName>,
     /// The grounds, as a sentence.
     pub text: String,
@@ -125,11 +157,24 @@ pub fn decide(model: &Model<'_>, query: &Query<'_>) -> Decision {
 
 impl Decision {
     fn allow(reason: Reason, text: impl Into<String>) -> Self {
-        Self { allowed: true, reason, rule: None, name: None, text: text.into(), mend: None }
+        Self { allowed: true, holds: false, reason, rule: None, name: None, text: text.into(), mend: None }
     }
 
     fn deny(reason: Reason, text: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { allowed: false, reason, rule: None, name: None, text: text.into(), mend: Some(mend.into()) }
+        Self {
+            allowed: false,
+            holds: false,
+            reason,
+            rule: None,
+            name: None,
+            text: text.into(),
+            mend: Some(mend.into()),
+        }
+    }
+
+    /// It waits until its handshake was judged.
+    fn holding(self, more: &str) -> Self {
+        Self { holds: true, ..self.and(more) }
     }
 
     fn by(self, rule: RuleName) -> Self {

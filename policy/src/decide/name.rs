@@ -4,14 +4,15 @@ use config::names::DnsName;
 use config::resource::Namespace;
 use serde::Serialize;
 
-use super::Decision;
-use super::outbound::{isolation, matches};
+use super::outbound::{Judged, both_readings, waiting};
+use super::rules::{Allowing, Rules, means};
 use super::sentence::{self, Isolating, Named, Service};
+use super::{Decision, Shown};
 use crate::model::{self, Model, Subject};
 use crate::peers;
 use crate::reason::Reason;
 use crate::tables::{RuleList, RuleName};
-use crate::tiers::{Policy, Reading, Rule};
+use crate::tiers::{Policy, Reading, Rule, Tier};
 
 /// Whether a workload may look a name up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,35 +41,54 @@ pub enum Grounds {
 /// Whether the workload may look the name up.
 ///
 /// 0. A workload without a namespace is sealed.
-/// 1. The first `dnsNames` or `resolve` rule that means the name allows it.
-/// 2. A workload that is not isolated, or by audited policies only, resolves every name.
-/// 3. The first `egress` rule of a network policy that opens port 53 allows every name: to that policy a lookup is a
+/// 1. The admin tier: a deny rule without `ports` that means the name refuses it, then the first `dnsNames` or `resolve`
+///    rule of `allow` that does allows it. One with `ports` lets it be looked up, and so does an audited one.
+/// 2. The namespace's rules, the same.
+/// 3. A workload that is not isolated, or by audited policies only, resolves every name.
+/// 4. The first `egress` rule of a network policy that opens port 53 allows every name: to that policy a lookup is a
 ///    connection, and whatever server is asked, it is answered here.
-/// 4. Anything else is refused.
+/// 5. Anything else is refused.
 pub fn may_resolve(model: &Model<'_>, subject: &Subject, asked: &DnsName) -> Resolve {
     let Some(namespace) = model.namespace(subject) else {
         return Resolve::Refused; // 0
     };
     let selected = model.selected(subject);
-    let mut rules = selected.iter().flat_map(|policy| policy.rules());
-    let meant = rules.find_map(|(name, rule)| match rule {
-        Rule::Names(rule) => matches(rule, asked).then_some(name),
-        Rule::Resolve(patterns) => patterns.iter().any(|pattern| pattern.matches(asked)).then_some(name),
-        Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation => None,
-    });
-    let network_policies = model.network_policies(subject);
-    match meant {
-        Some(rule) => Resolve::Allowed { by: Grounds::Rule(rule) }, // 1
-        None if !model::isolated(namespace, &selected, &network_policies, Reading::Applied) => {
-            Resolve::Allowed { by: Grounds::NotIsolated } // 2
+    for tier in [Tier::Admin, Tier::Namespace] {
+        let own = || selected.iter().filter(|policy| policy.tier() == tier);
+        let mut denies = own().filter(|policy| !policy.is_audited()).flat_map(|policy| policy.rules());
+        let refused = denies.any(|(_, rule)| match rule {
+            Rule::DenyNames(rule) => rule.refuses_lookups() && means(&rule.names, asked),
+            Rule::Deny(_) | Rule::Allow(_) | Rule::Names(_) | Rule::Resolve(_) | Rule::Pass(_) | Rule::Isolation => {
+                false
+            }
+        });
+        if refused {
+            return Resolve::Refused; // 1, 2
         }
-        None => match network_policies.iter().find_map(|policy| {
-            let index = peers::dns_rule(policy)?;
-            model::peer_rules(policy, RuleList::Egress).nth(index)
-        }) {
-            Some((rule, _)) => Resolve::Allowed { by: Grounds::Rule(rule) }, // 3
-            None => Resolve::Refused,                                        // 4
-        },
+        let mut allows = own().flat_map(|policy| policy.rules());
+        if let Some((rule, _)) = allows.find(|(_, rule)| lets_look_up(rule, asked)) {
+            return Resolve::Allowed { by: Grounds::Rule(rule) }; // 1, 2
+        }
+    }
+    let network_policies = model.network_policies(subject);
+    if !model::isolated(namespace, &selected, &network_policies, Reading::Applied) {
+        return Resolve::Allowed { by: Grounds::NotIsolated }; // 3
+    }
+    let dns = network_policies.iter().find_map(|policy| {
+        let index = peers::dns_rule(policy)?;
+        model::peer_rules(policy, RuleList::Egress).nth(index)
+    });
+    match dns {
+        Some((rule, _)) => Resolve::Allowed { by: Grounds::Rule(rule) }, // 4
+        None => Resolve::Refused,                                        // 5
+    }
+}
+
+fn lets_look_up(rule: &Rule<'_>, asked: &DnsName) -> bool {
+    match rule {
+        Rule::Names(rule) => means(&rule.names, asked),
+        Rule::Resolve(patterns) => means(patterns, asked),
+        Rule::Deny(_) | Rule::DenyNames(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation => false,
     }
 }
 
@@ -78,53 +98,51 @@ pub fn decide(model: &Model<'_>, subject: &Subject, asked: &DnsName, protocol: u
     let Some(namespace) = model.namespace(subject) else {
         return sentence::sealed(subject);
     };
-    let service = Service { protocol, port };
     let selected = model.selected(subject);
-    let allowing =
-        rules_for(&selected, asked).find(|(_, ports)| ports.is_some_and(|p| model::holds(p, protocol, port)));
-    if let Some((rule, _)) = allowing {
-        let text =
-            format!("{} allows {service} of {asked} at the addresses that the workload resolves it to", Named(&rule));
-        return Decision::allow(Reason::AllowedByName, text).by(rule).named(asked);
-    }
-    let network_policies = model.network_policies(subject);
-    let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
-    let open = Decision::allow(Reason::AllowedByDefault, text);
-    let isolated = |reading| model::isolated(namespace, &selected, &network_policies, reading);
-    let denied = |reading| {
-        let isolating = Isolating::of(&selected, &network_policies, reading);
-        denied(namespace, &selected, isolating, asked, service)
-    };
-    match (isolated(Reading::Applied), isolated(Reading::Strict)) {
-        (false, false) => open,
-        (false, true) => sentence::audited(open, denied(Reading::Strict), isolation(&selected)),
-        (true, _) => denied(Reading::Applied),
-    }
+    let question =
+        Question { model, subject, namespace, selected: &selected, asked, service: Service { protocol, port } };
+    both_readings(question.judge(Reading::Applied), question.judge(Reading::Strict), &selected)
 }
 
-fn denied(
-    namespace: &Namespace,
-    selected: &[Policy<'_>],
-    isolating: Isolating,
-    asked: &DnsName,
+struct Question<'q> {
+    model: &'q Model<'q>,
+    subject: &'q Subject,
+    namespace: &'q Namespace,
+    selected: &'q [Policy<'q>],
+    asked: &'q DnsName,
     service: Service,
-) -> Decision {
-    let nearest = rules_for(selected, asked).next().map(|(rule, ports)| match ports {
-        Some(_) => format!("{} allows {asked}, but not {service}", Named(&rule)),
-        None => format!("{} lets the name be looked up, which opens nothing", Named(&rule)),
-    });
-    sentence::name_default(namespace, isolating, asked, service, nearest)
 }
 
-/// The rules that mean the name, with the ports they open; `None` opens nothing.
-fn rules_for<'a>(
-    selected: &[Policy<'a>],
-    asked: &DnsName,
-) -> impl Iterator<Item = (RuleName, Option<&'a config::resource::Ports>)> {
-    let rules = selected.iter().flat_map(|policy| policy.rules());
-    rules.filter_map(move |(name, rule)| match rule {
-        Rule::Names(rule) => matches(rule, asked).then_some((name, Some(&rule.ports))),
-        Rule::Resolve(patterns) => patterns.iter().any(|pattern| pattern.matches(asked)).then_some((name, None)),
-        Rule::Deny(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation => None,
-    })
+impl Question<'_> {
+    fn judge(&self, reading: Reading) -> Judged {
+        let Self { namespace, asked, service, .. } = *self;
+        let rules = Rules::of(self.model, self.selected, reading);
+        let network_policies = self.model.network_policies(self.subject);
+        let isolated = |reading| model::isolated(namespace, self.selected, &network_policies, reading);
+        for tier in [Tier::Admin, Tier::Namespace] {
+            if let Some(rule) = rules.denying(tier, asked, service) {
+                return sentence::denied_name(tier, rule, asked, service, "wherever it leads").into();
+            }
+            if let Some(Allowing { rule, verifies }) = rules.allowing(tier, asked, service, Shown::NotYet) {
+                let text = format!(
+                    "{} allows {service} of {asked} at the addresses that the workload resolves it to",
+                    Named(rule)
+                );
+                let decision = Decision::allow(Reason::AllowedByName, text).by(rule.clone()).named(asked);
+                let needed = tier == Tier::Admin || isolated(Reading::Applied);
+                return waiting(decision, verifies && needed, &rules, tier, service, Shown::NotYet);
+            }
+        }
+        if !isolated(reading) {
+            let open = sentence::not_isolated(namespace);
+            return waiting(open, false, &rules, Tier::Namespace, service, Shown::NotYet);
+        }
+        let isolating = Isolating::of(self.selected, &network_policies, reading);
+        let nearest = rules.all().filter(|own| lets_look_up(&own.rule, asked)).find_map(|own| match own.rule {
+            Rule::Resolve(_) => Some(format!("{} lets the name be looked up, which opens nothing", Named(&own.name))),
+            Rule::Names(_) => Some(format!("{} allows {asked}, but not {service}", Named(&own.name))),
+            Rule::Deny(_) | Rule::DenyNames(_) | Rule::Allow(_) | Rule::Pass(_) | Rule::Isolation => None,
+        });
+        sentence::name_default(namespace, isolating, asked, service, nearest).into()
+    }
 }

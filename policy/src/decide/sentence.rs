@@ -9,13 +9,12 @@ use config::resource::{Kind, NAMESPACE_NAME_LABEL, Namespace, Network, NetworkPo
 
 use super::addresses::Covering;
 use super::outbound::{SCTP, TCP, UDP};
-use super::{Decision, Target};
+use super::{Decision, Target, Unshown};
 use crate::model::{Probes, Subject};
 use crate::reason::Reason;
 use crate::tables::{RuleList, RuleName};
 use crate::tiers::{Policy, Reading, Tier};
 
-const TLS_PORT: u16 = 443;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
@@ -24,6 +23,12 @@ const ICMPV6: u8 = 58;
 pub(super) struct Service {
     pub(super) protocol: u8,
     pub(super) port: u16,
+}
+
+impl Service {
+    pub(super) const fn of(to: Target) -> Self {
+        Self { protocol: to.protocol, port: to.port }
+    }
 }
 
 /// A rule as people say it.
@@ -47,17 +52,12 @@ impl Isolating {
     }
 }
 
-/// What is applied lets it pass, and what is audited would not: by a rule, or by the isolation of a policy.
-pub(super) fn audited(applied: Decision, strict: Decision, isolation: Option<RuleName>) -> Decision {
-    let (rule, grounds) = match strict.reason {
-        Reason::DeniedByCidr => (strict.rule, strict.text),
-        _ => {
-            let by = isolation.as_ref().map(|rule| format!("{} would deny it: ", Named(rule)));
-            (isolation, by.unwrap_or_default() + &strict.text)
-        }
-    };
-    let text = format!("{}, but audited {grounds}", applied.text);
-    Decision { reason: Reason::Audited, rule, text, mend: strict.mend, ..applied }
+/// What is applied lets it pass, and what is audited would not: by this rule, or by the isolation of a policy.
+pub(super) fn audited(applied: Decision, strict: Decision, by: Option<RuleName>) -> Decision {
+    let isolation = by.as_ref().filter(|rule| rule.list == RuleList::Isolation);
+    let isolation = isolation.map(|rule| format!("{} would deny it: ", Named(rule)));
+    let text = format!("{}, but audited {}{}", applied.text, isolation.unwrap_or_default(), strict.text);
+    Decision { reason: Reason::Audited, rule: by, text, mend: strict.mend, ..applied }
 }
 
 pub(super) fn sealed(subject: &Subject) -> Decision {
@@ -87,11 +87,7 @@ pub(super) fn node_address(to: Target) -> Decision {
 }
 
 pub(super) fn denied_by(tier: Tier, name: &RuleName, prefix: Covering<'_>, to: Target) -> Decision {
-    let service = Service { protocol: to.protocol, port: to.port };
-    let wins = match tier {
-        Tier::Admin => "no namespace can allow it",
-        Tier::Namespace => "a deny wins over every allow",
-    };
+    let (service, wins) = (Service::of(to), wins(tier));
     let narrowed = if prefix.set.is_some() { "sets" } else { "cidrs" };
     Decision::deny(
         Reason::DeniedByCidr,
@@ -99,6 +95,94 @@ pub(super) fn denied_by(tier: Tier, name: &RuleName, prefix: Covering<'_>, to: T
         format!("add {} to `except` of {}, or narrow its `{narrowed}` or `ports`", host(to.address), Named(name)),
     )
     .by(name.clone())
+}
+
+/// `how`: what the name has to do with the flow, as a clause.
+pub(super) fn denied_name(tier: Tier, rule: &RuleName, name: &DnsName, service: Service, how: &str) -> Decision {
+    let named = Named(rule);
+    Decision::deny(
+        Reason::DeniedByName,
+        format!("{named} denies {service} of {name}, {how}; {}", wins(tier)),
+        format!("take the pattern that means {name} out of `dnsNames` of {named}, or narrow its `ports`"),
+    )
+    .by(rule.clone())
+    .named(name)
+}
+
+fn wins(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Admin => "no namespace can allow it",
+        Tier::Namespace => "a deny wins over every allow",
+    }
+}
+
+/// What the handshake is waited for, if it is.
+pub(super) fn waits(verifies: bool, reading: Option<&RuleName>) -> Option<String> {
+    match (verifies, reading) {
+        (true, Some(denying)) => {
+            Some(format!("the handshake must name it, and nothing that {} denies", Named(denying)))
+        }
+        (true, None) => Some("the handshake must name it".to_owned()),
+        (false, Some(denying)) => Some(format!("the handshake must name nothing that {} denies", Named(denying))),
+        (false, None) => None,
+    }
+}
+
+/// A rule would have allowed the flow to the name that it went by, and the handshake shows another. `elsewhere` allows that
+/// one, at addresses that the workload resolves it to.
+pub(super) fn mismatch(
+    namespace: &Namespace,
+    shown: &DnsName,
+    elsewhere: Option<&RuleName>,
+    (asked, wanted): (&DnsName, &RuleName),
+    to: Target,
+) -> Decision {
+    let (address, service) = (to.address, Service::of(to));
+    let (text, mend) = match elsewhere {
+        Some(rule) => (
+            format!(
+                "the handshake names {shown}, which {} allows, but this workload did not resolve it to {address}",
+                Named(rule)
+            ),
+            format!("let the workload look {shown} up before it connects, and use the addresses of the answer"),
+        ),
+        None => (
+            format!(
+                "the handshake names {shown}, which no rule allows; {} allows {asked}, which this workload resolved to {address}",
+                Named(wanted)
+            ),
+            add_names(namespace, shown, service),
+        ),
+    };
+    Decision::deny(Reason::SniMismatch, text, mend).by(wanted.clone()).named(asked)
+}
+
+/// The same where the handshake shows no name.
+pub(super) fn unshown(why: Unshown, (asked, wanted): (&DnsName, &RuleName), to: Target) -> Decision {
+    let named = Named(wanted);
+    let (reason, what, client) = match why {
+        Unshown::NoName => (Reason::NoSni, "the handshake names no host", "let the client name the host (SNI)"),
+        Unshown::NotTls => {
+            (Reason::NotTls, "the flow begins with no handshake of TLS or QUIC", "let the client speak TLS")
+        }
+        Unshown::Unreadable => (
+            Reason::UnreadableHello,
+            "the handshake could not be read",
+            "let the client send a smaller ClientHello at once",
+        ),
+    };
+    Decision::deny(
+        reason,
+        format!("{what}, and {named} wants it to name {asked}, which this workload resolved to {}", to.address),
+        format!("{client}, or write `verify: None` in {named}"),
+    )
+    .by(wanted.clone())
+    .named(asked)
+}
+
+pub(super) fn not_isolated(namespace: &Namespace) -> Decision {
+    let text = format!("no policy isolates the workload, and `egressDefault` of `{}` is Allow", namespace.name);
+    Decision::allow(Reason::AllowedByDefault, text)
 }
 
 pub(super) fn name_expired(asked: &DnsName, rule: &RuleName, address: IpAddr) -> Decision {
@@ -122,7 +206,7 @@ pub(super) fn egress_default(
     if let Some(nearest) = nearest {
         text = format!("{text}; {nearest}");
     }
-    let service = Service { protocol: to.protocol, port: to.port };
+    let service = Service::of(to);
     let mend = match asked {
         Some(name) => add_names(namespace, name, service),
         None => add_rule(namespace, &format!("`cidrs: [{}]`", cidr(to.address)), service),
@@ -239,11 +323,8 @@ fn isolation(namespace: &Namespace, isolating: Isolating) -> String {
     }
 }
 
-/// Where TLS could prove the name, the manifest must say that it is not asked for.
 fn add_names(namespace: &Namespace, asked: &DnsName, service: Service) -> String {
-    let tls = service.port == TLS_PORT || ![TCP, UDP, SCTP, ICMP, ICMPV6].contains(&service.protocol);
-    let verify = if tls { " and `verify: None`" } else { "" };
-    add_rule(namespace, &format!("`dnsNames: [{asked}]`{verify}"), service)
+    add_rule(namespace, &format!("`dnsNames: [{asked}]`"), service)
 }
 
 fn add_rule(namespace: &Namespace, what: &str, service: Service) -> String {

@@ -204,6 +204,27 @@ impl Ledger {
         self.pending.extend(&changes.removed);
     }
 
+    /// The number of a name that a flow is about to have, whether any address has it or not, and its text if the kernel has
+    /// none for that number yet. It is not released before it is [given back](Ledger::give_back).
+    pub fn lend(&mut self, name: &DnsName) -> Result<(NameId, Option<DnsName>), LearnError> {
+        if self.names.id(name).is_none() && self.names.len() >= self.limits.names {
+            return Err(LearnError::Names(self.names.len()));
+        }
+        let id = self.names.number(name);
+        self.names.refer(id);
+        Ok((id, self.names.take_unwritten(id)))
+    }
+
+    /// A number that was lent: from now on a flow of the kernel has it, or nobody.
+    pub fn give_back(&mut self, id: NameId) {
+        self.names.drop_reference(id);
+    }
+
+    /// The kernel lacks the text of this number, though it was handed out.
+    pub fn unwritten(&mut self, id: NameId) {
+        self.names.unwritten(id);
+    }
+
     /// Names that no address has any more. Flows of the kernel may: look there *after* asking this and after the changes
     /// so far are written, then [`Ledger::release`] those that none has.
     pub fn idle_names(&self) -> Vec<NameId> {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use config::resource::{Gateway, Network, Snat, WorkloadTraffic};
 use integration::conformance::{Cases, Cell, Cluster, Pod, Table};
 use policy::tables::PolicyId;
-use policy::{Inbound, Model, Node, Origin, Outbound, Query, Resident, Subject, Target, compile, decide};
+use policy::{Inbound, Model, Node, Origin, Outbound, Query, Resident, Shown, Subject, Target, compile, decide};
 
 use crate::kernel::{Kernel, Workload};
 use crate::text::name;
@@ -58,7 +58,8 @@ fn play(cluster: &Cluster, ipv6: bool, traffic: WorkloadTraffic) -> (usize, Vec<
             let (source, target) = (address(&cluster.pods[&from], ipv6), address(&cluster.pods[&to], ipv6));
             let target = Target { address: target, protocol: number, port };
             let origin = Origin::Segment { network: &network.name };
-            let out = Outbound { from: &subjects[from.as_str()], to: target, resolved: &[], now: 0 };
+            let out =
+                Outbound { from: &subjects[from.as_str()], to: target, resolved: &[], shown: Shown::NotYet, now: 0 };
             let into =
                 Inbound { to: &subjects[to.as_str()], from: origin.clone(), remote: source, protocol: number, port };
             let decided = [decide(&model, &Query::From(out)), decide(&model, &Query::To(into))].map(|it| it.allowed);

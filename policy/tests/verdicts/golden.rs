@@ -84,3 +84,16 @@ fn names() {
     ];
     compare("names.txt", &page(Fallback::Deny, &[policy("shop", "web", "app=web", rules)], &names));
 }
+
+#[test]
+fn verified_and_denied_names() {
+    let rules = "deny ads.example.com
+                 deny mail.example.com tcp/465 tcp/8443-8450
+                 allow 10.0.0.0/8
+                 allow *.example.com tcp/80 tcp/443 @usual
+                 allow tls.example.com @tls
+                 allow lax.example.com tcp/443";
+    let names = ["www.example.com", "tls.example.com", "lax.example.com", "ads.example.com", "mail.example.com"];
+    let policies = [policy("shop", "web", "app=web", rules), policy("bank", "p", "", "deny ads.example.com")];
+    compare("verify.txt", &page(Fallback::Deny, &policies, &names));
+}

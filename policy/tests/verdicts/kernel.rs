@@ -46,6 +46,8 @@ pub(crate) struct Verdict {
     pub(crate) reason: Reason,
     pub(crate) rule: RuleId,
     pub(crate) name: Option<NameId>,
+    /// It passes only once its handshake was judged.
+    pub(crate) hold: bool,
 }
 
 impl Kernel {
@@ -132,7 +134,7 @@ impl Kernel {
     }
 
     pub(crate) fn egress(&self, workload: Workload, to: Target, node: &Node, now: u64) -> Verdict {
-        let no_rule = |reason| Verdict { reason, rule: RuleId::DEFAULT, name: None };
+        let no_rule = |reason| Verdict { reason, rule: RuleId::DEFAULT, name: None, hold: false };
         if to.port == 53 && (to.protocol == 6 || to.protocol == 17) {
             return no_rule(Reason::Dns);
         }
@@ -149,20 +151,20 @@ impl Kernel {
         });
         let (named, by_admin) = self.by_name(workload, to, now, asked);
         let audit = answer.and_then(|line| line.audit);
-        let audited = |audit: Audit, name| Verdict { reason: Reason::Audited, rule: audit.rule, name };
+        let audited = |audit: Audit, passing: Verdict| Verdict { reason: Reason::Audited, rule: audit.rule, ..passing };
         let undecided = answer.is_none_or(|line| line.action == Action::Undecided);
         if named.reason == Reason::AllowedByName {
             let above = audit.filter(|audit| audit.tier == Tier::Admin || (undecided && !by_admin));
-            return above.map_or(named, |audit| audited(audit, named.name));
+            return above.map_or(named, |audit| audited(audit, named));
         }
-        match answer.map(|line| (line.action, line.rule)) {
-            Some((Action::Deny, rule)) => Verdict { reason: Reason::DeniedByCidr, rule, name: None },
-            Some((Action::Allow, rule)) => match (audit, rule) {
-                (Some(audit), _) => audited(audit, None),
-                (None, RuleId::DEFAULT) => no_rule(Reason::AllowedByDefault),
-                (None, rule) => Verdict { reason: Reason::AllowedByCidr, rule, name: None },
-            },
-            Some((Action::Undecided, _)) | None => named,
+        match answer.map(|line| (line.action, line.rule, line.verify)) {
+            Some((Action::Deny, rule, _)) => Verdict { reason: Reason::DeniedByCidr, rule, name: None, hold: false },
+            Some((Action::Allow, rule, hold)) => {
+                let reason = if rule == RuleId::DEFAULT { Reason::AllowedByDefault } else { Reason::AllowedByCidr };
+                let passing = Verdict { reason, rule, name: None, hold };
+                audit.map_or(passing, |audit| audited(audit, passing))
+            }
+            Some((Action::Undecided, ..)) | None => named,
         }
     }
 
@@ -175,7 +177,7 @@ impl Kernel {
         port: u16,
         same: bool,
     ) -> Verdict {
-        let no_rule = |reason| Verdict { reason, rule: RuleId::DEFAULT, name: None };
+        let no_rule = |reason| Verdict { reason, rule: RuleId::DEFAULT, name: None, hold: false };
         if *from == Origin::Node {
             return no_rule(if workload.policy.probes { Reason::Probe } else { Reason::DeniedByDefault });
         }
@@ -184,9 +186,9 @@ impl Kernel {
         }
         let answer = self.by_address(workload.policy.ingress, self.class(workload, remote), protocol, port);
         match answer.map(|line| (line.action, line.rule)) {
-            Some((Action::Deny, rule)) => Verdict { reason: Reason::DeniedByCidr, rule, name: None },
+            Some((Action::Deny, rule)) => Verdict { reason: Reason::DeniedByCidr, rule, name: None, hold: false },
             Some((Action::Allow, rule)) if rule != RuleId::DEFAULT => {
-                Verdict { reason: Reason::AllowedByCidr, rule, name: None }
+                Verdict { reason: Reason::AllowedByCidr, rule, name: None, hold: false }
             }
             _ if same && workload.policy.open => no_rule(Reason::SameNetwork),
             Some((Action::Allow, _)) => no_rule(Reason::AllowedByDefault),
@@ -205,31 +207,31 @@ impl Kernel {
 
     /// The verdict, and whether a rule of the admin tier gave it.
     fn by_name(&self, workload: Workload, to: Target, now: u64, asked: Asked) -> (Verdict, bool) {
-        let mut verdict = Verdict { reason: Reason::DeniedByDefault, rule: RuleId::DEFAULT, name: None };
+        let nothing = Verdict { reason: Reason::DeniedByDefault, rule: RuleId::DEFAULT, name: None, hold: false };
         if asked == Asked::None {
-            return (verdict, false);
+            return (nothing, false);
         }
         let slots = self.learned.get(&(workload.id, to.address)).copied().unwrap_or_default();
+        let mut best: Option<(Tier, Verdict)> = None;
+        let mut expired = None;
         for slot in slots.into_iter().flatten() {
             let Some(class) = self.name_classes.get(&(workload.policy.egress, slot.name)) else { continue };
             let line = self.line(workload.policy.egress, *class, to.protocol, to.port);
             let Some(line) = line.filter(|line| line.action == Action::Allow) else { continue };
-            let admin = line.tier == Tier::Admin;
-            if asked == Asked::Admin && !admin {
+            if asked == Asked::Admin && line.tier != Tier::Admin {
                 continue;
             }
-            let found = |reason| Verdict { reason, rule: line.rule, name: Some(slot.name) };
+            let found = |reason, hold| Verdict { reason, rule: line.rule, name: Some(slot.name), hold };
             if slot.expires_ns <= now {
-                if verdict.reason == Reason::DeniedByDefault {
-                    verdict = found(Reason::NameExpired);
-                }
-            } else if admin {
-                return (found(Reason::AllowedByName), true);
-            } else if verdict.reason != Reason::AllowedByName {
-                verdict = found(Reason::AllowedByName);
+                expired = expired.or(Some(found(Reason::NameExpired, false)));
+            } else if best.is_none_or(|(tier, best)| (line.tier, line.verify) < (tier, best.hold)) {
+                best = Some((line.tier, found(Reason::AllowedByName, line.verify)));
             }
         }
-        (verdict, false)
+        match best {
+            Some((tier, verdict)) => (verdict, tier == Tier::Admin),
+            None => (expired.unwrap_or(nothing), false),
+        }
     }
 
     fn by_address(&self, policy: PolicyId, class: ClassId, protocol: u8, port: u16) -> Option<&RuleEntry> {

@@ -19,4 +19,5 @@ mod semantics;
 mod sequences;
 mod sets;
 mod text;
+mod verify;
 mod world;

@@ -6,30 +6,32 @@ use std::net::IpAddr;
 
 use config::names::{DnsName, DomainPattern};
 use config::resource::{
-    AllowRule, CidrRule, Default as Fallback, Gateway, Labels, Mode, NameRule, Namespace, Network, NetworkPolicy, Peer,
-    PeerPort, PeerRule, Ports, Protocol, Requirement, Selector, SetName, WorkloadTraffic,
+    AllowRule, CidrRule, Default as Fallback, DenyRule, EgressPolicy, Gateway, Labels, Mode, NameRule, Namespace,
+    Network, NetworkPolicy, Peer, PeerPort, PeerRule, Ports, Protocol, Requirement, Selector, SetName, Verify,
+    WorkloadTraffic,
 };
 use ipnetwork::IpNetwork;
 use policy::reason::Reason;
-use policy::{Inbound, Origin, Outbound, Probes, Query, Resolved, Subject, Target, decide};
+use policy::{Inbound, Origin, Outbound, Probes, Query, Resolved, Shown, Subject, Target, Unshown, decide};
 
 use crate::draw::Draw;
 use crate::text::name;
-use crate::world::{SECOND, World, prefixes};
+use crate::world::{self, SECOND, World, prefixes};
 
 const WORLDS: u64 = 6_000;
 const FLOWS_EACH: u64 = 50;
 
 #[test]
 fn decide_says_what_the_documents_say() {
-    let mut seen = BTreeMap::new();
+    let (mut seen, mut held) = (BTreeMap::new(), 0);
     for seed in 0..WORLDS {
         let mut draw = Draw(seed ^ 0xdec1de);
         let world = World::draw(&mut draw);
         let model = world.model();
         for _ in 0..FLOWS_EACH {
             let who = draw.below(world.subjects.len() as u64) as usize;
-            let (target, now) = (world.target(&mut draw), (190 + draw.below(200)) * SECOND);
+            let target = if !draw.one_in(4) { world.named_target(&mut draw, who) } else { world.target(&mut draw) };
+            let now = (100 + draw.below(200)) * SECOND;
             let (said, naive) = if draw.one_in(3) {
                 let origin = draw.below(3);
                 let other = name("tenant-x");
@@ -45,14 +47,26 @@ fn decide_says_what_the_documents_say() {
                     protocol: target.protocol,
                     port: target.port,
                 };
-                (decide(&model, &Query::To(flow)), receives(&world, who, origin, target))
+                (decide(&model, &Query::To(flow)), (receives(&world, who, origin, target), false))
             } else {
                 let resolved = resolved(&world, who, target.address);
-                let flow = Outbound { from: &world.subjects[who], to: target, resolved: &resolved, now };
-                (decide(&model, &Query::From(flow)), sends(&world, who, target, &resolved, now))
+                let any = world::any_name(&mut draw);
+                let known = resolved.get(draw.below(4) as usize).map_or(&any, |own| &own.name);
+                let shown = match draw.below(8) {
+                    0 => Shown::Name(&any),
+                    1 => Shown::Name(known),
+                    2..=4 => Shown::Nothing(draw.of(&[Unshown::NoName, Unshown::NotTls, Unshown::Unreadable])),
+                    _ => Shown::NotYet,
+                };
+                let flow = Outbound { from: &world.subjects[who], to: target, resolved: &resolved, shown, now };
+                let asked = Asked { to: target, resolved: &resolved, shown, now };
+                (decide(&model, &Query::From(flow)), sends(&world, who, &asked))
             };
+            let (naive, holds) = naive;
+            held += u64::from(holds);
             assert_eq!(
-                said.reason, naive,
+                (said.reason, said.holds),
+                (naive, holds),
                 "seed {seed}, {} to {target}\n{said:#?}\n{world:#?}",
                 world.subjects[who].namespace
             );
@@ -73,10 +87,16 @@ fn decide_says_what_the_documents_say() {
         Reason::DeniedByCidr,
         Reason::DeniedByDefault,
         Reason::NameExpired,
+        Reason::DeniedByName,
+        Reason::SniMismatch,
+        Reason::NoSni,
+        Reason::NotTls,
+        Reason::UnreadableHello,
         Reason::Sealed,
     ] {
         assert!(seen.get(&reason).is_some_and(|count| *count > 100), "{reason:?} came too seldom: {seen:?}");
     }
+    assert!(held > 1_000, "{held} flows held");
 }
 
 /// What the workload was answered, each name until its last answer's end, which is late enough to be seen.
@@ -90,10 +110,20 @@ fn resolved(world: &World, who: usize, address: IpAddr) -> Vec<Resolved> {
     ends.into_iter().map(|(name, expires)| Resolved { name, expires }).collect()
 }
 
-fn sends(world: &World, who: usize, to: Target, resolved: &[Resolved], now: u64) -> Reason {
-    let Some(space) = space_of(world, &world.subjects[who]) else { return Reason::Sealed };
+/// A flow from a workload.
+struct Asked<'a> {
+    to: Target,
+    resolved: &'a [Resolved],
+    shown: Shown<'a>,
+    now: u64,
+}
+
+/// Why it passes or does not, and whether it waits for its handshake.
+fn sends(world: &World, who: usize, flow: &Asked<'_>) -> (Reason, bool) {
+    let to = flow.to;
+    let Some(space) = space_of(world, &world.subjects[who]) else { return (Reason::Sealed, false) };
     if to.port == 53 && [6, 17].contains(&to.protocol) {
-        return Reason::Dns;
+        return (Reason::Dns, false);
     }
     let listens = world.node.listeners.iter().any(|listener| {
         number(listener.protocol) == to.protocol
@@ -101,82 +131,145 @@ fn sends(world: &World, who: usize, to: Target, resolved: &[Resolved], now: u64)
             && (listener.address.is_none() || listener.address == Some(to.address))
     });
     if world.node.addresses.contains(&to.address) && !listens {
-        return Reason::NodeAddress;
+        return (Reason::NodeAddress, false);
     }
-    let applied = by_policies(world, space, who, to, resolved, now, false);
-    let strict = by_policies(world, space, who, to, resolved, now, true);
+    let (applied, waits) = by_policies(world, space, who, flow, false);
+    let (strict, _) = by_policies(world, space, who, flow, true);
     match (applied.passes(), strict.passes()) {
-        (true, false) => Reason::Audited,
-        (true, true) => strict,
-        (false, _) => applied,
+        (true, false) => (Reason::Audited, waits),
+        (true, true) => (strict, waits),
+        (false, _) => (applied, false),
     }
 }
 
 /// `strict`: as if nothing were audited.
-fn by_policies(
-    world: &World,
-    space: &Namespace,
-    who: usize,
-    to: Target,
-    resolved: &[Resolved],
-    now: u64,
-    strict: bool,
-) -> Reason {
-    let subject = &world.subjects[who];
+fn by_policies(world: &World, space: &Namespace, who: usize, flow: &Asked<'_>, strict: bool) -> (Reason, bool) {
+    let (subject, to) = (&world.subjects[who], flow.to);
     let counts = |mode: Mode| strict || mode == Mode::Enforce;
-    let live = |rule: &NameRule| resolved.iter().any(|own| now < own.expires && names(rule, &own.name, to));
-    let stale = |rule: &NameRule| resolved.iter().any(|own| now >= own.expires && names(rule, &own.name, to));
     let admin: Vec<_> = world
         .cluster_policies
         .iter()
         .filter(|own| chosen(&own.namespace_selector, &space.labels) && chosen(&own.selector, &subject.labels))
         .collect();
-    let own: Vec<_> = world
+    let own: Vec<&EgressPolicy> = world
         .policies
         .iter()
         .filter(|own| own.namespace == space.name && chosen(&own.selector, &subject.labels))
         .collect();
     let peers: Vec<_> = network_policies(world, subject).into_iter().filter(|own| own.types.egress).collect();
-    let any_cidr = |rules: &[AllowRule], of: Option<&Namespace>| {
-        rules.iter().any(|rule| matches!(rule, AllowRule::Cidrs(rule) if covers(world, of, rule, to)))
+
+    // Lists of the tiers: 0 is the administrators'.
+    let denies: [Vec<(Mode, &DenyRule)>; 2] = [
+        admin.iter().flat_map(|it| it.deny.iter().map(|rule| (it.mode, rule))).collect(),
+        own.iter().flat_map(|it| it.deny.iter().map(|rule| (it.mode, rule))).collect(),
+    ];
+    let allows: [Vec<&AllowRule>; 2] =
+        [admin.iter().flat_map(|it| &it.allow).collect(), own.iter().flat_map(|it| &it.allow).collect()];
+    let spaces = [None, Some(space)];
+
+    let denied_address = |tier: usize| {
+        denies[tier].iter().any(|(mode, rule)| {
+            counts(*mode) && matches!(rule, DenyRule::Cidrs(rule) if covers(world, spaces[tier], rule, to))
+        })
     };
-    let any_name = |rules: &[AllowRule], wanted: &dyn Fn(&NameRule) -> bool| {
-        rules.iter().any(|rule| matches!(rule, AllowRule::Names(rule) if wanted(rule)))
+    let denied_name = |tier: usize, name: &DnsName| {
+        denies[tier].iter().any(|(mode, rule)| match rule {
+            DenyRule::Names(rule) => counts(*mode) && spelled(&rule.names, name) && has(&rule.ports, to),
+            DenyRule::Cidrs(_) => false,
+        })
+    };
+    let denied_here_or_above = |tier: usize, name: &DnsName| (0..=tier).any(|tier| denied_name(tier, name));
+    let allowed_address = |tier: usize| {
+        let fits = |rule: &&AllowRule| matches!(rule, AllowRule::Cidrs(rule) if covers(world, spaces[tier], rule, to));
+        allows[tier].iter().any(fits)
+    };
+    // Whether a rule opens the name: at once, or after a look at the handshake.
+    let opens_name = |tier: usize, name: &DnsName, looked: bool| {
+        !denied_here_or_above(tier, name)
+            && allows[tier].iter().any(|rule| match rule {
+                AllowRule::Names(rule) => {
+                    spelled(&rule.names, name) && has(&rule.ports, to) && verified(rule, to) == looked
+                }
+                AllowRule::Cidrs(_) | AllowRule::Resolve(_) => false,
+            })
+    };
+    let fits = |name: &DnsName| match flow.shown {
+        Shown::NotYet => true,
+        Shown::Name(shown) => shown.to_string() == name.to_string(),
+        Shown::Nothing(_) => false,
+    };
+    let some = |live: bool, wanted: &dyn Fn(&DnsName) -> bool| {
+        flow.resolved.iter().any(|own| (flow.now < own.expires) == live && wanted(&own.name))
+    };
+    // Whether what a deny by name may find in the handshake is still to be seen, for what this tier lets pass.
+    let read = |tier: usize| {
+        let looks = |rule: &DenyRule| match rule {
+            DenyRule::Cidrs(_) => false,
+            DenyRule::Names(rule) => match &rule.ports {
+                Ports::All => [6, 17].contains(&to.protocol) && to.port == 443,
+                Ports::Some(_) => [6, 17].contains(&to.protocol) && has(&rule.ports, to),
+            },
+        };
+        flow.shown == Shown::NotYet && (0..=tier).any(|tier| denies[tier].iter().any(|(_, rule)| looks(rule)))
+    };
+    let shown_and_denied = |tier: usize| matches!(flow.shown, Shown::Name(shown) if denied_name(tier, shown));
+    let by_name = |tier: usize| {
+        let at_once = some(true, &|name| opens_name(tier, name, false));
+        let looked = some(true, &|name| opens_name(tier, name, true) && fits(name));
+        (at_once || looked).then(|| (Reason::AllowedByName, read(tier) || (!at_once && flow.shown == Shown::NotYet)))
     };
 
-    if admin.iter().any(|it| counts(it.mode) && it.deny.iter().any(|rule| covers(world, None, rule, to))) {
-        return Reason::DeniedByCidr;
+    if denied_address(0) {
+        return (Reason::DeniedByCidr, false);
     }
-    if admin.iter().any(|it| any_cidr(&it.allow, None)) {
-        return Reason::AllowedByCidr;
+    if shown_and_denied(0) {
+        return (Reason::DeniedByName, false);
     }
-    if admin.iter().any(|it| any_name(&it.allow, &live)) {
-        return Reason::AllowedByName;
+    if allowed_address(0) {
+        return (Reason::AllowedByCidr, read(0));
     }
-    if own.iter().any(|it| counts(it.mode) && it.deny.iter().any(|rule| covers(world, Some(space), rule, to))) {
-        return Reason::DeniedByCidr;
+    if let Some(found) = by_name(0) {
+        return found;
     }
-    if own.iter().any(|it| any_cidr(&it.allow, Some(space))) {
-        return Reason::AllowedByCidr;
+    if denied_address(1) {
+        return (Reason::DeniedByCidr, false);
+    }
+    if shown_and_denied(1) {
+        return (Reason::DeniedByName, false);
+    }
+    if allowed_address(1) {
+        return (Reason::AllowedByCidr, read(1));
     }
     let far = resident(world, who, to.address);
     let opened = |policy: &&NetworkPolicy| {
         policy.egress.iter().any(|rule| means(world, policy, rule, to.address, far) && opens(rule, far, to))
     };
     if peers.iter().any(opened) {
-        return Reason::AllowedByCidr;
+        return (Reason::AllowedByCidr, read(1));
     }
-    let isolates =
-        |it: &&config::resource::EgressPolicy| counts(it.mode) && (it.deny.is_empty() || !it.allow.is_empty());
+    let isolates = |it: &&EgressPolicy| counts(it.mode) && (it.deny.is_empty() || !it.allow.is_empty());
     if space.egress_default == Fallback::Allow && peers.is_empty() && !own.iter().any(isolates) {
-        return Reason::AllowedByDefault;
+        return (Reason::AllowedByDefault, read(1));
     }
-    if own.iter().any(|it| any_name(&it.allow, &live)) {
-        return Reason::AllowedByName;
+    if let Some(found) = by_name(1) {
+        return found;
     }
-    let expired =
-        admin.iter().any(|it| any_name(&it.allow, &stale)) || own.iter().any(|it| any_name(&it.allow, &stale));
-    if expired { Reason::NameExpired } else { Reason::DeniedByDefault }
+    let usable = |name: &DnsName| {
+        (0..2).any(|tier| opens_name(tier, name, false) || (opens_name(tier, name, true) && fits(name)))
+    };
+    let verifiable = some(true, &|name| (0..2).any(|tier| opens_name(tier, name, true)));
+    let shown_is_over = matches!(flow.shown, Shown::Name(_)) && some(false, &|name| fits(name) && usable(name));
+    let reason = match flow.shown {
+        Shown::Name(_) if shown_is_over => Reason::NameExpired,
+        Shown::Name(_) if verifiable => Reason::SniMismatch,
+        Shown::Nothing(Unshown::NoName) if verifiable => Reason::NoSni,
+        Shown::Nothing(Unshown::NotTls) if verifiable => Reason::NotTls,
+        Shown::Nothing(Unshown::Unreadable) if verifiable => Reason::UnreadableHello,
+        _ if some(true, &|name| denied_here_or_above(1, name)) => Reason::DeniedByName,
+        _ if some(false, &usable) => Reason::NameExpired,
+        _ => Reason::DeniedByDefault,
+    };
+    (reason, false)
 }
 
 /// `origin`: 0 the node, 1 the workload's own network, 2 elsewhere.
@@ -287,13 +380,21 @@ fn covers(world: &World, space: Option<&Namespace>, rule: &CidrRule, to: Target)
     listed && !rule.except.iter().any(|prefix| within(prefix, to.address)) && has(&rule.ports, to)
 }
 
-fn names(rule: &NameRule, asked: &DnsName, to: Target) -> bool {
+fn spelled(patterns: &[DomainPattern], asked: &DnsName) -> bool {
     let asked = asked.to_string();
-    let meant = rule.names.iter().any(|pattern| match pattern {
+    patterns.iter().any(|pattern| match pattern {
         DomainPattern::Exact(name) => asked == name.to_string(),
         DomainPattern::Below(name) => asked.ends_with(&format!(".{name}")),
-    });
-    meant && has(&rule.ports, to)
+    })
+}
+
+fn verified(rule: &NameRule, to: Target) -> bool {
+    let (tls, usual) = ([6, 17].contains(&to.protocol), to.port == 443);
+    match rule.verify {
+        Some(Verify::None) => false,
+        Some(Verify::Tls) => tls,
+        None => tls && usual,
+    }
 }
 
 fn has(ports: &Ports, to: Target) -> bool {

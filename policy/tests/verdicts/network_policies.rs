@@ -6,8 +6,8 @@ use config::Resources;
 use policy::reason::Reason;
 use policy::tables::PolicyId;
 use policy::{
-    Decision, Grounds, Inbound, Model, Node, Origin, Outbound, Probes, Query, Resident, Resolve, Subject, Target,
-    compile, decide,
+    Decision, Grounds, Inbound, Model, Node, Origin, Outbound, Probes, Query, Resident, Resolve, Shown, Subject,
+    Target, compile, decide,
 };
 
 use crate::kernel::{Kernel, Workload};
@@ -82,7 +82,7 @@ impl Site {
 
     fn leaving(&self, from: usize, to: Target) -> Decision {
         let subject = &self.residents[from].subject;
-        let flow = Outbound { from: subject, to, resolved: &[], now: 0 };
+        let flow = Outbound { from: subject, to, resolved: &[], shown: Shown::NotYet, now: 0 };
         let decision = decide(&self.model(), &Query::From(flow));
         self.compare(&decision, |kernel, own| kernel.egress(own, to, &self.node, 0), subject);
         decision

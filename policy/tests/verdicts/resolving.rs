@@ -12,7 +12,7 @@ use crate::world::{self, World};
 
 #[test]
 fn names_are_judged_alike() {
-    let (mut allowed, mut refused) = (0, 0);
+    let (mut allowed, mut refused, mut held, mut denied) = (0, 0, 0, 0);
     for seed in 0..2_000 {
         let mut draw = Draw(seed);
         let world = World::draw(&mut draw);
@@ -38,15 +38,25 @@ fn names_are_judged_alike() {
                 written.extend(class.new_rules);
                 kernel.line(policy.egress, class.class, to.protocol, to.port).copied()
             });
-            let rule = line.filter(|line| line.action == Action::Allow).and_then(|line| compiled.rule_name(line.rule));
-            let by_name = wanted.reason == Reason::AllowedByName;
-            assert_eq!(rule, wanted.rule.as_ref().filter(|_| by_name), "seed {seed}: {name} {to}\n{world:#?}");
+            let line = line.filter(|line| line.action == Action::Allow);
+            let rule = line.and_then(|line| compiled.rule_name(line.rule));
+            if world::audits_denied_names(&model, &subject) {
+                assert!(wanted.allowed || rule.is_none(), "seed {seed}: {name} {to}\n{world:#?}");
+            } else {
+                let by_name = wanted.reason == Reason::AllowedByName;
+                assert_eq!(rule, wanted.rule.as_ref().filter(|_| by_name), "seed {seed}: {name} {to}\n{world:#?}");
+                let holds = line.is_some_and(|line| line.verify);
+                assert_eq!(holds, by_name && wanted.holds, "seed {seed}: {name} {to}\n{world:#?}");
+                held += usize::from(holds);
+                denied += usize::from(wanted.reason == Reason::DeniedByName);
+            }
             assert_eq!(compiled.name_rules().len(), written.len(), "seed {seed}");
             assert!(written.iter().all(|line| compiled.name_rules().contains(line)), "seed {seed}");
             if wanted.allowed { allowed += 1 } else { refused += 1 }
         }
     }
     assert!(allowed > 1_000 && refused > 1_000, "{allowed} allowed, {refused} refused");
+    assert!(held > 100 && denied > 100, "{held} held, {denied} denied by name");
 }
 
 #[test]

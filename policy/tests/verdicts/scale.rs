@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use config::resource::{
-    AllowRule, CidrRule, Default as Fallback, NetworkPolicy, Peer, PeerRule, PolicyTypes, Ports, Selector,
+    AllowRule, CidrRule, Default as Fallback, DenyRule, NetworkPolicy, Peer, PeerRule, PolicyTypes, Ports, Selector,
 };
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use policy::tables::PolicyId;
@@ -36,7 +36,7 @@ fn a_hundred_thousand_prefixes() {
     for index in 0..20 {
         let cidrs = cidrs.iter().copied().skip(index).step_by(20).collect();
         let rule = CidrRule { cidrs, sets: Vec::new(), except: Vec::new(), ports: Ports::All };
-        policies[index].deny.push(rule.clone());
+        policies[index].deny.push(DenyRule::Cidrs(rule.clone()));
         policies[19 - index].allow.push(AllowRule::Cidrs(rule));
     }
     let shop = namespace("shop", Fallback::Deny, Fallback::Deny);

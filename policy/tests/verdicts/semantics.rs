@@ -7,7 +7,8 @@ use config::resource::{
 };
 use policy::reason::Reason;
 use policy::{
-    Decision, Grounds, Inbound, Listener, Model, Node, Origin, Outbound, Probes, Query, Resolve, Resolved, Target,
+    Decision, Grounds, Inbound, Listener, Model, Node, Origin, Outbound, Probes, Query, Resolve, Resolved, Shown,
+    Target,
 };
 
 use crate::text::{app, dns, name, namespace, policy, subject};
@@ -25,6 +26,18 @@ pub(crate) fn egress_under(
     to: &str,
     names: &str,
 ) -> Decision {
+    shown_under(admin, fallback, policies, to, names, Shown::NotYet)
+}
+
+/// The same after its handshake was read.
+pub(crate) fn shown_under(
+    admin: &[ClusterEgressPolicy],
+    fallback: Fallback,
+    policies: &[EgressPolicy],
+    to: &str,
+    names: &str,
+    shown: Shown<'_>,
+) -> Decision {
     let shop = namespace("shop", fallback, Fallback::Deny);
     let node = node();
     let model = Model::new([&shop], [], policies, [], &node).with_cluster_policies(admin);
@@ -34,7 +47,7 @@ pub(crate) fn egress_under(
         .map(|(name, expires)| Resolved { name: dns(name), expires: expires.parse().unwrap() })
         .collect();
     let from = subject("shop", "app=web");
-    policy::decide(&model, &Query::From(Outbound { from: &from, to: target(to), resolved: &resolved, now: 100 }))
+    policy::decide(&model, &Query::From(Outbound { from: &from, to: target(to), resolved: &resolved, shown, now: 100 }))
 }
 
 pub(crate) fn node() -> Node {

@@ -9,7 +9,7 @@ use config::resource::{Gateway, Resource, ResourceKey, SetSource};
 use policy::compile::Compiled;
 use policy::reason::Reason;
 use policy::tables::{ClassId, PolicyId, PolicyRef, Step};
-use policy::{Inbound, Model, Origin, Outbound, Query, Resident, Subject, Target, compile, decide};
+use policy::{Inbound, Model, Origin, Outbound, Query, Resident, Shown, Subject, Target, compile, decide};
 
 use crate::draw::Draw;
 use crate::kernel::{Kernel, Verdict, Workload};
@@ -283,7 +283,10 @@ impl Story {
             let subject = self.subject(own);
             let elsewhere = crate::text::name("tenant-x");
             let decision = if out {
-                decide(&model, &Query::From(Outbound { from: &subject, to: target, resolved: &[], now: 0 }))
+                decide(
+                    &model,
+                    &Query::From(Outbound { from: &subject, to: target, resolved: &[], shown: Shown::NotYet, now: 0 }),
+                )
             } else {
                 let from = Origin::Segment { network: &elsewhere };
                 let Target { address: remote, protocol, port } = target;
@@ -293,7 +296,8 @@ impl Story {
                 None => assert_eq!(decision.reason, Reason::Sealed, "{at}: {subject:?} {target}"),
                 Some(verdict) => {
                     let rule = self.compiled.rule_name(verdict.rule);
-                    let (wanted, got) = ((decision.reason, decision.rule.as_ref()), (verdict.reason, rule));
+                    let wanted = (decision.reason, decision.rule.as_ref(), decision.holds);
+                    let got = (verdict.reason, rule, verdict.hold);
                     assert_eq!(
                         got,
                         wanted,

@@ -6,7 +6,7 @@ use config::resource::{ClusterEgressPolicy, Default as Fallback, EgressPolicy, K
 use ipnetwork::IpNetwork;
 use policy::reason::Reason;
 use policy::tables::PolicyId;
-use policy::{Decision, Model, Node, Outbound, Query, Target, compile, decide};
+use policy::{Decision, Model, Node, Outbound, Query, Shown, Target, compile, decide};
 
 use crate::text::{admin, name, namespace, policy, subject};
 
@@ -34,7 +34,7 @@ impl Sets {
             .with_sets(self.0.iter().map(|(key, prefixes)| (key.clone(), prefixes)));
         let from = subject("shop", "app=web");
         let to = Target { address: to.parse().unwrap(), protocol: 6, port: 443 };
-        decide(&model, &Query::From(Outbound { from: &from, to, resolved: &[], now: 100 }))
+        decide(&model, &Query::From(Outbound { from: &from, to, resolved: &[], shown: Shown::NotYet, now: 100 }))
     }
 }
 

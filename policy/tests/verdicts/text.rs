@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
-    AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Labels, Mode,
-    NAMESPACE_NAME_LABEL, NameRule, Namespace, OnDeny, PortRange, Ports, Protocol, Route, SetName, Tls,
+    AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default as Fallback, DeniedNames, DenyRule, EgressPolicy,
+    ExposedApp, Labels, Mode, NAMESPACE_NAME_LABEL, NameRule, Namespace, OnDeny, PortRange, Ports, Protocol, Route,
+    SetName, Tls, Verify,
 };
 use ipnetwork::IpNetwork;
 use policy::Subject;
@@ -50,7 +51,9 @@ pub(crate) fn app(space: &str, selector: &str, port: u16) -> ExposedApp {
     }
 }
 
-/// `deny 10.0.0.0/8 $feed $_admin/drop !10.1.0.0/16 tcp/443 udp/8000-8010 icmp/echo`, `allow *.example.com tcp/443`, `resolve a.example`; a line each.
+/// `deny 10.0.0.0/8 $feed $_admin/drop !10.1.0.0/16 tcp/443 udp/8000-8010 icmp/echo`, `allow *.example.com tcp/443`,
+/// `allow a.example tcp/443 @tls` (`@usual`: without `verify`; nothing: `verify: None`), `deny *.ads.example`,
+/// `resolve a.example`; a line each.
 pub(crate) fn policy(namespace: &str, own: &str, selector: &str, rules: &str) -> EgressPolicy {
     let Lists { deny, allow, pass } = lists(rules);
     assert!(pass.is_empty(), "only the admin tier passes on");
@@ -73,7 +76,7 @@ pub(crate) fn admin(own: &str, namespaces: &str, selector: &str, rules: &str) ->
 
 #[derive(Default)]
 struct Lists {
-    deny: Vec<CidrRule>,
+    deny: Vec<DenyRule>,
     allow: Vec<AllowRule>,
     pass: Vec<CidrRule>,
 }
@@ -84,10 +87,14 @@ fn lists(rules: &str) -> Lists {
         let (verb, words) = line.split_once(' ').unwrap();
         let rule = Words::new(words);
         match verb {
-            "deny" => lists.deny.push(rule.cidrs()),
+            "deny" if rule.patterns.is_empty() => lists.deny.push(DenyRule::Cidrs(rule.cidrs())),
+            "deny" => lists.deny.push(DenyRule::Names(DeniedNames { names: rule.patterns, ports: rule.ports })),
             "pass" => lists.pass.push(rule.cidrs()),
             "allow" if rule.patterns.is_empty() => lists.allow.push(AllowRule::Cidrs(rule.cidrs())),
-            "allow" => lists.allow.push(AllowRule::Names(NameRule { names: rule.patterns, ports: rule.ports })),
+            "allow" => {
+                let Words { patterns: names, ports, verify, .. } = rule;
+                lists.allow.push(AllowRule::Names(NameRule { names, ports, verify }));
+            }
             "resolve" => lists.allow.push(AllowRule::Resolve(rule.patterns)),
             other => panic!("no such verb: {other}"),
         }
@@ -101,12 +108,19 @@ struct Words {
     except: Vec<IpNetwork>,
     patterns: Vec<DomainPattern>,
     ports: Ports,
+    verify: Option<Verify>,
 }
 
 impl Words {
     fn new(words: &str) -> Self {
-        let mut own =
-            Self { cidrs: Vec::new(), sets: Vec::new(), except: Vec::new(), patterns: Vec::new(), ports: Ports::All };
+        let mut own = Self {
+            cidrs: Vec::new(),
+            sets: Vec::new(),
+            except: Vec::new(),
+            patterns: Vec::new(),
+            ports: Ports::All,
+            verify: Some(Verify::None),
+        };
         let mut ranges = Vec::new();
         for word in words.split_whitespace() {
             if let Some(except) = word.strip_prefix('!') {
@@ -116,6 +130,12 @@ impl Words {
                     Some(set) => SetName::Admin(name(set)),
                     None => SetName::Own(name(set)),
                 });
+            } else if let Some(verify) = word.strip_prefix('@') {
+                own.verify = match verify {
+                    "tls" => Some(Verify::Tls),
+                    "usual" => None,
+                    other => panic!("nothing is verified by {other}"),
+                };
             } else if let Some(range) = port_range(word) {
                 ranges.push(range);
             } else if let Ok(cidr) = word.parse() {

@@ -5,12 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use config::Prefixes;
 use config::names::{DnsName, DomainPattern, Name};
 use config::resource::{
-    AddressSet, AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, EgressPolicy, ExposedApp, Expression,
-    Gateway, Mode, NameRule, NamedPort, Namespace, Network, NetworkPolicy, PortName, PortRange, Ports, Protocol,
-    Requirement, Resource, ResourceKey, Selector, SetName, SetSource, Snat, WorkloadTraffic, selects,
+    AddressSet, AllowRule, CidrRule, ClusterEgressPolicy, Default as Fallback, DeniedNames, DenyRule, EgressPolicy,
+    ExposedApp, Expression, Gateway, Mode, NameRule, NamedPort, Namespace, Network, NetworkPolicy, PortName, PortRange,
+    Ports, Protocol, Requirement, Resource, ResourceKey, Selector, SetName, SetSource, Snat, Verify, WorkloadTraffic,
+    selects,
 };
 use ipnetwork::IpNetwork;
 use policy::model::Node;
+use policy::tiers::Rule;
 use policy::{Listener, Model, Probes, Resident, Subject, Target};
 
 use crate::draw::Draw;
@@ -169,6 +171,19 @@ impl World {
         Target { address, protocol, port }
     }
 
+    /// A flow of a workload to an address that it looked up, if it looked any up, at a port that has handshakes.
+    pub(crate) fn named_target(&self, draw: &mut Draw, workload: usize) -> Target {
+        let own: Vec<_> = self.lookups.iter().filter(|lookup| lookup.workload as usize == workload).collect();
+        let target = self.target(draw);
+        match own.as_slice() {
+            [] => target,
+            own => {
+                let port = draw.of(&[443, 443, 443, 80, 8000, 8005]);
+                Target { address: draw.of(own).address, protocol: draw.of(&[6, 6, 17]), port }
+            }
+        }
+    }
+
     /// Every world that lacks one thing of this one.
     pub(crate) fn smaller(&self) -> Vec<Self> {
         let mut worlds = Vec::new();
@@ -216,8 +231,10 @@ impl World {
         for (at, policy) in self.policies.iter().enumerate() {
             for index in 0..policy.deny.len() {
                 keep(&|world| drop(world.policies[at].deny.remove(index)));
-                for smaller in smaller_cidrs(&policy.deny[index]) {
-                    keep(&|world| world.policies[at].deny[index] = smaller.clone());
+                if let DenyRule::Cidrs(rule) = &policy.deny[index] {
+                    for smaller in smaller_cidrs(rule) {
+                        keep(&|world| world.policies[at].deny[index] = DenyRule::Cidrs(smaller.clone()));
+                    }
                 }
             }
             for (index, rule) in policy.allow.iter().enumerate() {
@@ -232,6 +249,13 @@ impl World {
         worlds.retain(|world| format!("{world:?}").len() < format!("{self:?}").len());
         worlds
     }
+}
+
+/// Whether an audited policy of the subject denies names: the kernel then only knows whether a flow passes, and waits.
+pub(crate) fn audits_denied_names(model: &Model<'_>, subject: &Subject) -> bool {
+    let selected = model.selected(subject);
+    let mut audited = selected.iter().filter(|policy| policy.is_audited()).flat_map(|policy| policy.rules());
+    audited.any(|(_, rule)| matches!(rule, Rule::DenyNames(_)))
 }
 
 /// Every set of a world with its prefixes.
@@ -334,7 +358,7 @@ fn any_policy(draw: &mut Draw, own: &str) -> EgressPolicy {
         name: name(own),
         selector: selector(draw),
         mode: mode(draw),
-        deny: if draw.one_in(2) { Vec::new() } else { draw.some(3, cidr_rule) },
+        deny: if draw.one_in(2) { Vec::new() } else { draw.some(3, deny_rule) },
         allow: draw.some(4, allow_rule),
     }
 }
@@ -351,7 +375,7 @@ fn any_cluster_policy(draw: &mut Draw, own: &str) -> ClusterEgressPolicy {
         .into(),
         selector: selector(draw),
         mode: mode(draw),
-        deny: if draw.one_in(2) { Vec::new() } else { draw.some(2, cidr_rule) },
+        deny: if draw.one_in(2) { Vec::new() } else { draw.some(2, deny_rule) },
         allow: draw.some(2, allow_rule),
         pass: draw.some(1, cidr_rule),
     }
@@ -361,20 +385,32 @@ fn mode(draw: &mut Draw) -> Mode {
     draw.of(&[Mode::Enforce, Mode::Enforce, Mode::Audit])
 }
 
-fn allow_rule(draw: &mut Draw) -> AllowRule {
+fn patterns(draw: &mut Draw) -> Vec<DomainPattern> {
     let pattern = |draw: &mut Draw| {
         let name = any_name(draw);
         if draw.one_in(2) { DomainPattern::Below(name) } else { DomainPattern::Exact(name) }
     };
-    let patterns = |draw: &mut Draw| {
-        let mut patterns = draw.some(2, pattern);
-        patterns.push(pattern(draw));
-        patterns
-    };
+    let mut patterns = draw.some(2, pattern);
+    patterns.push(pattern(draw));
+    patterns
+}
+
+fn allow_rule(draw: &mut Draw) -> AllowRule {
     match draw.below(5) {
         0 => AllowRule::Resolve(patterns(draw)),
-        1 | 2 => AllowRule::Names(NameRule { names: patterns(draw), ports: ports(draw) }),
+        1 | 2 => {
+            let verify = draw.of(&[None, Some(Verify::None), Some(Verify::Tls)]);
+            AllowRule::Names(NameRule { names: patterns(draw), ports: ports(draw), verify })
+        }
         _ => AllowRule::Cidrs(cidr_rule(draw)),
+    }
+}
+
+fn deny_rule(draw: &mut Draw) -> DenyRule {
+    if draw.one_in(3) {
+        DenyRule::Names(DeniedNames { names: patterns(draw), ports: ports(draw) })
+    } else {
+        DenyRule::Cidrs(cidr_rule(draw))
     }
 }
 
