@@ -42,7 +42,7 @@ static __always_inline int is_closed(const struct flow *f)
 static __always_inline int is_stale(const struct flow *f, __u8 protocol, const struct settings *s, __u64 now)
 {
 	__u64 idle = s->other_idle_ns;
-	if (protocol == IPPROTO_TCP && is_closed(f))
+	if (f->hold == HOLD_DENIED || (protocol == IPPROTO_TCP && is_closed(f)))
 		idle = s->closed_idle_ns;
 	else if (protocol == IPPROTO_TCP && f->tcp & SEEN_CONFIRMED)
 		idle = s->tcp_idle_ns;
@@ -128,7 +128,10 @@ static __always_inline void release(struct workload *w, struct flow *f, struct f
 
 #define OLD_EPOCH 255 /* beside the reasons: there is a flow, and it must be decided again */
 
-/* KNOWN_FLOW, OLD_EPOCH, or UNKNOWN: to be decided. `counted` is 0 for an ICMP error, which keeps no flow alive. */
+/*
+ * KNOWN_FLOW, OLD_EPOCH, or UNKNOWN: to be decided; of a flow whose handshake is not, or was not, as it should be, what
+ * `as_held` says. `counted` is 0 for an ICMP error, which keeps no flow alive.
+ */
 CHECKED_ALONE __u8 find_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int counted)
 {
 	if (!w || !k || !p || !v)
@@ -147,39 +150,57 @@ CHECKED_ALONE __u8 find_flow(struct workload *w, struct flow_key *k, struct pack
 	v->rule = f->rule;
 	v->name = f->name;
 	v->origin = f->origin;
+	v->hold = f->hold;
+	if (f->epoch != w->epoch && f->hold == HOLD_DENIED) {
+		remove_flow(&key);
+		return REASON_UNKNOWN;
+	}
 	if (f->epoch != w->epoch)
 		return OLD_EPOCH;
-	if (counted) {
-		touch(f, p->direction, p->bytes, p->now, p->tcp_flags);
-		release(w, f, &key, p);
-	}
-	return REASON_KNOWN_FLOW;
+	if (!counted)
+		return as_quoted(f, p);
+	__u8 held = as_held(f, p);
+	if (is_inspected(p, held))
+		return held; /* counted when it comes back */
+	touch(f, p->direction, p->bytes, p->now, p->tcp_flags);
+	release(w, f, &key, p);
+	return held ? held : REASON_KNOWN_FLOW;
 }
 
-/* A flow that was decided again goes on under the present epoch, or ends. */
+/*
+ * A flow that was decided again goes on under the present epoch, or ends. One that is to be read now, and was not, ends:
+ * its handshake will not come again.
+ */
 CHECKED_ALONE __u8 settle_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v, int counted)
 {
 	if (!w || !k || !p || !v)
 		return REASON_KERNEL_ERROR;
 	struct flow_key key = *k;
-	if (!passes(v->reason)) {
-		remove_flow(&key);
-		return REASON_REVOKED;
-	}
 	struct flow *f = bpf_map_lookup_elem(&flows, &key);
 	if (!f)
 		return REASON_UNKNOWN;
+	if (!passes(v->reason) || (v->hold == HOLD_AWAITS && f->hold != HOLD_AWAITS)) {
+		remove_flow(&key);
+		return REASON_REVOKED;
+	}
 	f->rule = v->rule;
-	f->name = v->name;
 	f->reason = v->reason;
+	if (!was_read(f->hold)) {
+		f->name = v->name;
+		f->hold = v->hold;
+	}
+	v->hold = f->hold;
 	barrier();
 	f->epoch = w->epoch;
-	if (counted)
+	if (!counted)
+		return as_quoted(f, p);
+	__u8 held = as_held(f, p);
+	if (!is_inspected(p, held))
 		touch(f, p->direction, p->bytes, p->now, p->tcp_flags);
-	return REASON_KNOWN_FLOW;
+	return held ? held : REASON_KNOWN_FLOW;
 }
 
-/* KNOWN_FLOW, REVOKED, or UNKNOWN: there is no such flow. */
+/* KNOWN_FLOW, REVOKED, what `as_held` says, or UNKNOWN: there is no such flow. */
 static __always_inline __u8 known_flow(struct workload *w, struct flow_key *k, struct packet *p, struct verdict *v,
 				       int counted)
 {
@@ -216,8 +237,13 @@ CHECKED_ALONE __u8 open_flow(struct workload *w, struct flow_key *k, struct pack
 		.name = v->name,
 		.origin = origin,
 		.reason = v->reason,
+		.hold = v->hold,
+		.first = bpf_ntohl(p->sequence) + (p->tcp_flags & TCP_SYN ? 1 : 0),
 	};
-	if (p->direction == FROM_WORKLOAD) {
+	__u8 held = as_held(&f, p), passed = held ? held : v->reason;
+	if (is_inspected(p, held)) {
+		/* counted when it comes back */
+	} else if (p->direction == FROM_WORKLOAD) {
 		f.packets_out = 1;
 		f.bytes_out = p->bytes;
 	} else {
@@ -227,10 +253,10 @@ CHECKED_ALONE __u8 open_flow(struct workload *w, struct flow_key *k, struct pack
 	struct flow_key key = *k;
 	int error = bpf_map_update_elem(&flows, &key, &f, BPF_NOEXIST); /* 6.1 does not extend its sign to a long */
 	if (!error)
-		return v->reason;
+		return passed;
 	__sync_fetch_and_sub(&u->flows, 1);
 	if (error == -17) /* EEXIST: another CPU was first, or a SYN against an open flow; both were decided */
-		return v->reason;
+		return passed;
 	return error == -7 ? REASON_TABLE_FULL : REASON_KERNEL_ERROR; /* E2BIG */
 }
 

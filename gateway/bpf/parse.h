@@ -25,7 +25,10 @@ struct packet {
 	__u32 ifindex;
 	__u32 l4; /* offset of the transport header */
 	__u32 l4_length;
-	__u32 fragment_id;
+	union {
+		__u32 fragment_id;
+		__be32 sequence; /* of a whole TCP segment */
+	};
 	__be16 source_port;
 	__be16 destination_port;
 	__be16 echo_id;
@@ -49,7 +52,9 @@ struct packet {
 	__sum16 header_sum; /* IPv4's */
 	__u8 translated; /* `wire` is known */
 	__u8 settled; /* and nothing but time ends the mapping */
-	__u8 pad[3];
+	__u8 returned; /* by the inspector */
+	__u8 long_header; /* of UDP: see is_long_header */
+	__u8 pad;
 	__u32 hop_slot; /* of fast.h */
 	struct endpoint wire; /* its end of this node's side on the uplink */
 };
@@ -190,6 +195,12 @@ static __always_inline __u32 header_length(__u8 protocol)
 	}
 }
 
+/* By its first octet, what may begin a QUIC connection: Initial of both versions, 0-RTT (RFC 9000, 17.2; RFC 9369, 3.2). */
+static __always_inline int is_long_header(__u8 first)
+{
+	return (first & 0xa0) == 0x80;
+}
+
 static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet *p, __u32 fragment_offset)
 {
 	if (p->fragment == FRAGMENT_LATER) /* one that reaches into the first's header (RFC 1858) */
@@ -203,6 +214,8 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 		p->source_port = h.source;
 		p->destination_port = h.dest;
 		p->l4_header = h.doff * 4;
+		if (!p->fragment)
+			p->sequence = h.seq;
 		p->tcp_flags = (h.fin ? TCP_FIN : 0) | (h.syn ? TCP_SYN : 0) | (h.rst ? TCP_RST : 0) | (h.ack ? TCP_ACK : 0);
 		return 0;
 	}
@@ -213,6 +226,10 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 		p->source_port = h.source;
 		p->destination_port = h.dest;
 		p->l4_header = sizeof(h);
+		__u8 first = 0;
+		if (p->l4_length > sizeof(h))
+			bpf_skb_load_bytes(skb, p->l4 + sizeof(h), &first, sizeof(first));
+		p->long_header = is_long_header(first);
 		return 0;
 	}
 	if (p->protocol == IPPROTO_SCTP) {

@@ -15,6 +15,7 @@ enum reason {
 	REASON_PROBE = 9,
 	REASON_ICMP_ERROR_OF_FLOW = 10,
 	REASON_AUDITED = 11, /* passes, and an audited policy would deny it */
+	REASON_HELD = 12, /* of a flow whose handshake was not read yet; see hold.h */
 	/* from here on the packet is dropped */
 	REASON_MALFORMED = 32,
 	REASON_UNSUPPORTED = 33,
@@ -41,10 +42,18 @@ enum reason {
 	REASON_NAT_EXHAUSTED = 54,
 	REASON_NAT_QUOTA = 55,
 	REASON_NAT_NO_ADDRESS = 56,
+	REASON_DENIED_BY_NAME = 57,
+	REASON_SNI_MISMATCH = 58,
+	REASON_NO_SNI = 59,
+	REASON_NOT_TLS = 60,
+	REASON_UNREADABLE_HELLO = 61,
+	REASON_NOT_VERIFIED = 62,
+	REASON_HOLD_FULL = 63,
+	REASON_NO_INSPECTOR = 64,
 };
 
 #define FIRST_DROP 32
-#define REASONS 64
+#define REASONS 96
 
 static __always_inline int passes(__u8 reason)
 {

@@ -52,6 +52,11 @@ static __always_inline int is_told(__u8 reason)
 	case REASON_NAME_EXPIRED:
 	case REASON_REVOKED:
 	case REASON_EDGE_ONLY:
+	case REASON_DENIED_BY_NAME:
+	case REASON_SNI_MISMATCH:
+	case REASON_NO_SNI:
+	case REASON_NOT_TLS:
+	case REASON_UNREADABLE_HELLO:
 		return 1;
 	default:
 		return 0;

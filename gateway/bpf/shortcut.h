@@ -197,6 +197,14 @@ static __always_inline long replace_head(struct __sk_buff *skb, struct head *h, 
 	return bpf_skb_store_bytes(skb, 0, &h->v4, sizeof(h->v4), 0);
 }
 
+/* Whether the inspector is to see it: what may begin a QUIC connection (hold.h). */
+static __always_inline int may_begin(struct __sk_buff *skb, const struct head *h)
+{
+	__u8 first = 0;
+	bpf_skb_load_bytes(skb, h->l4 + sizeof(struct udphdr), &first, sizeof(first));
+	return is_long_header(first);
+}
+
 /* What a known packet becomes, or NO_SHORTCUT. */
 CHECKED_ALONE int take_shortcut(struct __sk_buff *skb, int out)
 {
@@ -211,8 +219,10 @@ CHECKED_ALONE int take_shortcut(struct __sk_buff *skb, int out)
 	if (!still_holds(s, &h.key, age))
 		return NO_SHORTCUT;
 	struct flow *f = bpf_map_lookup_elem(&flows, &s->flow);
-	if (!f || f->opened_ns != s->opened_ns || f->epoch != s->epoch || is_closed(f) ||
+	if (!f || f->opened_ns != s->opened_ns || f->epoch != s->epoch || is_closed(f) || f->hold == HOLD_DENIED ||
 	    is_stale(f, s->flow.protocol, limits, now))
+		return NO_SHORTCUT;
+	if (f->hold && out && h.key.protocol == IPPROTO_UDP && may_begin(skb, &h))
 		return NO_SHORTCUT;
 	touch(f, out ? FROM_WORKLOAD : TO_WORKLOAD, skb->len, now, h.tcp_flags);
 	__u32 device = out ? s->uplink : s->workload;

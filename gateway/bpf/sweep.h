@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the kernel's timer does, with the daemon or without: stale flows and mappings are taken away. */
+/* Stale flows and mappings are taken away: by the daemon, and where it does not, by the kernel's timer. */
 #pragma once
 
 struct sweep {
@@ -85,5 +85,38 @@ static int sweep(void *map, __u32 *zero, struct sweeper *sweeper)
 		sweeper->took_ns = bpf_ktime_get_boot_ns() - sweep.now;
 	}
 	bpf_timer_start(&sweeper->timer, s->sweep_ns / TABLES, 0);
+	return 0;
+}
+
+/* Run once by the daemon at its start: from then on the timer re-arms itself, with the daemon or without. */
+SEC("classifier")
+int start_sweeper(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct sweeper *s = bpf_map_lookup_elem(&sweeper, &zero);
+	if (!s)
+		return -1;
+	bpf_timer_init(&s->timer, &sweeper, 1 /* CLOCK_MONOTONIC */); /* refused if it runs already: fine */
+	if (bpf_timer_set_callback(&s->timer, sweep))
+		return -2;
+	return bpf_timer_start(&s->timer, 0, 0);
+}
+
+/*
+ * Run by the daemon, a table at a time: in its own time, not in that of packets, which the kernel takes in between. The
+ * kind is the one that needs neither a device nor the kernel's types (`bpf_prog_test_run_raw_tp` of net/bpf/test_run.c).
+ */
+SEC("raw_tracepoint")
+int sweep_now(void *context)
+{
+	__u32 zero = 0;
+	struct swept *s = bpf_map_lookup_elem(&swept, &zero);
+	struct sweep sweep = {};
+	if (!s || !sweep_table(s->runs % TABLES, &sweep))
+		return -1;
+	s->at_ns = bpf_ktime_get_boot_ns();
+	s->runs++;
+	s->reclaimed += sweep.reclaimed;
+	s->took_ns = s->at_ns - sweep.now;
 	return 0;
 }

@@ -109,6 +109,8 @@ struct rule_key {
 #define RULE_ADMIN_NAMES 2 /* names that the admin tier allows come first */
 #define RULE_ALL_NAMES 4   /* every name that a rule allows comes first */
 #define RULE_AUDIT_ADMIN 8 /* `audit` is of the admin tier, above every name */
+#define RULE_VERIFY 16     /* what it lets pass waits until its handshake was judged */
+#define RULE_SHOWN 32      /* of a name: of a flow that was read it allows only the name that was shown */
 struct rule {
 	__u8 action;
 	__u8 flags;
@@ -146,6 +148,13 @@ HASH(names, 65536, __u32, struct name_text); /* for the daemon's restart; not re
 #define ORIGIN_INGRESS 2
 #define ORIGIN_SAME_NETWORK 3
 #define ORIGIN_PROBE 4
+#define MARK_RETURNED 0x74676874 /* of a frame between from_tap and from_workload, where it is taken off */
+#define HOLD_NEVER 0    /* nothing is to be read */
+#define HOLD_AWAITS 1   /* no payload passes in either direction; see hold.h */
+#define HOLD_DENIED 2   /* nothing passes */
+#define NO_EPOCH (~0u) /* of a flow that is to be decided again at its next packet */
+#define HOLD_VERIFIED 3 /* `name` is what the handshake asked for, 0 if it had no name */
+#define HOLD_SHOWN 4    /* the same, and the far end has not acknowledged all that was read */
 struct flow_key {
 	__u32 workload;
 	struct address local;
@@ -167,8 +176,10 @@ struct flow {
 	__u32 name; /* 0: not decided by name */
 	__u8 origin;
 	__u8 tcp;
-	__u8 reason; /* why it was allowed */
-	__u8 pad;
+	__u8 reason; /* why it was allowed, or, of a HOLD_DENIED one, denied */
+	__u8 hold;
+	__u32 first; /* TCP's number of the first octet that the opener sends */
+	__u32 end; /* and of the one behind what was read of it */
 };
 HASH(flows, 262144, struct flow_key, struct flow);
 struct usage {
@@ -341,7 +352,8 @@ struct budget {
 	__u32 flows;
 	__u32 drops;
 	__u32 rejections;
-	__u32 pad;
+	__u32 held; /* in this window, see hold.h */
+	__u64 window;
 };
 LRU(budgets, 8192, __u32, struct budget); /* events of a workload in this second, and answers to it */
 
@@ -366,6 +378,8 @@ struct settings {
 	__u32 rejections;
 	__u8 tg1_mac[6];
 	__u8 pad[2];
+	__u32 inspector; /* ifindex of the TAP that held frames go to; 0: they are dropped */
+	__u32 holds; /* a workload's share of it, see hold.h */
 };
 MAP(settings, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct settings);
 struct sweeper {

@@ -17,6 +17,7 @@
  *   7 deny by CIDR                                                                        drop
  *   8 allow by CIDR or learned name                                                       pass
  *   9 the default
+ *     what passes only under a certain name                                               hold, until it was read
  *
  * To a workload
  *   0 unknown or sealed device                                                            drop
@@ -62,6 +63,7 @@
 #include "parse.h"
 #include "spoof.h"
 #include "verdict.h"
+#include "hold.h"
 #include "flows.h"
 #include "icmp.h"
 #include "service.h"
@@ -73,6 +75,7 @@
 #include "events.h"
 #include "shortcut.h"
 #include "reject.h"
+#include "inspector.h"
 
 static __always_inline int is_dns(const struct packet *p)
 {
@@ -129,6 +132,7 @@ static __always_inline __u8 judge_from_workload(struct __sk_buff *skb, struct wo
 		return p->fragment ? REASON_UNSUPPORTED : REASON_EDGE; /* 3 */
 	if (is_dns(p))
 		return p->fragment ? REASON_UNSUPPORTED : REASON_DNS; /* 5 */
+	v->hold = HOLD_NEVER;
 	reason = v->reason = decide_egress(w, k, v, p->now, 0); /* 6, 7, 8, 9 */
 	return passes(reason) ? open_flow(w, k, p, v, ORIGIN_EGRESS) : reason;
 }
@@ -139,7 +143,7 @@ static __noinline int origin_of(struct __sk_buff *skb, struct workload *w, struc
 	__u32 in = skb->ingress_ifindex;
 	if (!in)
 		return ORIGIN_PROBE;
-	struct workload other;
+	struct workload other = {};
 	if (load_workload(in, &other))
 		return other.network == w->network ? ORIGIN_SAME_NETWORK : ORIGIN_INGRESS;
 	/* what an External router sends on comes by the segment too, but not from an address of it */
@@ -192,6 +196,7 @@ static __always_inline __u8 judge_to_workload(struct __sk_buff *skb, struct work
 	if (p->icmp_kind == ICMP_ANSWERS)
 		return REASON_UNSUPPORTED; /* 1 */
 	int origin = by_uplink ? ORIGIN_INGRESS : origin_of(skb, w, p);
+	v->hold = HOLD_NEVER;
 	reason = v->reason = decide_ingress(w, k, v, origin); /* 3, 6, 7, 8 */
 	return passes(reason) ? open_flow(w, k, p, v, origin) : reason;
 }
@@ -214,8 +219,11 @@ static __always_inline int conclude(struct packet *p, struct flow_key *k, struct
 	case REASON_DNS:
 	case REASON_EDGE:
 	case REASON_ICMP_ERROR_OF_FLOW:
+	case REASON_HELD:
 		return TC_ACT_UNSPEC;
 	default:
+		if (v->hold == HOLD_DENIED) /* the inspector told it, once */
+			return TC_ACT_SHOT;
 		/* A segment's chatter, nobody's attempt: counted only. */
 		if (p->multicast && (p->direction == TO_WORKLOAD || v->reason == REASON_SEALED))
 			return TC_ACT_SHOT;
@@ -245,12 +253,25 @@ int from_workload(struct __sk_buff *skb)
 	action = TC_ACT_UNSPEC;
 	p.bytes = skb->len;
 	p.ifindex = ifindex;
+	if (skb->mark == MARK_RETURNED) {
+		p.returned = 1;
+		skb->mark = 0;
+	}
 	if (!load_workload(ifindex, &w))
 		return conclude(&p, &k, &v); /* 0 */
 	v.reason = judge_from_workload(skb, &w, &p, &k, &v);
 	if (passes(v.reason) && p.fragment == FRAGMENT_FIRST)
 		v.reason = remember_fragment(&w, &p, v.reason);
 
+	if (v.reason == REASON_HELD && p.tcp_flags & TCP_SYN && strip_fast_open(skb, &p))
+		v.reason = REASON_KERNEL_ERROR;
+	if (is_inspected(&p, v.reason)) {
+		action = into_tap(skb, &p, &k);
+		if (action == TC_ACT_SHOT)
+			v.reason = has_inspector() ? REASON_HOLD_FULL : REASON_NO_INSPECTOR;
+		conclude(&p, &k, &v);
+		return action;
+	}
 	if (v.reason == REASON_DNS || v.reason == REASON_EDGE)
 		action = into_service(skb, &p);
 	else if (v.reason == REASON_SEGMENT_CONTROL && p.answer)
@@ -267,7 +288,7 @@ int from_workload(struct __sk_buff *skb)
 			v.reason = refused;
 		else
 			action = leave(skb, &p, way);
-		if (way == WAY_OUT && action == TC_ACT_REDIRECT && v.reason == REASON_KNOWN_FLOW)
+		if (way == WAY_OUT && action == TC_ACT_REDIRECT && v.reason == REASON_KNOWN_FLOW && v.hold != HOLD_SHOWN)
 			remember_way_out(&p, &w, &k);
 	} else if (way != NO_WAY) {
 		take(way);
@@ -291,6 +312,8 @@ int to_workload(struct __sk_buff *skb)
 	if (!load_workload(ifindex, &w))
 		return conclude(&p, &k, &v); /* 0 */
 	v.reason = judge_to_workload(skb, &w, &p, &k, &v, parse(skb, &p), 0);
+	if (v.hold == HOLD_SHOWN)
+		note_acknowledged(skb, &p, &k);
 	if (passes(v.reason) && p.fragment == FRAGMENT_FIRST)
 		v.reason = remember_fragment(&w, &p, v.reason);
 	return conclude(&p, &k, &v) == TC_ACT_UNSPEC ? TC_ACT_UNSPEC : reject_neighbour(skb, &p, &w, v.reason);
@@ -353,12 +376,14 @@ int from_uplink(struct __sk_buff *skb)
 	if (!is_forwarded(skb, &p, &w))
 		return pass_on(skb, &p);
 	v.reason = judge_to_workload(skb, &w, &p, &k, &v, 0, 1);
+	if (v.hold == HOLD_SHOWN)
+		note_acknowledged(skb, &p, &k);
 	int action = TC_ACT_SHOT;
 	if (passes(v.reason)) {
 		action = into_workload(skb, &p, &w);
 		if (action == TC_ACT_SHOT)
 			v.reason = REASON_KERNEL_ERROR;
-		else if (v.reason == REASON_KNOWN_FLOW)
+		else if (v.reason == REASON_KNOWN_FLOW && v.hold != HOLD_SHOWN)
 			remember_way_in(skb, &p, &w, &k);
 	}
 	int verdict = conclude(&p, &k, &v);
@@ -448,39 +473,6 @@ int from_service(struct __sk_buff *skb)
 	}
 	int verdict = conclude(&p, &k, &v);
 	return verdict == TC_ACT_UNSPEC ? action : verdict;
-}
-
-/* Run once by the daemon at its start: from then on the timer re-arms itself, with the daemon or without. */
-SEC("classifier")
-int start_sweeper(struct __sk_buff *skb)
-{
-	__u32 zero = 0;
-	struct sweeper *s = bpf_map_lookup_elem(&sweeper, &zero);
-	if (!s)
-		return -1;
-	bpf_timer_init(&s->timer, &sweeper, 1 /* CLOCK_MONOTONIC */); /* refused if it runs already: fine */
-	if (bpf_timer_set_callback(&s->timer, sweep))
-		return -2;
-	return bpf_timer_start(&s->timer, 0, 0);
-}
-
-/*
- * Run by the daemon, a table at a time: in its own time, not in that of packets, which the kernel takes in between. The
- * kind is the one that needs neither a device nor the kernel's types (`bpf_prog_test_run_raw_tp` of net/bpf/test_run.c).
- */
-SEC("raw_tracepoint")
-int sweep_now(void *context)
-{
-	__u32 zero = 0;
-	struct swept *s = bpf_map_lookup_elem(&swept, &zero);
-	struct sweep sweep = {};
-	if (!s || !sweep_table(s->runs % TABLES, &sweep))
-		return -1;
-	s->at_ns = bpf_ktime_get_boot_ns();
-	s->runs++;
-	s->reclaimed += sweep.reclaimed;
-	s->took_ns = s->at_ns - sweep.now;
-	return 0;
 }
 
 /* Run by the daemon on a frame of its own, which leaves by the device. */

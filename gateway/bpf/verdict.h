@@ -5,11 +5,17 @@
  */
 #pragma once
 
+/* Of a flow: its handshake was, and it passed. */
+static __always_inline int was_read(__u8 hold)
+{
+	return hold >= HOLD_VERIFIED;
+}
+
 struct verdict {
 	__u8 reason;
 	__u8 origin; /* of a flow that is decided again */
-	__u8 admin; /* the name is allowed by the admin tier */
-	__u8 pad;
+	__u8 worth; /* of what allows it */
+	__u8 hold; /* before: of the flow that is decided again; behind: HOLD_AWAITS if the handshake is to be read first */
 	__u32 rule;
 	__u32 name;
 };
@@ -125,12 +131,20 @@ static __always_inline enum names names_first(const struct rule *r)
 	return r->flags & RULE_ADMIN_NAMES ? NAMES_ADMIN : NAMES_NONE;
 }
 
+/* What a name is worth: the admin tier's before others, and what needs no look at the handshake before what does. */
+enum worth { WORTH_NOTHING, WORTH_EXPIRED, WORTH_ONCE_VERIFIED, WORTH_ALL, WORTH_ADMIN_VERIFIED, WORTH_ADMIN };
+
+static __always_inline int is_admin(const struct verdict *v)
+{
+	return v->worth >= WORTH_ADMIN_VERIFIED;
+}
+
 /*
- * The names that the workload resolved to the address, those of the admin tier before the others. `own` is the name of
- * an open flow, which needs no live address, or 0.
+ * The names that the workload resolved to the address. `own` is the name of an open flow, which needs no live address, or
+ * 0. Where the handshake was `read`, its name is the only one that a rule which wants it read can mean.
  */
 static __always_inline __u8 decide_by_name(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now,
-					   __u32 own, enum names asked)
+					   __u32 own, int read, enum names asked)
 {
 	struct learned_key key = { .workload = w->id, .address = k->remote };
 	__be16 port = rule_port(k->protocol, k->remote_port);
@@ -144,16 +158,21 @@ static __always_inline __u8 decide_by_name(struct workload *w, struct flow_key *
 		struct rule *r = name ? rule_by_name(w->egress_policy, name, k->protocol, port) : 0;
 		if (!r)
 			continue;
-		int admin = r->flags & RULE_ADMIN, live = expires_ns > now;
-		if (!admin && (asked == NAMES_ADMIN || v->reason == REASON_ALLOWED_BY_NAME))
+		int admin = r->flags & RULE_ADMIN, verify = r->flags & RULE_VERIFY;
+		if ((!admin && asked == NAMES_ADMIN) || (r->flags & RULE_SHOWN && read && i))
 			continue;
-		if (!live && v->reason != REASON_DENIED_BY_DEFAULT)
+		verify = verify && !read;
+		__u8 worth = (verify ? WORTH_ONCE_VERIFIED : WORTH_ALL) + (admin ? WORTH_ADMIN - WORTH_ALL : 0);
+		if (expires_ns <= now)
+			worth = WORTH_EXPIRED;
+		if (worth <= v->worth)
 			continue;
+		v->worth = worth;
 		v->rule = r->rule;
 		v->name = name;
-		v->admin = admin != 0;
-		v->reason = live ? REASON_ALLOWED_BY_NAME : REASON_NAME_EXPIRED;
-		if (admin && live)
+		v->hold = verify ? HOLD_AWAITS : HOLD_NEVER;
+		v->reason = worth == WORTH_EXPIRED ? REASON_NAME_EXPIRED : REASON_ALLOWED_BY_NAME;
+		if (worth == WORTH_ADMIN)
 			break;
 	}
 	return v->reason;
@@ -166,11 +185,28 @@ static __always_inline __u8 audited(struct verdict *v, __u32 rule)
 	return v->reason = REASON_AUDITED;
 }
 
+/* What was read in a handshake is denied where no rule of a higher tier allowed the flow. */
+CHECKED_ALONE int is_denied_by_name(struct workload *w, struct flow_key *k, struct verdict *v, __u32 read)
+{
+	if (!w || !k || !v)
+		return 1;
+	__u32 class = read ? class_of_name(w->egress_policy, read) : 0;
+	struct rule *r = class ? rule_of(w->egress_policy, class, k->protocol, k->remote_port) : 0;
+	if (!r || r->action != ACTION_DENY || (is_admin(v) && !(r->flags & RULE_ADMIN)))
+		return 0;
+	v->rule = r->rule;
+	v->name = read;
+	return 1;
+}
+
 /* `own`: the name of an open flow that is decided again, or 0. */
 CHECKED_ALONE __u8 decide_egress(struct workload *w, struct flow_key *k, struct verdict *v, __u64 now, __u32 own)
 {
 	if (!w || !k || !v)
 		return REASON_KERNEL_ERROR;
+	int read = was_read(v->hold);
+	v->hold = HOLD_NEVER;
+	v->worth = WORTH_NOTHING;
 	if (is_closed_by_node(k))
 		return v->reason = REASON_NODE_ADDRESS;
 	__be16 port = rule_port(k->protocol, k->remote_port);
@@ -179,14 +215,16 @@ CHECKED_ALONE __u8 decide_egress(struct workload *w, struct flow_key *k, struct 
 	__u8 flags = r ? r->flags : 0;
 	__u32 rule = r ? r->rule : 0, audit = r ? r->audit : 0;
 	enum names asked = names_first(r);
-	if (asked != NAMES_NONE && decide_by_name(w, k, v, now, own, asked) == REASON_ALLOWED_BY_NAME) {
-		int below_audit = flags & RULE_AUDIT_ADMIN || (action == ACTION_UNDECIDED && !v->admin);
+	if (asked != NAMES_NONE && decide_by_name(w, k, v, now, own, read, asked) == REASON_ALLOWED_BY_NAME) {
+		int below_audit = flags & RULE_AUDIT_ADMIN || (action == ACTION_UNDECIDED && !is_admin(v));
 		return audit && below_audit ? audited(v, audit) : v->reason; /* 6, 8 */
 	}
 	if (action == ACTION_UNDECIDED)
 		return v->reason; /* 9 */
 	v->rule = rule;
-	v->name = 0;
+	v->worth = flags & RULE_ADMIN ? WORTH_ADMIN : WORTH_ALL;
+	v->hold = flags & RULE_VERIFY && !read ? HOLD_AWAITS : HOLD_NEVER;
+	v->name = read ? own : 0;
 	if (action == ACTION_DENY)
 		return v->reason = REASON_DENIED_BY_CIDR; /* 6, 7 */
 	if (audit)
@@ -227,5 +265,8 @@ static __always_inline __u8 decide_again(struct workload *w, struct flow_key *k,
 {
 	if (v->origin != ORIGIN_EGRESS)
 		return decide_ingress(w, k, v, v->origin);
-	return decide_egress(w, k, v, now, v->name);
+	__u32 read = was_read(v->hold) ? v->name : 0;
+	if (passes(decide_egress(w, k, v, now, v->name)) && read && is_denied_by_name(w, k, v, read))
+		v->reason = REASON_DENIED_BY_NAME; /* 6, 7 */
+	return v->reason;
 }

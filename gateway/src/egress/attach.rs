@@ -22,7 +22,7 @@ use aya::{Ebpf, programs};
 use super::tables::Tables;
 use crate::sys::bpf::detach_link;
 use crate::sys::bpf_query::tcx_programs;
-use crate::sys::bpf_test_run::{Answer, test_run};
+use crate::sys::bpf_test_run::{Answer, test_run, test_run_marked};
 use crate::sys::interface;
 
 /// `lo` of every network namespace.
@@ -47,17 +47,28 @@ pub enum Program {
     FromUplink,
     /// tc egress of the uplink.
     ToUplink,
+    /// tc ingress of the inspector's TAP.
+    FromTap,
 }
 
 /// The program that the daemon runs itself, on frames that are to leave by a device.
 const SENDER: &str = "send_frame";
-/// The one that it runs without a frame.
+/// Those that it runs without a frame.
 const SWEEPER: &str = "sweep_now";
+const SETTLER: &str = "settle_held";
+/// Of frames that come back from the inspector (`bpf/tables.h`).
+const MARK_RETURNED: u32 = 0x7467_6874;
 /// `linux/pkt_cls.h`
 const TC_ACT_UNSPEC: i32 = -1;
 
-const ALL: [Program; 5] =
-    [Program::FromWorkload, Program::ToWorkload, Program::FromService, Program::FromUplink, Program::ToUplink];
+const ALL: [Program; 6] = [
+    Program::FromWorkload,
+    Program::ToWorkload,
+    Program::FromService,
+    Program::FromUplink,
+    Program::ToUplink,
+    Program::FromTap,
+];
 
 /// Both sides of the uplink: what is translated leaves last, so that its replies find the way back.
 const UPLINK: [Program; 2] = [Program::FromUplink, Program::ToUplink];
@@ -74,19 +85,20 @@ impl Program {
             Self::FromService => "from_service",
             Self::FromUplink => "from_uplink",
             Self::ToUplink => "to_uplink",
+            Self::FromTap => "from_tap",
         }
     }
 
     const fn is_egress(self) -> bool {
         match self {
             Self::ToWorkload | Self::ToUplink => true,
-            Self::FromWorkload | Self::FromService | Self::FromUplink => false,
+            Self::FromWorkload | Self::FromService | Self::FromUplink | Self::FromTap => false,
         }
     }
 
     const fn direction(self) -> TcAttachType {
         match self {
-            Self::FromWorkload | Self::FromService | Self::FromUplink => TcAttachType::Ingress,
+            Self::FromWorkload | Self::FromService | Self::FromUplink | Self::FromTap => TcAttachType::Ingress,
             Self::ToWorkload | Self::ToUplink => TcAttachType::Egress,
         }
     }
@@ -130,6 +142,7 @@ pub enum AttachError {
 pub(crate) struct Programs {
     loaded: Mutex<Ebpf>,
     sweeper: OwnedFd,
+    settler: OwnedFd,
     /// The kernel's numbers of [`ALL`], in that order.
     numbers: [u32; ALL.len()],
     tcx: bool,
@@ -155,16 +168,19 @@ impl Programs {
         let starter = classifier(&mut ebpf, "start_sweeper")?;
         load(starter)?;
         let starter = starter.fd()?.as_fd().try_clone_to_owned()?;
-        let sweeper: &mut RawTracePoint = named(&mut ebpf, SWEEPER)?.try_into()?;
-        patiently(|| sweeper.load())?;
-        let sweeper = sweeper.fd()?.as_fd().try_clone_to_owned()?;
+        let (sweeper, settler) = (runner(&mut ebpf, SWEEPER)?, runner(&mut ebpf, SETTLER)?);
         let tcx = tcx_programs(LOOPBACK, false).is_ok();
-        Ok((Self { loaded: Mutex::new(ebpf), sweeper, numbers, tcx, links: folder.join("links") }, starter))
+        Ok((Self { loaded: Mutex::new(ebpf), sweeper, settler, numbers, tcx, links: folder.join("links") }, starter))
     }
 
     /// What takes stale entries out of one table.
     pub(crate) fn sweeper(&self) -> BorrowedFd<'_> {
         self.sweeper.as_fd()
+    }
+
+    /// What writes a verdict into a held flow.
+    pub(crate) fn settler(&self) -> BorrowedFd<'_> {
+        self.settler.as_fd()
     }
 
     fn lock(&self) -> MutexGuard<'_, Ebpf> {
@@ -275,6 +291,21 @@ impl Tables {
         self.programs.take_away(tg0, Program::FromService)
     }
 
+    /// Puts the program on the inspector's TAP.
+    pub fn attach_tap(&self, tap: u32) -> Result<(), AttachError> {
+        self.programs.place(tap, &name_of(tap)?, Program::FromTap)
+    }
+
+    /// Puts back what somebody removed from the TAP; whether there was anything to put back.
+    pub fn ensure_tap_attached(&self, tap: u32) -> Result<bool, AttachError> {
+        self.programs.ensure(tap, Program::FromTap)
+    }
+
+    /// Takes the program from a TAP, which may be gone.
+    pub fn detach_tap(&self, tap: u32) -> Result<(), AttachError> {
+        self.programs.take_away(tap, Program::FromTap)
+    }
+
     /// Puts both programs on the uplink. They let through what is of no workload ([`Tables::set_uplink`] says for whom) and
     /// of no masqueraded network ([`Tables::set_translation`]).
     pub fn attach_uplink(&self, uplink: u32) -> Result<(), AttachError> {
@@ -307,13 +338,20 @@ impl Tables {
         self.repeat_frame(program, frame, ifindex, entered_by, 1)
     }
 
+    /// [`Self::try_frame`] of what a workload sent and the inspector gave back.
+    pub fn try_returned(&self, frame: &[u8], ifindex: u32) -> io::Result<Answer> {
+        test_run_marked(self.runnable(Program::FromWorkload.name())?.as_fd(), frame, (ifindex, 0), MARK_RETURNED, 1)
+    }
+
+    fn runnable(&self, name: &str) -> io::Result<OwnedFd> {
+        let mut ebpf = self.programs.lock();
+        let loaded = classifier(&mut ebpf, name).map_err(|e| io::Error::other(e.to_string()))?;
+        loaded.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()
+    }
+
     /// Sends an Ethernet frame by a device. Needs no raw socket, and so no capability for one.
     pub fn send_frame(&self, frame: &[u8], ifindex: u32) -> io::Result<()> {
-        let mut ebpf = self.programs.lock();
-        let loaded = classifier(&mut ebpf, SENDER).map_err(|e| io::Error::other(e.to_string()))?;
-        let fd = loaded.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()?;
-        drop(ebpf);
-        match test_run(fd.as_fd(), frame, ifindex, 0, 1)?.action {
+        match test_run(self.runnable(SENDER)?.as_fd(), frame, ifindex, 0, 1)?.action {
             TC_ACT_UNSPEC => Ok(()),
             _ => Err(io::Error::other("the device did not take the frame")),
         }
@@ -328,11 +366,7 @@ impl Tables {
         entered_by: u32,
         repeat: u32,
     ) -> io::Result<Answer> {
-        let mut ebpf = self.programs.lock();
-        let loaded = classifier(&mut ebpf, program.name()).map_err(|e| io::Error::other(e.to_string()))?;
-        let fd = loaded.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()?;
-        drop(ebpf);
-        test_run(fd.as_fd(), frame, ifindex, entered_by, repeat)
+        test_run(self.runnable(program.name())?.as_fd(), frame, ifindex, entered_by, repeat)
     }
 
     /// This build's programs in the place of an earlier run's. Pins of devices that are gone are removed.
@@ -399,6 +433,12 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
 
 fn named<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut programs::Program, String> {
     ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))
+}
+
+fn runner(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd, Box<dyn Error>> {
+    let program: &mut RawTracePoint = named(ebpf, name)?.try_into()?;
+    patiently(|| program.load())?;
+    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
 }
 
 fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {

@@ -12,6 +12,12 @@ pub(crate) trait Plain: aya::Pod {
     #[cfg_attr(not(test), expect(dead_code, reason = "compared with the object's BTF by a test"))]
     const FIELDS: &'static [Field];
 
+    /// Its bytes, as the kernel takes them.
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the struct's own memory, as long as it is borrowed; `Pod` has no padding and no interior change.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(self).cast(), size_of::<Self>()) }
+    }
+
     /// The struct that `bytes` begin with; `None` if they are too few.
     fn decode(bytes: &[u8]) -> Option<Self> {
         // SAFETY: long enough, read unaligned, and any bits are valid (`Pod`).

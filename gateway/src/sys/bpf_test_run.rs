@@ -22,7 +22,9 @@ pub struct Answer {
 /// The head of `struct __sk_buff`, as far as a run takes it; the rest is zero.
 #[repr(C)]
 struct Context {
-    before: [u32; 9],
+    before: [u32; 2],
+    mark: u32,
+    between: [u32; 6],
     ingress_ifindex: u32,
     ifindex: u32,
     after: [u32; 37],
@@ -54,7 +56,18 @@ pub fn test_run(
     entered_by: u32,
     repeat: u32,
 ) -> io::Result<Answer> {
-    let context = Context { before: [0; 9], ingress_ifindex: entered_by, ifindex, after: [0; 37] };
+    test_run_marked(program, frame, (ifindex, entered_by), 0, repeat)
+}
+
+/// The same of a frame with a mark, `SO_MARK` of socket(7).
+pub fn test_run_marked(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    (ifindex, ingress_ifindex): (u32, u32),
+    mark: u32,
+    repeat: u32,
+) -> io::Result<Answer> {
+    let context = Context { before: [0; 2], mark, between: [0; 6], ingress_ifindex, ifindex, after: [0; 37] };
     let mut packet = vec![0u8; ROOM];
     let mut run = TestRun {
         program: program.as_raw_fd() as u32,
@@ -75,9 +88,15 @@ pub fn test_run(
     Ok(Answer { action: run.action as i32, packet, took: Duration::from_nanos(run.duration.into()) })
 }
 
-/// Runs a raw tracepoint's program that looks at no arguments, on this CPU, and answers what it returns.
-pub fn run_without_packet(program: BorrowedFd<'_>) -> io::Result<i32> {
-    let mut run = TestRun { program: program.as_raw_fd() as u32, ..TestRun::default() };
+/// Runs a raw tracepoint's program with these arguments (words of 8 bytes, at most 12), on this CPU, and answers what it
+/// returns.
+pub fn run_without_packet(program: BorrowedFd<'_>, arguments: &[u8]) -> io::Result<i32> {
+    let mut run = TestRun {
+        program: program.as_raw_fd() as u32,
+        context_size_in: arguments.len() as u32,
+        context_in: if arguments.is_empty() { 0 } else { arguments.as_ptr() as u64 },
+        ..TestRun::default()
+    };
     super::bpf::call(TEST_RUN, &mut run)?;
     Ok(run.action as i32)
 }

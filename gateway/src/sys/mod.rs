@@ -21,6 +21,7 @@ pub mod pktinfo;
 pub mod reserved_ports;
 pub mod socket;
 pub mod sysctl;
+pub mod tap;
 
 /// What a system call says that answers 0, or less and `errno`.
 fn check(answer: impl Into<libc::c_long>) -> std::io::Result<()> {

@@ -11,11 +11,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::proto::op::{Message, Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::op::{Message, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
-use world::{NOBODY, Node, SOON, V4, V6};
+use world::{NOBODY, Node, SOON, V4, V6, framed, query, read_one};
 
 #[test]
 fn whatever_ipv4_server_is_asked_answers() {
@@ -158,6 +157,24 @@ fn every_type_passes_as_it_is() {
 }
 
 #[test]
+fn one_kept_answer_has_ech_only_for_whom_no_handshake_is_read() {
+    let node = Node::new();
+    node.serve(async |node| {
+        for transport in ["+notcp", "+tcp"] {
+            for (asker, shown) in [
+                ("198.18.0.11", "\\# 34 00010000000004000100050001000302683200040004CB00710A 00050004DEADBEEF"),
+                (V4, "\\# 24 0001000000000200010001000302683200040004CB00710A"),
+            ] {
+                let said =
+                    node.dig(&format!("-b {asker} {transport} +unknownformat @8.8.8.8 hidden.example.com HTTPS")).await;
+                let flat = said.replace([' ', '\t'], "");
+                assert!(flat.contains(&shown.replace(' ', "")), "{asker} {transport}\n{said}");
+            }
+        }
+    });
+}
+
+#[test]
 fn an_answer_leaves_only_when_it_is_learned() {
     let node = Node::new();
     node.serve(async |node| {
@@ -201,6 +218,19 @@ fn addresses_that_no_name_may_have_are_filtered() {
             );
         }
         assert!(node.notes.learned.lock().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn glue_that_leads_inside_is_left_out_and_the_answer_stays() {
+    let node = Node::new();
+    node.serve(async |node| {
+        for transport in ["+notcp", "+tcp"] {
+            let shown = node.dig(&format!("{transport} @8.8.8.8 mail.example.com MX")).await;
+            assert!(shown.contains("status: NOERROR") && shown.contains("10 rebind.example.com."), "{shown}");
+            assert!(shown.contains("203.0.113.10") && shown.contains("203.0.113.66"), "glue that may be\n{shown}");
+            assert!(!shown.contains("127.0.0.1\n"), "{shown}");
+        }
     });
 }
 
@@ -293,25 +323,6 @@ async fn connect() -> tokio::net::TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(V4.parse().unwrap(), 0)).unwrap();
     socket.connect("8.8.8.8:53".parse().unwrap()).await.unwrap()
-}
-
-fn query(id: u16, name: &str) -> Vec<u8> {
-    let mut message = Message::query();
-    message.metadata.id = id;
-    message.metadata.recursion_desired = true;
-    message.add_query(Query::query(name.parse::<Name>().unwrap(), RecordType::A));
-    message.to_vec().unwrap()
-}
-
-fn framed(id: u16, name: &str) -> Vec<u8> {
-    let bytes = query(id, name);
-    [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat()
-}
-
-async fn read_one(stream: &mut tokio::net::TcpStream) -> Message {
-    let mut bytes = vec![0; usize::from(stream.read_u16().await.unwrap())];
-    stream.read_exact(&mut bytes).await.unwrap();
-    Message::from_vec(&bytes).unwrap()
 }
 
 #[test]

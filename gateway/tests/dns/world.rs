@@ -10,6 +10,9 @@ use std::time::Duration;
 use config::names::{DnsName, InterfaceName};
 use gateway::egress::dns::{Limits, Permit, Resolution, Server};
 use gateway::service::Service;
+use hickory_resolver::proto::op::{Message, Query};
+use hickory_resolver::proto::rr::{Name, RecordType};
+use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 
 use crate::service_world::{World, until};
@@ -34,6 +37,9 @@ www 300 HTTPS 1 . alpn=h2 ipv4hint=203.0.113.10
 app 300 CNAME mid.example.com.
 mid 20 CNAME edge.example.net.
 odd 300 TYPE65280 \\# 4 0A0B0C0D
+hidden 300 TYPE65 \\# 34 00010000000004000100050001000302683200040004CB00710A00050004DEADBEEF
+mail 300 MX 10 rebind.example.com.
+mail 300 MX 20 www.example.com.
 many 300 A 203.0.113.1
 *.wild 300 A 203.0.113.77
 rebind 300 A 203.0.113.66
@@ -72,7 +78,7 @@ pub(crate) fn unbound(world: &World, netns: &str, address: &str, www: &str) -> R
     };
     let text = format!(
         "server:\n interface: {address}\n access-control: 0.0.0.0/0 allow\n username: \"\"\n chroot: \"\"\n directory: \"{at}\"\n \
-         pidfile: \"{at}/pid\"\n do-daemonize: no\n use-syslog: no\n logfile: \"{at}/log\"\n module-config: \"iterator\"\n do-ip6: no\n \
+         pidfile: \"{at}/pid\"\n do-daemonize: no\n use-syslog: no\n logfile: \"{at}/log\"\n module-config: \"iterator\"\n minimal-responses: no\n do-ip6: no\n \
          num-threads: 1\n outgoing-range: 512\n num-queries-per-thread: 4096\n so-rcvbuf: 4m\nremote-control:\n control-enable: no\n{}{}",
         zone("example.com", "com"),
         zone("example.net", "net"),
@@ -169,6 +175,11 @@ impl Resolution for Notes {
         self.answer(asker, false)
     }
 
+    /// Those of one workload are.
+    fn reads_handshakes(&self, asker: IpAddr, _name: Option<&DnsName>) -> bool {
+        self.account(asker) == Some(1)
+    }
+
     /// These tests' policies speak of no address, so that link-local ones are closed.
     fn misled(&self, _asker: IpAddr, addresses: &[IpAddr]) -> Option<String> {
         let closed = addresses.iter().find(|address| matches!(address, IpAddr::V4(v4) if v4.is_link_local()));
@@ -259,3 +270,22 @@ impl Node {
 
 /// Within a bound that is well below a stub resolver's patience.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+pub(crate) fn query(id: u16, name: &str) -> Vec<u8> {
+    let mut message = Message::query();
+    message.metadata.id = id;
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(name.parse::<Name>().unwrap(), RecordType::A));
+    message.to_vec().unwrap()
+}
+
+pub(crate) fn framed(id: u16, name: &str) -> Vec<u8> {
+    let bytes = query(id, name);
+    [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat()
+}
+
+pub(crate) async fn read_one(stream: &mut tokio::net::TcpStream) -> Message {
+    let mut bytes = vec![0; usize::from(stream.read_u16().await.unwrap())];
+    stream.read_exact(&mut bytes).await.unwrap();
+    Message::from_vec(&bytes).unwrap()
+}

@@ -6,7 +6,7 @@ use super::frames::*;
 use super::world::*;
 
 /// An error of the family, with the head of `inner`.
-fn error(source: &str, destination: &str, inner: &[u8]) -> Vec<u8> {
+pub(super) fn error(source: &str, destination: &str, inner: &[u8]) -> Vec<u8> {
     let six = source.contains(':');
     let body = [&[0; 4], &inner[..inner.len().min(100)]].concat();
     let payload = if six { icmp(2, 0, &body) } else { icmp(3, 4, &body) };

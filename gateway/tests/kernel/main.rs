@@ -14,6 +14,7 @@ mod flows;
 mod frames;
 mod from_service;
 mod from_workload;
+mod hold;
 mod live;
 mod nat;
 mod nat_frames;

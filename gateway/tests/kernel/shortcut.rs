@@ -17,7 +17,7 @@ fn taken(node: &Node) -> u64 {
 }
 
 /// On one CPU, as a cache is of each.
-fn on_one_cpu() {
+pub(super) fn on_one_cpu() {
     // SAFETY: a zeroed set with one bit, of its own size, for this thread.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();

@@ -276,7 +276,7 @@ pub(crate) fn rule(
 ) -> RuleEntry {
     let ports = PortPrefix { port: ports.0, length: ports.1 };
     let (tier, names) = (Tier::Namespace, NamesFirst::None);
-    RuleEntry { policy, class, protocol, ports, action, rule, tier, names, audit: None }
+    RuleEntry { policy, class, protocol, ports, action, rule, tier, names, audit: None, verify: false, shown: false }
 }
 
 /// See [`Node::with`]; policies of generation `n` are EGRESS + 10 (n - 1) and INGRESS + 10 (n - 1).

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 
 use config::names::DnsName;
 use gateway::egress::tables::flows::Origin;
+use policy::Decision;
 use policy::reason::Reason;
 use policy::tables::RuleName;
 
+use crate::held::{Fate, Hold};
 use crate::reading::{
-    ACK, FIN, Icmp, Meaning, Packet, RST, SCTP, SYN, TCP, Transport, UDP, echo_id, meaning, number, quoted,
+    ACK, FIN, Icmp, Meaning, Packet, Piece, RST, SCTP, SYN, TCP, Transport, UDP, echo_id, meaning, number, quoted,
 };
 use crate::world::SECOND;
 
@@ -59,6 +61,9 @@ struct Flow {
     opened: u64,
     seen: u64,
     life: Life,
+    hold: Hold,
+    /// The later it was opened, the higher.
+    number: u64,
 }
 
 /// What a connection has gone through.
@@ -82,15 +87,19 @@ pub(crate) struct Passage {
     pub(crate) bytes: u64,
     /// It is counted, and keeps the flow alive: an ICMP error does not.
     pub(crate) counts: bool,
+    /// It carries more than headers.
+    pub(crate) data: bool,
+    /// It is no fragment.
+    pub(crate) whole: bool,
 }
 
 /// What the table knows of a packet.
 pub(crate) enum Known {
     No,
-    /// Of the present epoch.
-    Current,
-    /// To be decided again: who opened it, and by which name.
-    Old(Origin, Option<DnsName>),
+    /// Of the present epoch: what becomes of it.
+    Current(Reason),
+    /// To be decided again: who opened it, by which name, and what its handshake has to do with it.
+    Old(Origin, Option<DnsName>, Hold),
 }
 
 /// The clocks are too near to an idle time to say.
@@ -116,6 +125,19 @@ pub(crate) fn ends_of(packet: &Packet<'_>, workload: usize, out: bool) -> Ends {
         Transport::Other | Transport::Headless => Ports::None,
     };
     Ends { workload, protocol: packet.protocol, local, remote, ports }
+}
+
+impl Passage {
+    /// Of a packet of the flow itself.
+    pub(crate) fn of(packet: &Packet<'_>, out: bool, bytes: u64) -> Self {
+        let whole = packet.piece == Piece::Whole;
+        Self { out, flags: flags_of(packet), bytes, counts: true, data: packet.data > 0, whole }
+    }
+
+    /// Of an ICMP error about one.
+    pub(crate) fn of_error(out: bool, bytes: u64) -> Self {
+        Self { out, flags: None, bytes, counts: false, data: false, whole: true }
+    }
 }
 
 pub(crate) fn flags_of(packet: &Packet<'_>) -> Option<u8> {
@@ -154,6 +176,7 @@ pub(crate) fn quoted_ends(packet: &Packet<'_>, icmp: Icmp<'_>, workload: usize, 
 #[derive(Debug, Default)]
 pub(crate) struct Flows {
     open: BTreeMap<Ends, Flow>,
+    opened: u64,
     fragments: BTreeMap<Fragment, (u64, u32)>,
 }
 
@@ -178,6 +201,7 @@ impl Flow {
 
     fn idle_limit(&self, protocol: u8) -> u32 {
         match protocol {
+            _ if matches!(self.hold, Hold::Denied(_)) => CLOSED_IDLE,
             TCP if self.is_closed() => CLOSED_IDLE,
             TCP if self.life.confirmed => TCP_IDLE,
             _ => OTHER_IDLE,
@@ -186,6 +210,26 @@ impl Flow {
 
     fn is_from_opener(&self, passage: Passage) -> bool {
         (self.told.origin == Origin::Egress) == passage.out
+    }
+
+    fn is_inspected(&self, protocol: u8, passage: Passage) -> bool {
+        self.hold.fate(protocol, passage) == Fate::Inspected
+    }
+
+    /// What becomes of a packet of it. An ICMP error is none of its own, and passes as long as the flow is not
+    /// denied; one of the workload's, once the handshake was read.
+    fn pass(&mut self, protocol: u8, passage: Passage, now: u64) -> Reason {
+        if !passage.counts {
+            return match self.hold {
+                Hold::Denied(reason) => reason,
+                Hold::Awaits if passage.out => Reason::NotVerified,
+                Hold::Never | Hold::Awaits | Hold::Verified(_) => Reason::KnownFlow,
+            };
+        }
+        if !self.is_inspected(protocol, passage) {
+            self.carry(passage, now);
+        }
+        self.hold.fate(protocol, passage).reason(Reason::KnownFlow)
     }
 
     fn carry(&mut self, passage: Passage, now: u64) {
@@ -238,10 +282,14 @@ impl Flows {
             }
         }
         if flow.epoch != epoch {
-            return Ok(Known::Old(flow.told.origin, flow.told.name.clone()));
+            if matches!(flow.hold, Hold::Denied(_)) {
+                self.open.remove(ends);
+                return Ok(Known::No);
+            }
+            return Ok(Known::Old(flow.told.origin, flow.told.name.clone(), flow.hold.clone()));
         }
-        if passage.counts {
-            flow.carry(passage, now);
+        let reason = flow.pass(ends.protocol, passage, now);
+        if passage.counts && !flow.is_inspected(ends.protocol, passage) {
             let flags = passage.flags.unwrap_or(0);
             let believed = flags & RST == 0 || passage.out || !flow.life.confirmed;
             let last = ends.protocol == TCP && flow.is_closed() && flags & FIN == 0 && believed;
@@ -249,17 +297,41 @@ impl Flows {
                 self.open.remove(ends);
             }
         }
-        Ok(Known::Current)
+        Ok(Known::Current(reason))
     }
 
-    /// The flow goes on under the present epoch, by these grounds.
-    pub(crate) fn renew(&mut self, ends: &Ends, epoch: u32, grounds: Grounds, passage: Passage, now: u64) {
+    /// The flow goes on under the present epoch, by this decision; what was shown stays its name. What becomes of the packet.
+    pub(crate) fn renew(&mut self, ends: &Ends, epoch: u32, decision: Decision, passage: Passage, now: u64) -> Reason {
         let Some(flow) = self.open.get_mut(ends) else { panic!("{ends:?} was just found") };
-        (flow.told.reason, flow.told.rule, flow.told.name) = (grounds.reason, grounds.rule, grounds.name);
-        flow.epoch = epoch;
-        if passage.counts {
-            flow.carry(passage, now);
+        if !matches!(flow.hold, Hold::Verified(_)) {
+            flow.hold = Hold::of(&decision);
+            flow.told.name = decision.name;
         }
+        (flow.told.reason, flow.told.rule, flow.epoch) = (decision.reason, decision.rule, epoch);
+        flow.pass(ends.protocol, passage, now)
+    }
+
+    /// One of the flows that wait for their handshake to be read, with so many that are newer if there are, and when it
+    /// was opened.
+    pub(crate) fn awaiting(&self, newer: usize) -> Option<(Ends, u64)> {
+        let mut waiting: Vec<_> = self.open.iter().filter(|(_, flow)| flow.hold == Hold::Awaits).collect();
+        waiting.sort_by_key(|(_, flow)| flow.number);
+        let (ends, flow) = waiting.get(waiting.len().saturating_sub(1 + newer))?;
+        Some((**ends, flow.opened))
+    }
+
+    /// Its handshake was judged. What passes is decided again at its next packet.
+    pub(crate) fn judged(&mut self, ends: &Ends, reason: Reason, hold: Hold) {
+        let Some(flow) = self.open.get_mut(ends) else { panic!("{ends:?} was just found") };
+        flow.told.reason = reason;
+        flow.told.name = match &hold {
+            Hold::Verified(name) => name.clone(),
+            Hold::Never | Hold::Awaits | Hold::Denied(_) => None,
+        };
+        if matches!(hold, Hold::Verified(_)) {
+            flow.epoch = u32::MAX;
+        }
+        flow.hold = hold;
     }
 
     pub(crate) fn end(&mut self, ends: &Ends) {
@@ -279,22 +351,27 @@ impl Flows {
         self.open.keys().filter(|ends| ends.workload == workload).count()
     }
 
-    /// A new flow. One that is open already, which a SYN of the other side asks for again, stays as it is.
+    /// A new flow. One that is open already, which a SYN of the other side asks for again, stays as it is. What becomes of
+    /// the packet.
     pub(crate) fn begin(
         &mut self,
         ends: Ends,
         origin: Origin,
         epoch: u32,
-        grounds: Grounds,
+        decision: Decision,
         passage: Passage,
         now: u64,
-    ) {
-        let one = (1, passage.bytes);
+    ) -> Reason {
+        let hold = Hold::of(&decision);
+        let fate = hold.fate(ends.protocol, passage);
+        let one = if fate == Fate::Inspected { (0, 0) } else { (1, passage.bytes) };
         let (sent, received) = if passage.out { (one, (0, 0)) } else { ((0, 0), one) };
-        let Grounds { reason, rule, name } = grounds;
+        let Decision { reason, rule, name, .. } = decision;
         let told = Told { origin, reason, rule, name, sent, received };
-        let flow = Flow { told, epoch, opened: now, seen: now, life: Life::default() };
+        let flow = Flow { told, epoch, opened: now, seen: now, life: Life::default(), hold, number: self.opened };
+        self.opened += 1;
         self.open.entry(ends).or_insert(flow);
+        fate.reason(reason)
     }
 
     pub(crate) fn remember_first(&mut self, fragment: Fragment, epoch: u32, now: u64) {
@@ -307,12 +384,4 @@ impl Flows {
             Some(_) | None => Ok(false),
         }
     }
-}
-
-/// Why a flow is allowed.
-#[derive(Clone, Debug)]
-pub(crate) struct Grounds {
-    pub(crate) reason: Reason,
-    pub(crate) rule: Option<RuleName>,
-    pub(crate) name: Option<DnsName>,
 }

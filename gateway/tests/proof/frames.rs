@@ -52,6 +52,31 @@ pub(crate) fn draw_shot(draw: &mut Draw, world: &World, members: &[Member], memo
     shot
 }
 
+/// A new conversation of a workload: what it sends first, and what both sides do then.
+pub(crate) fn draw_exchange(
+    draw: &mut Draw,
+    world: &World,
+    members: &[Member],
+    memory: &mut Vec<Conversation>,
+) -> [Vec<Shot>; 2] {
+    let talk = conversation(draw, world, members);
+    memory.push(talk);
+    let own = &members[talk.workload];
+    let first = draw.some(2, |draw| outgoing(draw, own, talk, members));
+    let then = draw.some(4, |draw| of_either(draw, own, talk, members));
+    [first, then]
+}
+
+/// One more packet of each of the last conversations.
+pub(crate) fn draw_again(draw: &mut Draw, members: &[Member], memory: &[Conversation]) -> Vec<Shot> {
+    let last = memory.iter().rev().take(8);
+    last.map(|talk| of_either(draw, &members[talk.workload], *talk, members)).collect()
+}
+
+fn of_either(draw: &mut Draw, own: &Member, talk: Conversation, members: &[Member]) -> Shot {
+    if draw.one_in(3) { incoming(draw, own, talk, members) } else { outgoing(draw, own, talk, members) }
+}
+
 fn conversation(draw: &mut Draw, world: &World, members: &[Member]) -> Conversation {
     let mut workload = if draw.one_in(40) { 6 } else { draw.below(6) as usize };
     let mut target = world.target(draw);
@@ -59,7 +84,11 @@ fn conversation(draw: &mut Draw, world: &World, members: &[Member]) -> Conversat
         let lookup = draw.of(&world.lookups);
         (workload, target.address) = (lookup.workload as usize, lookup.address);
     }
-    let remote = if draw.one_in(8) { special(draw, members) } else { target.address };
+    let named = draw.one_in(2);
+    if named {
+        target = world.named_target(draw, workload); // where handshakes may have to be read
+    }
+    let remote = if !named && draw.one_in(8) { special(draw, members) } else { target.address };
     let own = &members[workload].own;
     let local = match remote {
         IpAddr::V4(_) => own[0].0,
@@ -74,7 +103,7 @@ fn conversation(draw: &mut Draw, world: &World, members: &[Member]) -> Conversat
     };
     let some_port = |draw: &mut Draw| draw.of(&[0, 1, 53, 80, 443, 4000, 4001, 8000, 8010, 65535]);
     let (mut local_port, mut remote_port) = (some_port(draw), target.port);
-    if draw.one_in(3) {
+    if !named && draw.one_in(3) {
         (local_port, remote_port) = (remote_port, local_port); // so that it is the workload that serves
     }
     Conversation { workload, local, remote, protocol, local_port, remote_port, id: draw.below(4) as u16 }
@@ -192,6 +221,15 @@ fn transport(draw: &mut Draw, talk: Conversation, out: bool) -> Vec<u8> {
     let size = draw.of(&[0, 0, 4, 8, 40]);
     let asks = draw.one_in(2);
     let mut payload = transport_of(draw, talk.protocol, ports, talk.id, asks, size);
+    if talk.protocol == TCP && draw.one_in(6) {
+        let fast_open: &[u8] = &[34, 2, 1, 1];
+        let cookie: &[u8] = &[1, 34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 0];
+        let experiment: &[u8] = &[2, 4, 5, 0xb4, 254, 4, 0xf9, 0x89];
+        let others: &[u8] = &[2, 4, 5, 0xb4, 254, 4, 0xe2, 0xd4];
+        let options = draw.of(&[fast_open, cookie, cookie, experiment, others, &[3, 9, 7, 34], &[0, 34, 2, 1]]);
+        payload[12] = (((20 + options.len()) / 4) << 4) as u8;
+        payload.splice(20..20, options.iter().copied());
+    }
     if matches!(talk.protocol, ICMP | ICMPV6) && draw.one_in(5) {
         payload[0] = draw.below(256) as u8;
     }

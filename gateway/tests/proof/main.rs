@@ -1,7 +1,8 @@
 //! Random policies and random frames through the real programs, against `policy::decide` and a plain reading of frames.
 //!
-//! A [`scenario`] is a node over time: policies change, workloads look names up, time passes, and frames come from
-//! workloads, to them, and out of the service namespace. Each frame goes through its program in the kernel
+//! A [`scenario`] is a node over time: policies change, workloads look names up, time passes, frames come from
+//! workloads, to them, and out of the service namespace, and the inspector says what it has read of flows that wait for it
+//! ([`held`]). Each frame goes through its program in the kernel
 //! (`BPF_PROG_TEST_RUN`), and through the [`reference`](mod@reference), which is written from the RFCs and the header
 //! comment of `tidegate.bpf.c` and shares nothing with it. Compared are the reason, what became of the frame, and after
 //! each phase every counter and every open flow. A difference prints its seed and the smallest scenario that shows it.
@@ -12,18 +13,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::collections::BTreeMap;
-
 use policy::reason::Reason;
 
+use crate::held::Met;
 use crate::programs::Programs;
 use crate::scenario::Scenario;
-use crate::trial::{Outcome, try_scenario};
+use crate::trial::{Outcome, Seen, try_scenario};
 
 #[path = "../../../policy/tests/verdicts/draw.rs"]
 mod draw;
 mod flows;
 mod frames;
+mod held;
 #[path = "../kernel/world.rs"]
 #[expect(dead_code, reason = "the programs' own tests use the rest")]
 mod node;
@@ -54,28 +55,33 @@ fn the_programs_say_what_the_documents_say() {
     let frames = counts(60_000, 5_000_000);
     let first = std::env::var("TIDEGATE_SEED").map_or(0, |seed| seed.parse().unwrap());
     let mut programs = Programs::with(|_| {});
-    let mut seen: BTreeMap<Reason, u64> = BTreeMap::new();
+    let mut seen = Seen::default();
     for seed in (first..).take(frames / FRAMES_EACH) {
         let scenario = Scenario::draw(seed, FRAMES_EACH);
         match judged(&mut programs, &scenario) {
-            Ok(reasons) => reasons.into_iter().for_each(|(reason, count)| *seen.entry(reason).or_default() += count),
+            Ok(more) => seen.add(more),
             Err(difference) => panic!("TIDEGATE_SEED={seed}: {}", smallest(&mut programs, scenario, difference)),
         }
     }
-    let judged: u64 = seen.values().sum();
+    let judged: u64 = seen.reasons.values().sum();
     println!("{judged} of {frames} frames: {seen:?}");
     assert!(judged * 10 > frames as u64 * 9, "too many frames were too near to an idle time");
     let unreachable = [
         Reason::Unknown,
         Reason::TableFull,   // a test of its own fills the table
         Reason::KernelError, // no helper fails here; tests of their own see to it
+        Reason::HoldFull,    // no workload sends so much here; a test of its own does
+        Reason::NoInspector, // there is one; the same test takes it away
         // of packets at the uplink: the other proof
         Reason::NatExhausted,
         Reason::NatQuota,
         Reason::NatNoAddress,
     ];
     for reason in Reason::ALL.iter().filter(|reason| !unreachable.contains(reason)) {
-        assert!(seen.contains_key(reason), "no frame came to {reason:?}");
+        assert!(seen.reasons.contains_key(reason), "no frame came to {reason:?}");
+    }
+    for met in Met::ALL {
+        assert!(seen.met.contains_key(&met), "of no flow: {met:?}");
     }
 }
 
@@ -86,10 +92,10 @@ fn counts(usual: usize, long: usize) -> usize {
 }
 
 /// The reasons on which both agree, or how they differ.
-fn judged(programs: &mut Programs, scenario: &Scenario) -> Result<BTreeMap<Reason, u64>, String> {
+fn judged(programs: &mut Programs, scenario: &Scenario) -> Result<Seen, String> {
     for _ in 0..TRIES {
         match try_scenario(programs, scenario) {
-            Outcome::Agreed(reasons) => return Ok(reasons),
+            Outcome::Agreed(seen) => return Ok(seen),
             Outcome::Differs(difference) => return Err(difference),
             Outcome::Disturbed => {}
         }

@@ -1,12 +1,14 @@
 //! The real side: tables written as the daemon writes them, and the programs run on frames.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use config::names::DnsName;
 use gateway::egress::attach::Program;
 use gateway::egress::tables::Tables;
+use gateway::egress::tables::flows::Flow;
+use gateway::egress::tables::hold::{HeldFlow, Settled, Verdict};
 use gateway::egress::tables::names::LearnedSlot;
 use gateway::egress::tables::node::Listener;
 use gateway::egress::tables::workloads::{PortAddresses, WorkloadEntry};
@@ -19,6 +21,7 @@ use policy::tables::{ClassId, NameId, PolicyId, RuleId, RuleName, Step};
 use policy::{Compiled, Ledger, Model, Node};
 
 use crate::flows::{Ends, OTHER_IDLE, Ports, TCP_IDLE, Told};
+use crate::held::{self, Said};
 use crate::node::{Bpffs, ifindex, ip, unshare_network};
 use crate::reference::{Action, Member};
 use crate::scenario::{Device, Entrance, Phase, Shot, WORKLOADS, subnets};
@@ -33,7 +36,7 @@ const GATEWAY_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
 pub(crate) const BEGIN: u64 = 200 * SECOND;
 /// Bytes of `struct flow_key`, `struct flow`, `struct fragment_key`, `struct fragment`, and where their times are.
 type FlowKey = [u8; 44];
-type FlowValue = [u8; 64];
+type FlowValue = [u8; 72];
 type FragmentKey = [u8; 44];
 type FragmentValue = [u8; 16];
 const FLOW_TIMES: [usize; 2] = [0, 8];
@@ -114,6 +117,7 @@ impl Programs {
             _bpffs: bpffs,
         };
         this.tables.set_service(this.devices[WORKLOADS + 3], TG1_MAC).unwrap();
+        this.tables.set_inspector(Some(this.devices[WORKLOADS + 4])).unwrap();
         let segments = [0, 1].map(|network| (this.segment(network), network as u32 + 1));
         this.tables.set_segments(&segments.into()).unwrap();
         let own = [0, 1].map(|network| (network as u32 + 1, subnets(network)));
@@ -204,12 +208,12 @@ impl Programs {
             self.reslot(run, index, next.as_slice());
         }
         run.policies = next;
-        self.settle(run, step);
+        self.take_out(run, step);
         self.look_up(run, world, members);
     }
 
     /// What no entry mentions any more goes.
-    fn settle(&self, run: &mut Run, first: Step) {
+    fn take_out(&self, run: &mut Run, first: Step) {
         let second = run.compiled.settle();
         self.tables.apply(&second).unwrap();
         self.tables.remove_rules(&[first.dead, second.dead].concat()).unwrap();
@@ -294,7 +298,7 @@ impl Programs {
 
     fn write_class(&self, run: &mut Run, policy: PolicyId, id: NameId) {
         let Run { compiled, ledger, .. } = run;
-        if let Some(made) = ledger.name(id).and_then(|name| compiled.name_class(policy, name)) {
+        if let Some(made) = ledger.name(id).and_then(|name| compiled.shown_class(policy, name)) {
             self.tables.write_rules(&made.new_rules).unwrap();
             self.tables.write_name_class(policy, id, Some(made.class)).unwrap();
         }
@@ -344,6 +348,61 @@ impl Programs {
             other => return Err(format!("the program returned {other}")),
         };
         Ok(Done { reason, action, frame: answer.packet })
+    }
+
+    /// The inspector's word on a flow that waits, as the daemon brings it: the name's number and its class, then the verdict.
+    pub(crate) fn settle(&self, run: &mut Run, said: &Said) -> Result<(), String> {
+        let name = said.name.as_ref().map(|name| self.lend(run, said.ends.workload, name));
+        let flow = self.flow(run, &said.ends).ok_or("the flow is not in the kernel's table")?;
+        let of = |opened: Duration| HeldFlow {
+            workload: flow.workload,
+            local: SocketAddr::new(flow.local, flow.local_port),
+            remote: SocketAddr::new(flow.remote, flow.remote_port),
+            protocol: flow.protocol,
+            opened_ns: opened.as_nanos() as u64,
+        };
+        let verdict = Verdict { reason: said.decision.reason, name, end: None };
+        let [other, own] = [flow.opened + Duration::from_nanos(1), flow.opened].map(|opened| {
+            let took = self.tables.settle(&of(opened), &verdict);
+            took.unwrap_or_else(|error| panic!("{error}"))
+        });
+        match (other, own) {
+            (Settled::Gone, Settled::Now) => Ok(()),
+            (other, own) => Err(format!("of another flow {other:?}, its own {own:?}")),
+        }
+    }
+
+    fn lend(&self, run: &mut Run, index: usize, name: &DnsName) -> NameId {
+        let (id, text) = run.ledger.lend(name).unwrap();
+        if let Some(text) = text {
+            self.tables.write_name(id, &text).unwrap();
+        }
+        if let Some(policy) = run.policies[index] {
+            self.write_class(run, policy, id);
+        }
+        id
+    }
+
+    fn flow(&self, run: &Run, ends: &Ends) -> Option<Flow> {
+        let Ports::Pair { local, remote } = ends.ports else { return None };
+        let wanted = (run.ids[ends.workload], ends.protocol, ends.local, local, ends.remote, remote);
+        self.tables.flows().unwrap().into_iter().find(|flow| {
+            let own = (flow.workload.0, flow.protocol, flow.local, flow.local_port, flow.remote, flow.remote_port);
+            own == wanted
+        })
+    }
+
+    /// What stands in front of a frame that goes to the inspector: whose it is, and of which flow.
+    pub(crate) fn check_head(&self, run: &Run, shot: &Shot, done: &Done) -> Result<(), String> {
+        let Some(index) = shot.device.workload() else { return Ok(()) };
+        if (done.reason, done.action) != (Reason::Held, Action::Redirect) {
+            return Ok(());
+        }
+        let (head, ends) = (held::check(&shot.frame, &done.frame)?, held::ends(&shot.frame, index));
+        let flow = ends.and_then(|ends| self.flow(run, &ends)).ok_or("its flow is not in the kernel's table")?;
+        let whose = (head.ifindex, head.workload.0, Duration::from_nanos(head.opened_ns));
+        let wanted = (self.devices[index], run.ids[index], flow.opened);
+        if whose == wanted { Ok(()) } else { Err(format!("the head says {whose:?}, and it is {wanted:?}")) }
     }
 
     /// The reason that a program's last run was counted as. `expected` is looked at first.
@@ -396,7 +455,7 @@ impl Programs {
         let node = Node::default();
         let step = run.compiled.advance(&Model::new([], [], [], [], &node), []);
         self.tables.apply(&step).unwrap();
-        self.settle(&mut run, step);
+        self.take_out(&mut run, step);
         self.tables.remove_names(&run.ledger.names().map(|(id, _)| id).collect()).unwrap();
     }
 

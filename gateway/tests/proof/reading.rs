@@ -41,6 +41,8 @@ pub(crate) struct Packet<'a> {
     pub(crate) transport: Transport<'a>,
     /// Where the transport header begins in the frame.
     pub(crate) at: usize,
+    /// Octets behind the transport header, of TCP and UDP.
+    pub(crate) data: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,8 +174,8 @@ fn read_ipv4(bytes: &[u8]) -> Result<Packet<'_>, Reason> {
         return Err(Reason::Malformed);
     }
     let transport = read_transport(protocol, payload, piece, offset, piece != Piece::Whole)?;
-    let (source, destination) = (source.into(), destination.into());
-    Ok(Packet { source, destination, hops: header[8], protocol, piece, transport, at: 34 })
+    let (source, destination, data) = (source.into(), destination.into(), data_behind(&transport, payload));
+    Ok(Packet { source, destination, hops: header[8], protocol, piece, transport, at: 34, data })
 }
 
 fn read_ipv6(bytes: &[u8]) -> Result<Packet<'_>, Reason> {
@@ -230,8 +232,8 @@ fn read_ipv6(bytes: &[u8]) -> Result<Packet<'_>, Reason> {
         return Err(Reason::Unsupported);
     }
     let at = 14 + 40 + length - payload.len();
-    let (source, destination) = (source.into(), destination.into());
-    Ok(Packet { source, destination, hops: header[7], protocol: next, piece, transport, at })
+    let (source, destination, data) = (source.into(), destination.into(), data_behind(&transport, payload));
+    Ok(Packet { source, destination, hops: header[7], protocol: next, piece, transport, at, data })
 }
 
 /// `fragmented`: there is a fragment header, be it of a whole packet.
@@ -281,6 +283,15 @@ fn read_transport(
         }
         _ => Ok(Transport::Other),
     }
+}
+
+fn data_behind(transport: &Transport<'_>, payload: &[u8]) -> usize {
+    let header = match transport {
+        Transport::Tcp { .. } => usize::from(payload[12] >> 4) * 4,
+        Transport::Udp { .. } => 8,
+        Transport::Sctp { .. } | Transport::Icmp(_) | Transport::Other | Transport::Headless => return 0,
+    };
+    payload.len().saturating_sub(header)
 }
 
 /// As flows have it: 65535 stands for 0.

@@ -1,19 +1,20 @@
 //! The three lists of `tidegate.bpf.c`'s header comment, line by line and slowly: frames are read by [`crate::reading`],
 //! new flows judged by `policy::decide`, open ones kept by [`crate::flows`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gateway::egress::attach::Program;
 use gateway::egress::tables::flows::Origin as Opener;
 use gateway::workload::Mac;
 use policy::reason::Reason;
-use policy::{Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Resolved, Subject, Target, decide};
+use policy::{Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Resolved, Shown, Subject, Target, decide};
 
-use crate::flows::{Ends, Flows, Fragment, Grounds, Known, Passage, Ports, Unsure, ends_of, flags_of, quoted_ends};
+use crate::flows::{Ends, Flows, Fragment, Known, Passage, Ports, Unsure, ends_of, quoted_ends};
+use crate::held::{Hold, Met};
 use crate::reading::{Content, ICMP, Icmp, Meaning, Packet, Piece, Reading, Transport, read};
 use crate::scenario::{Entrance, Shot};
-use crate::{rejection, segment};
+use crate::{held, rejection, segment};
 
 /// One of the node's workloads.
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ pub(crate) struct Rules<'a> {
 pub(crate) enum Action {
     Drop,
     Pass,
-    /// Redirected: into the service namespace, out of it, or back as an answer.
+    /// Redirected: into the service namespace, out of it, to the inspector, or back as an answer.
     Redirect,
     /// Dropped, and its sender is told.
     Reject,
@@ -63,6 +64,8 @@ pub(crate) struct Reference {
     pub(crate) flows: Flows,
     /// The edge's connections.
     served: BTreeSet<Ends>,
+    /// How often that happened.
+    pub(crate) met: BTreeMap<Met, u64>,
 }
 
 type Verdict = Result<Reason, Unsure>;
@@ -74,10 +77,14 @@ impl Reference {
             Program::FromWorkload => self.workload_sends(shot, rules, &mut answered)?,
             Program::ToWorkload => self.workload_receives(shot, rules)?,
             Program::FromService => self.service_sends(&shot.frame, rules),
-            Program::FromUplink | Program::ToUplink => unreachable!("its frames are in the fast path's own tests"),
+            Program::FromUplink | Program::ToUplink | Program::FromTap => {
+                unreachable!("its frames are in tests of its own")
+            }
         };
-        let redirected =
-            answered || shot.program == Program::FromService || matches!(reason, Reason::Dns | Reason::Edge);
+        let redirected = answered
+            || shot.program == Program::FromService
+            || matches!(reason, Reason::Dns | Reason::Edge)
+            || held::is_inspected(shot, reason);
         let action = match (reason.passes(), redirected) {
             (false, _) if rejection::is_told(shot, reason, rules.members) => Action::Reject,
             (false, _) => Action::Drop,
@@ -144,7 +151,7 @@ impl Reference {
             return verdict;
         }
         let ends = ends_of(packet, index, true);
-        let passage = Passage { out: true, flags: flags_of(packet), bytes, counts: true };
+        let passage = Passage::of(packet, true, bytes);
         if let Some(reason) = self.known(&ends, passage, rules)? {
             return Ok(reason);
         }
@@ -223,7 +230,7 @@ impl Reference {
             return verdict;
         }
         let ends = ends_of(packet, index, false);
-        let passage = Passage { out: false, flags: flags_of(packet), bytes, counts: true };
+        let passage = Passage::of(packet, false, bytes);
         if let Some(reason) = self.known(&ends, passage, rules)? {
             return Ok(reason);
         }
@@ -277,7 +284,7 @@ impl Reference {
         rules: &Rules<'_>,
     ) -> Verdict {
         let Some(ends) = quoted_ends(packet, icmp, index, out) else { return Ok(Reason::IcmpErrorUnknown) };
-        let passage = Passage { out, flags: None, bytes, counts: false };
+        let passage = Passage::of_error(out, bytes);
         Ok(match self.known(&ends, passage, rules)? {
             Some(Reason::KnownFlow) => Reason::IcmpErrorOfFlow,
             Some(other) => other,
@@ -286,29 +293,33 @@ impl Reference {
     }
 
     /// Whether an open flow speaks for the packet. After a change of policy it is decided again: one by name lives as
-    /// long as the policy allows the name, whatever became of the address.
+    /// long as the policy allows the name, whatever became of the address. One that was not read, and now would be, ends.
     fn known(&mut self, ends: &Ends, passage: Passage, rules: &Rules<'_>) -> Result<Option<Reason>, Unsure> {
         let own = &rules.members[ends.workload];
-        let (opener, name) = match self.flows.find(ends, own.epoch, own.quota, passage, rules.now)? {
+        let (opener, name, hold) = match self.flows.find(ends, own.epoch, own.quota, passage, rules.now)? {
             Known::No => return Ok(None),
-            Known::Current => return Ok(Some(Reason::KnownFlow)),
-            Known::Old(opener, name) => (opener, name),
+            Known::Current(reason) => return Ok(Some(reason)),
+            Known::Old(opener, name, hold) => (opener, name, hold),
         };
         let decision = match opener {
             Opener::Egress => {
                 let own = name.map(|name| Resolved { name, expires: u64::MAX });
                 let known = rules.ledger.resolved(rules.ids[ends.workload], ends.remote);
                 let resolved: Vec<_> = own.into_iter().chain(known).collect();
-                rules.sends_by(ends.workload, target(ends), &resolved)
+                rules.sends_by(ends.workload, target(ends), &resolved, hold.shown())
             }
             Opener::Ingress | Opener::SameNetwork | Opener::Probe => rules.receives(ends, opener),
         };
-        if !decision.allowed {
+        Met::again(&hold, &decision).into_iter().for_each(|met| self.note(met));
+        if !decision.allowed || decision.holds && hold != Hold::Awaits {
             self.flows.end(ends);
             return Ok(Some(Reason::Revoked));
         }
-        self.flows.renew(ends, own.epoch, grounds(decision), passage, rules.now);
-        Ok(Some(Reason::KnownFlow))
+        Ok(Some(self.flows.renew(ends, own.epoch, decision, passage, rules.now)))
+    }
+
+    pub(crate) fn note(&mut self, met: Met) {
+        *self.met.entry(met).or_default() += 1;
     }
 
     fn open(&mut self, ends: Ends, opener: Opener, decision: Decision, passage: Passage, rules: &Rules<'_>) -> Reason {
@@ -320,8 +331,7 @@ impl Reference {
         if self.flows.of(ends.workload) >= own.quota {
             return Reason::QuotaFull;
         }
-        self.flows.begin(ends, opener, own.epoch, grounds(decision), passage, rules.now);
-        reason
+        self.flows.begin(ends, opener, own.epoch, decision, passage, rules.now)
     }
 
     fn remember(&mut self, packet: &Packet<'_>, index: usize, epoch: u32, reason: Reason, now: u64) {
@@ -376,12 +386,19 @@ impl Reference {
 impl Rules<'_> {
     /// The verdict on a new flow of a workload.
     fn sends(&self, index: usize, to: Target) -> Decision {
-        let resolved = self.ledger.resolved(self.ids[index], to.address);
-        self.sends_by(index, to, &resolved)
+        let mut resolved = self.ledger.resolved(self.ids[index], to.address);
+        loop {
+            let decision = self.sends_by(index, to, &resolved, Shown::NotYet);
+            match &decision.name {
+                // the tables do not tell a name that is denied from one that nothing allows
+                Some(denied) if decision.reason == Reason::DeniedByName => resolved.retain(|own| own.name != *denied),
+                Some(_) | None => return decision,
+            }
+        }
     }
 
-    fn sends_by(&self, index: usize, to: Target, resolved: &[Resolved]) -> Decision {
-        let flow = Outbound { from: &self.members[index].subject, to, resolved, now: self.now };
+    fn sends_by(&self, index: usize, to: Target, resolved: &[Resolved], shown: Shown<'_>) -> Decision {
+        let flow = Outbound { from: &self.members[index].subject, to, resolved, shown, now: self.now };
         decide(self.model, &Query::From(flow))
     }
 
@@ -430,7 +447,7 @@ fn echo(protocol: u8) -> u16 {
     if protocol == ICMP { 8 << 8 } else { 128 << 8 }
 }
 
-fn target(ends: &Ends) -> Target {
+pub(crate) fn target(ends: &Ends) -> Target {
     let port = match ends.ports {
         Ports::Pair { remote, .. } => remote,
         Ports::AskedHere(_) | Ports::AskedThere(_) => echo(ends.protocol),
@@ -442,8 +459,4 @@ fn target(ends: &Ends) -> Target {
 fn fragment_of(packet: &Packet<'_>, workload: usize, id: u32) -> Fragment {
     let (source, destination) = (packet.source, packet.destination);
     Fragment { workload, source, destination, protocol: packet.protocol, id }
-}
-
-fn grounds(decision: Decision) -> Grounds {
-    Grounds { reason: decision.reason, rule: decision.rule, name: decision.name }
 }

@@ -21,6 +21,11 @@ pub(crate) fn is_told(shot: &Shot, reason: Reason, members: &[Member]) -> bool {
             | Reason::NameExpired
             | Reason::Revoked
             | Reason::EdgeOnly
+            | Reason::DeniedByName
+            | Reason::SniMismatch
+            | Reason::NoSni
+            | Reason::NotTls
+            | Reason::UnreadableHello
     );
     let Some(own) = shot.device.workload().map(|index| &members[index]) else { return false };
     let Ok(frame) = read(&shot.frame) else { return false };
@@ -30,7 +35,10 @@ pub(crate) fn is_told(shot: &Shot, reason: Reason, members: &[Member]) -> bool {
         (Program::ToWorkload, Entrance::Workload(other)) => {
             members[other].network == own.network && members[other].mac == frame.from
         }
-        (Program::ToWorkload | Program::FromService | Program::FromUplink | Program::ToUplink, _) => false,
+        (
+            Program::ToWorkload | Program::FromService | Program::FromUplink | Program::ToUplink | Program::FromTap,
+            _,
+        ) => false,
     };
     let ends_something = match packet.transport {
         Transport::Tcp { flags, .. } => flags & RST != 0,

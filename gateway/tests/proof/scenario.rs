@@ -3,12 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::Name;
+use config::resource::{DenyRule, Mode};
 use gateway::egress::attach::Program;
 use gateway::workload::Mac;
 use ipnetwork::IpNetwork;
 
 use crate::draw::Draw;
-use crate::frames::{Conversation, draw_shot};
+use crate::frames::{Conversation, draw_again, draw_exchange, draw_shot};
+use crate::held::{self, Look};
 use crate::reference::Member;
 use crate::text::name;
 use crate::world::World;
@@ -42,6 +44,8 @@ pub(crate) enum Step {
     Frame(Shot),
     /// Seconds.
     Pause(u64),
+    /// The inspector says something.
+    Look(Look),
 }
 
 /// One frame at one program.
@@ -83,19 +87,32 @@ impl Scenario {
     pub(crate) fn draw(seed: u64, frames: usize) -> Self {
         let mut draw = Draw(seed);
         let mut memory: Vec<Conversation> = Vec::new();
-        let mut phases = Vec::new();
+        let mut phases: Vec<Phase> = Vec::new();
         let mut left = frames;
         while left > 0 {
-            let mut phase = Phase::draw(&mut draw);
+            let mut phase = Phase::draw_after(&mut draw, phases.last());
             let members = phase.members(1);
-            for _ in 0..left.min(15 + draw.below(60) as usize) {
-                left -= 1;
+            let again = draw_again(&mut draw, &members, &memory);
+            phase.steps.extend(again.into_iter().take(left).map(Step::Frame));
+            let mut own = (15 + draw.below(60)) as usize;
+            while own > 0 && phase.frames() < left {
+                own -= 1;
                 if draw.one_in(40) {
                     phase.steps.push(Step::Pause(draw.of(&[7, 25, 65, 200])));
+                }
+                if draw.one_in(7) {
+                    phase.steps.push(Step::Look(Look::draw(&mut draw)));
+                }
+                if draw.one_in(20) {
+                    let [first, then] = draw_exchange(&mut draw, &phase.world, &members, &mut memory);
+                    let look = (!draw.one_in(4)).then(|| Step::Look(Look::draw(&mut draw)));
+                    phase.steps.extend(first.into_iter().map(Step::Frame).chain(look));
+                    phase.steps.extend(then.into_iter().map(Step::Frame));
                 }
                 let shot = draw_shot(&mut draw, &phase.world, &members, &mut memory);
                 phase.steps.push(Step::Frame(shot));
             }
+            left = left.saturating_sub(phase.frames());
             phases.push(phase);
         }
         Self { phases }
@@ -140,16 +157,60 @@ pub(crate) fn with_less<P: Clone, S>(phases: &[P], steps: impl Fn(&mut P) -> &mu
     smaller
 }
 
+/// Of the names that an audited policy denies the kernel's tables know only that a flow waits for them: what would be denied
+/// stands in the daemon's log.
+fn without_audited_names(world: &mut World) {
+    let of_names = |rule: &DenyRule| matches!(rule, DenyRule::Names(_));
+    for policy in world.policies.iter_mut().filter(|policy| policy.mode == Mode::Audit) {
+        policy.deny.retain(|rule| !of_names(rule));
+    }
+    for policy in world.cluster_policies.iter_mut().filter(|policy| policy.mode == Mode::Audit) {
+        policy.deny.retain(|rule| !of_names(rule));
+    }
+}
+
 impl Phase {
+    /// Half of all changes change little, so that flows outlive them.
+    fn draw_after(draw: &mut Draw, before: Option<&Self>) -> Self {
+        let Some(before) = before.filter(|_| draw.one_in(2)) else { return Self::draw(draw) };
+        let mut phase = Self { steps: Vec::new(), ..before.clone() };
+        match draw.below(6) {
+            0 => {}
+            4 => held::look_away(&mut phase.world),
+            3 => held::refuse(draw, &mut phase.world),
+            1 => phase.world.lookups.clear(),
+            2 => {
+                let other = World::draw(draw);
+                phase.world.policies = other.policies;
+                held::crowd(draw, &mut phase.world);
+            }
+            _ => {
+                let fewer = before.world.smaller();
+                phase.world = if fewer.is_empty() { phase.world } else { draw.of(&fewer) };
+            }
+        }
+        without_audited_names(&mut phase.world);
+        phase
+    }
+
     pub(crate) fn draw(draw: &mut Draw) -> Self {
+        let mut world = World { network_policies: Vec::new(), ..World::draw(draw) };
+        if !draw.one_in(3) {
+            held::crowd(draw, &mut world);
+        }
+        without_audited_names(&mut world);
         Self {
-            world: World { network_policies: Vec::new(), ..World::draw(draw) },
+            world,
             apart: draw.one_in(3),
             external: [draw.one_in(3), draw.one_in(3)],
             quota: if draw.one_in(3) { 1 + draw.below(4) as usize } else { 1000 },
             rejects: [draw.one_in(2), draw.one_in(2)],
             steps: Vec::new(),
         }
+    }
+
+    fn frames(&self) -> usize {
+        self.steps.iter().filter(|step| matches!(step, Step::Frame(_))).count()
     }
 
     /// The resources of this phase's namespaces, `bank` in its network. Network policies have their own cases

@@ -7,6 +7,7 @@ use gateway::egress::attach::Program;
 use policy::reason::Reason;
 
 use crate::flows::{Ends, Told};
+use crate::held::{self, Met};
 use crate::packets::{checksum, transport_checksum};
 use crate::programs::{Done, Programs, Run};
 use crate::reading::{Content, Packet, TCP, UDP, read};
@@ -14,20 +15,34 @@ use crate::reference::{Action, Member, Reference, Rules};
 use crate::rejection;
 use crate::scenario::{Phase, Scenario, Shot, Step};
 
+/// How often what was compared.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) reasons: BTreeMap<Reason, u64>,
+    pub(crate) met: BTreeMap<Met, u64>,
+}
+
 pub(crate) enum Outcome {
-    Agreed(BTreeMap<Reason, u64>),
+    Agreed(Seen),
     Differs(String),
     /// To be tried again.
     Disturbed,
 }
 
+impl Seen {
+    pub(crate) fn add(&mut self, more: Self) {
+        more.reasons.into_iter().for_each(|(reason, count)| *self.reasons.entry(reason).or_default() += count);
+        more.met.into_iter().for_each(|(met, count)| *self.met.entry(met).or_default() += count);
+    }
+}
+
 pub(crate) fn try_scenario(programs: &mut Programs, scenario: &Scenario) -> Outcome {
     let mut run = programs.begin();
     let mut reference = Reference::default();
-    let mut seen = BTreeMap::new();
+    let mut reasons = BTreeMap::new();
     let mut result = Ok(());
     for (phase, epoch) in scenario.phases.iter().zip(1..) {
-        result = try_phase(programs, &mut run, &mut reference, phase, epoch, &mut seen);
+        result = try_phase(programs, &mut run, &mut reference, phase, epoch, &mut reasons);
         if result.is_err() || run.ledger.counters().classes_dropped > 0 {
             break; // more names at one address than slots: the ledger's own tests say which
         }
@@ -36,7 +51,7 @@ pub(crate) fn try_scenario(programs: &mut Programs, scenario: &Scenario) -> Outc
     programs.end(run);
     match result {
         _ if disturbed => Outcome::Disturbed,
-        Ok(()) => Outcome::Agreed(seen),
+        Ok(()) => Outcome::Agreed(Seen { reasons, met: reference.met }),
         Err(difference) => Outcome::Differs(difference),
     }
 }
@@ -62,6 +77,14 @@ fn try_phase(
                 programs.pause(run, *seconds);
                 continue;
             }
+            Step::Look(look) => {
+                let rules =
+                    Rules { model: &model, ledger: &run.ledger, members: &members, ids: &run.ids, now: run.now };
+                if let Some(said) = reference.look(look, &rules) {
+                    programs.settle(run, &said).map_err(|what| format!("{what}: {:?}", said.ends))?;
+                }
+                continue;
+            }
             Step::Frame(shot) => shot,
         };
         let rules = Rules { model: &model, ledger: &run.ledger, members: &members, ids: &run.ids, now: run.now };
@@ -76,7 +99,8 @@ fn try_phase(
                 read(&shot.frame)
             ));
         }
-        check_frame(shot, &done, &members).map_err(|what| format!("{what}\n{shot:?}\nbecame {:?}", done.frame))?;
+        let checked = check_frame(shot, &done, &members).and_then(|()| programs.check_head(run, shot, &done));
+        checked.map_err(|what| format!("{what}\n{shot:?}\nbecame {:?}", done.frame))?;
         *seen.entry(reason).or_default() += 1;
     }
     programs.check_counts(run)?;
@@ -96,7 +120,7 @@ fn try_phase(
     Ok(())
 }
 
-/// A frame that passes is as it was; one for the service namespace, or out of it, has another address, MAC and checksums
+/// A frame that passes is as it was, apart from Fast Open; one for the service namespace, or out of it, has another address, MAC and checksums
 /// and is otherwise as it was.
 pub(crate) fn check_frame(shot: &Shot, done: &Done, members: &[Member]) -> Result<(), String> {
     let into_service = matches!(done.reason, Reason::Dns | Reason::Edge);
@@ -104,8 +128,9 @@ pub(crate) fn check_frame(shot: &Shot, done: &Done, members: &[Member]) -> Resul
         Action::Drop => return Ok(()),
         Action::Reject => return rejection::check(&shot.frame, &done.frame),
         Action::Redirect if into_service => {}
+        Action::Redirect if done.reason == Reason::Held => return held::check(&shot.frame, &done.frame).map(drop),
         Action::Redirect => return check_answer(&done.frame),
-        Action::Pass if done.frame == shot.frame => return Ok(()),
+        Action::Pass if done.frame == held::as_it_leaves(shot, done.reason) => return Ok(()),
         Action::Pass => return Err("the frame was changed".to_owned()),
     }
     let (Ok(before), Ok(after)) = (read(&shot.frame), read(&done.frame)) else {

@@ -28,6 +28,19 @@ pub enum Origin {
     Probe,
 }
 
+/// What is known of a flow's handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nobody asks for it.
+    Never,
+    /// It is waited for; no payload passes.
+    Awaits,
+    /// It was read, and nothing passes.
+    Denied,
+    /// It was read, and the flow passes.
+    Verified,
+}
+
 /// One open flow, from the workload's view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
@@ -49,8 +62,10 @@ pub struct Flow {
     pub reason: Reason,
     /// By which rule.
     pub rule: RuleId,
-    /// By which learned name.
+    /// By which learned name; of a verified flow, the one that its handshake asked for.
     pub name: Option<NameId>,
+    /// Whether its handshake is, or was, read.
+    pub hold: Hold,
     /// When it was opened, since boot.
     pub opened: Duration,
     /// When its last packet passed, since boot.
@@ -89,7 +104,7 @@ impl Tables {
     /// Takes stale entries out of the next of the tables that have such, and answers when the one behind it is due. Packets
     /// do not wait for it, other than for the kernel's timer.
     pub fn sweep_next(&self) -> Result<Duration, TableError> {
-        let done = run_without_packet(self.programs.sweeper()).and_then(|answer| match answer {
+        let done = run_without_packet(self.programs.sweeper(), &[]).and_then(|answer| match answer {
             0 => Ok(()),
             other => Err(io::Error::other(format!("the program answered {other}"))),
         });
@@ -130,6 +145,12 @@ fn flow((key, value): (l::FlowKey, l::Flow)) -> Option<Flow> {
         reason: Reason::from_number(value.reason)?,
         rule: RuleId(value.rule),
         name: (value.name != 0).then_some(NameId(value.name)),
+        hold: match value.hold {
+            0 => Hold::Never,
+            1 => Hold::Awaits,
+            2 => Hold::Denied,
+            _ => Hold::Verified,
+        },
         opened: Duration::from_nanos(value.opened_ns),
         last_seen: Duration::from_nanos(value.last_seen_ns),
         sent: (value.packets_out, value.bytes_out),

@@ -1,6 +1,6 @@
 //! The door to the kernel's tables (`bpf/tables.h`).
 //!
-//! Everything is pinned below `<bpffs>/v3/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
+//! Everything is pinned below `<bpffs>/v4/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
 //! there is another build's, and is refused, while its programs go on as they are. [`Tables::open`] reuses what is
 //! pinned, so that flows, learned names and policies outlive the daemon.
 //!
@@ -10,11 +10,12 @@
 //! locks the maps.
 //!
 //! Files: [`workloads`] (who a device is), [`steps`] (policies), [`names`] (what DNS taught), [`flows`] (what is
-//! open), [`nat`] (what is translated at the uplink), [`node`] (addresses, segments, the service namespace), [`uplink`]
+//! open), [`hold`] (what waits for a verdict on its handshake), [`nat`] (what is translated at the uplink), [`node`] (addresses, segments, the service namespace), [`uplink`]
 //! (past the node's stack), [`fill`] (counters and how full).
 
 pub mod fill;
 pub mod flows;
+pub mod hold;
 pub(crate) mod layout;
 pub mod names;
 pub mod nat;
@@ -43,7 +44,7 @@ use crate::sys::bpf_test_run::test_run;
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.bpf.o"));
 
 /// The number of the maps' layout; a change of any struct or key in `bpf/tables.h` raises it.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// How long a closed TCP connection's entry waits for late segments.
 const CLOSED_IDLE: Duration = Duration::from_secs(10);
@@ -253,13 +254,16 @@ impl Tables {
         if let Some(tg0) = self.tg0_ifindex() {
             self.detach_service(tg0)?;
         }
+        if let Some(tap) = self.inspector() {
+            self.detach_tap(tap)?;
+        }
         for uplink in BTreeSet::from_iter([self.uplink(), self.nat_device()].into_iter().flatten()) {
             self.detach_uplink(uplink)?;
         }
         fs::remove_dir_all(&self.folder).map_err(|source| AttachError::Pin { path: self.folder.clone(), source })
     }
 
-    /// Where the pins lie: `<bpffs>/v3`.
+    /// Where the pins lie: `<bpffs>/v4`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -274,6 +278,7 @@ impl Tables {
         settings.flow_events = FLOW_EVENTS;
         settings.drop_events = DROP_EVENTS;
         settings.rejections = REJECTIONS;
+        settings.holds = hold::SHARE;
         self.settings.set(&0, &settings).in_table("settings")?;
         self.change_nat(|nat| {
             nat.quota = limits.nat_mappings_per_network;

@@ -19,6 +19,8 @@ const RULE_ADMIN: u8 = 1;
 const RULE_ADMIN_NAMES: u8 = 2;
 const RULE_ALL_NAMES: u8 = 4;
 const RULE_AUDIT_ADMIN: u8 = 8;
+const RULE_VERIFY: u8 = 16;
+const RULE_SHOWN: u8 = 32;
 
 /// Prefixes of views whose numbers are used no more.
 #[derive(Debug)]
@@ -128,6 +130,17 @@ fn rule_line(rule: &RuleEntry) -> (l::RuleKey, l::Rule) {
         NamesFirst::All => RULE_ALL_NAMES,
     };
     let above = if rule.audit.is_some_and(|audit| audit.tier == Tier::Admin) { RULE_AUDIT_ADMIN } else { 0 };
+    let verify = if rule.verify { RULE_VERIFY } else { 0 };
+    let shown = if rule.shown { RULE_SHOWN } else { 0 };
     let audit = rule.audit.map_or(0, |audit| audit.rule.0);
-    (key, l::Rule { action: rule.action as u8, flags: admin | names | above, pad: [0; 2], rule: rule.rule.0, audit })
+    (
+        key,
+        l::Rule {
+            action: rule.action as u8,
+            flags: admin | names | above | verify | shown,
+            pad: [0; 2],
+            rule: rule.rule.0,
+            audit,
+        },
+    )
 }

@@ -14,6 +14,7 @@ use super::uplink::{NEXT, OURS, Route, route};
 use super::{Trial, What, otherwise};
 use crate::flows::{ends_of, flags_of, quoted_ends};
 use crate::frames::GATEWAY;
+use crate::held;
 use crate::reading::{Meaning, Packet, Piece, TCP, read};
 use crate::reference::{Action, Member};
 use crate::scenario::Shot;
@@ -32,6 +33,7 @@ impl Trial<'_> {
             return self.stays(shot, reason, action, expect);
         };
         let own = &expect.rules.members[index];
+        let sent = held::as_it_leaves(shot, reason);
         if reason == Reason::SegmentControl {
             return self.stays(shot, reason, action, expect);
         }
@@ -40,7 +42,7 @@ impl Trial<'_> {
             let leaves = own.routed && packet.hops > 1 && matches!(route(packet.destination), Route::Uplink(_));
             if leaves && !on_the_link(packet.source) && frame.to == GATEWAY {
                 self.note(What::LeftToStack);
-                return self.leaves(&shot.frame, expect);
+                return self.leaves(&sent, expect);
             }
             return Ok(());
         }
@@ -49,9 +51,9 @@ impl Trial<'_> {
         if !own.translated || !ordinary || outside {
             let done = self.programs.try_shot(&mut self.run, shot, reason)?;
             otherwise((Some(reason), Action::Redirect), (Some(done.reason), done.action))?;
-            let macs = self.known_hop(&shot.frame, &done.frame);
+            let macs = self.known_hop(&sent, &done.frame);
             self.took_shortcut();
-            compare(&shot.frame, &done.frame, &Change { macs, hop: true, ..Change::default() })?;
+            compare(&sent, &done.frame, &Change { macs, hop: true, ..Change::default() })?;
             return self.leaves(&done.frame, expect);
         }
         self.sends_translated(shot, packet, own, reason, expect)
@@ -109,7 +111,7 @@ impl Trial<'_> {
             self.follow_cache(&tuple, service_of(&shot.frame), packet, macs.is_some(), before);
         }
         let change = Change { macs, hop: true, source: rewritten(tuple.protocol, wire), ..Change::default() };
-        compare(&shot.frame, &done.frame, &change)?;
+        compare(&held::as_it_leaves(shot, reason), &done.frame, &change)?;
         self.leaves(&done.frame, expect)
     }
 
