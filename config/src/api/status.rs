@@ -116,6 +116,9 @@ pub struct DnsStatus {
     /// Servers asked.
     #[serde(default)]
     pub upstreams: Vec<SocketAddr>,
+    /// How those do that were asked, and the networks' own.
+    #[serde(default)]
+    pub servers: Vec<DnsServer>,
     /// Learned (workload, address) pairs that are alive.
     #[serde(default)]
     pub learned: u64,
@@ -125,6 +128,37 @@ pub struct DnsStatus {
     /// Workloads, `namespace/name`, that asked for too many names within the last minute and were held back.
     #[serde(default)]
     pub held_back: Vec<String>,
+}
+
+/// A DNS server that was asked since the daemon started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsServer {
+    /// With its port.
+    pub address: SocketAddr,
+    /// The device it is reached by, where it is asked from within a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Its last answer; `None`: it never gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Timestamp>,
+    /// `None` while it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<DnsFailure>,
+}
+
+/// Questions that a DNS server did not answer, one after another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsFailure {
+    /// The first of them.
+    pub since: Timestamp,
+    /// The last.
+    pub last: Timestamp,
+    /// How many there were.
+    pub times: u64,
+    /// What went wrong with the last.
+    pub why: String,
 }
 
 /// The TLS edge.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use config::api::{Condition, ConditionState, EdgeStatus, Status as Answer};
+use config::api::{Condition, ConditionState, DnsServer, EdgeStatus, Status as Answer, Timestamp};
 
 use super::Done;
 use crate::client::Client;
@@ -67,6 +67,9 @@ fn print(output: &mut Output, status: &Answer) -> Result<(), Failure> {
         status.dns.learned,
         counts(&status.dns.queries)
     ))?;
+    for server in &status.dns.servers {
+        print_server(output, server)?;
+    }
     if !status.dns.held_back.is_empty() {
         output.line(&format!("dns: held back, as they ask for too many names: {}", status.dns.held_back.join(", ")))?;
     }
@@ -90,6 +93,21 @@ fn print_condition(output: &mut Output, condition: &Condition) -> Result<(), Fai
         output.line(&format!("  mend: {}", condition.mend))?;
     }
     Ok(())
+}
+
+fn print_server(output: &mut Output, server: &DnsServer) -> Result<(), Failure> {
+    let Some(failing) = &server.failing else { return Ok(()) };
+    let ago = |time: Timestamp| time::age(time.age(time::now()));
+    let by = server.device.as_ref().map(|device| format!(" by {device}")).unwrap_or_default();
+    let answered = server.answered.map_or_else(|| "never".to_owned(), |time| format!("{} ago", ago(time)));
+    Ok(output.line(&format!(
+        "dns: {}{by} does not answer for {}, {} times, last {} ago: {}; its last answer: {answered}",
+        server.address,
+        ago(failing.since),
+        failing.times,
+        ago(failing.last),
+        failing.why
+    ))?)
 }
 
 fn print_edge(output: &mut Output, edge: &EdgeStatus) -> Result<(), Failure> {

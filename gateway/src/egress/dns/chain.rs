@@ -26,7 +26,7 @@ pub(super) fn addresses(answers: &[Record], asked: &Name) -> Vec<(IpAddr, u32)> 
     found
 }
 
-/// Every address of an answer section, hints included and whatever its name.
+/// Every address of a section, hints included and whatever its name.
 pub(super) fn mentioned(answers: &[Record]) -> Vec<IpAddr> {
     answers.iter().flat_map(|record| mentioned_in(&record.data)).collect()
 }

@@ -16,6 +16,7 @@ use config::names::InterfaceName;
 use tokio::sync::watch;
 
 use super::cache::{Cache, Came, Key, View, reply};
+use super::health::Health;
 use super::question::Question;
 use super::rate::{Rate, cost};
 use super::upstream::{Response, Unanswered, Upstream};
@@ -76,6 +77,10 @@ impl Lookups {
     pub(super) fn new(room: usize, rate: u32) -> Arc<Self> {
         let known = || Mutex::new(Known { cache: Cache::new(room), open: HashMap::new(), ahead: 0 });
         Arc::new(Self { upstream: Upstream::default(), rate: Rate::new(rate), known: (room > 0).then(known) })
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.upstream.health.clone()
     }
 
     /// The answer to a workload's question by these servers, as old as it may be; the workload is its handle and its number.

@@ -21,18 +21,24 @@
 //!    ([`Resolution::misled`]). Else the A and AAAA records of the asked name, or of what its CNAME chain leads to,
 //!    are its addresses, each with the least TTL on the way. Addresses elsewhere in the message, hints included, are not
 //!    learned and so open nothing; clients ask A and AAAA before they connect (RFC 9460, 3).
-//! 7. [`Resolution::learn`] puts them into the kernel's table. Only after that the answer leaves; if it fails, the answer
+//! 7. Records behind the answer section with such an address are taken out: there a server of the node's may just name itself.
+//!    Where the name in a handshake decides over this asker's connections to the name ([`Resolution::reads_handshakes`]),
+//!    HTTPS and SVCB records lose their ECH parameters ([`edit`]); what cannot be edited is SERVFAIL. All other answers stay
+//!    as they came.
+//! 8. [`Resolution::learn`] puts them into the kernel's table. Only after that the answer leaves; if it fails, the answer
 //!    is SERVFAIL with an extended error. A UDP answer past 1 232 bytes, or the client's own limit, is cut to nothing with TC set.
 //!
 //! Bounded things: [`Server`] owns two [`quota::Quota`]s, of queries and of TCP connections; a UDP query past its quota is
 //! dropped (the client asks again), one over TCP gets SERVFAIL, a connection is closed. Past a [`rate`] every question gets
 //! SERVFAIL with an extended error. [`tcp`] owns a channel of
-//! answers for each connection, [`upstream`] a map of how servers did lately, [`lookups`] the kept answers, bounded in
+//! answers for each connection, [`health`] a map of how servers did lately, [`lookups`] the kept answers, bounded in
 //! bytes, and the open questions.
 
 mod answer;
 mod cache;
 mod chain;
+mod edit;
+mod health;
 mod lookups;
 mod node_side;
 mod outcome;
@@ -49,16 +55,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use config::names::{DnsName, InterfaceName};
+use hickory_resolver::proto::rr::RecordType;
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tracing::info;
 
 use crate::service::Service;
+use question::Question;
 use quota::Quota;
 use resolve::Resolver;
 
 pub use chain::translated;
+pub use health::{Failing, Health, Seen};
 pub use outcome::{Outcome, outcomes};
 
 /// The port that is served.
@@ -79,6 +88,10 @@ pub trait Resolution: Send + Sync + 'static {
     /// The same for the root and for names that no policy can name (other characters than a [`DnsName`] has): allowed
     /// only where every name is. Addresses that such an answer has are not learned.
     fn permit_unnamed(&self, asker: IpAddr, qtype: u16) -> Permit;
+
+    /// Whether what `asker` opens to this name may be judged by the name in its handshake, which ECH would hide; `None` as in
+    /// [`Self::permit_unnamed`].
+    fn reads_handshakes(&self, asker: IpAddr, name: Option<&DnsName>) -> bool;
 
     /// Why a name may not lead `asker` to one of these addresses, for the person who reads it.
     fn misled(&self, asker: IpAddr, addresses: &[IpAddr]) -> Option<String>;
@@ -150,9 +163,10 @@ pub enum DnsError {
 
 /// The running server; dropping it stops listening. What is being answered ends on its own deadline of some seconds, and
 /// only then its UDP socket is closed.
-#[derive(Debug)]
 pub struct Server {
     listeners: Vec<AbortHandle>,
+    resolver: Arc<Resolver>,
+    health: Health,
 }
 
 impl Limits {
@@ -184,9 +198,25 @@ impl Server {
         let queries = Quota::new(limits.queries, limits.queries_per_asker);
         let connections = Quota::new(limits.connections, limits.connections_per_asker);
         let resolver = Arc::new(Resolver::new(node, resolution, &limits, queries));
+        let health = resolver.health();
+        let listening = Arc::clone(&resolver);
         let bound =
-            service.spawn(async move { listen(&resolver, &connections) }).await.map_err(|_| DnsError::Stopped)?;
-        Ok(Self { listeners: bound? })
+            service.spawn(async move { listen(&listening, &connections) }).await.map_err(|_| DnsError::Stopped)?;
+        Ok(Self { listeners: bound?, resolver, health })
+    }
+
+    /// Asks for a name's addresses as if a workload had, which `asker` is a handle of: by its policy, within its budget, and
+    /// what comes is learned for it. Nobody gets the answer.
+    pub fn ask_for(&self, asker: IpAddr, name: &DnsName, ipv6: bool) {
+        let kind = if ipv6 { RecordType::AAAA } else { RecordType::A };
+        if let (Some(question), Some(turn)) = (Question::own(name, kind), self.resolver.admit(asker)) {
+            self.resolver.start(asker, question, turn, |_, _| std::future::ready(()));
+        }
+    }
+
+    /// How the servers do that are asked.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 }
 

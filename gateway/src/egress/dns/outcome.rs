@@ -24,6 +24,8 @@ pub enum Outcome {
     NotLearned,
     /// The answer had an address that no name may have.
     Filtered,
+    /// The answer had what must be taken out of it, and could not be.
+    Uneditable,
     /// The asker, or all of them, had too many open.
     Overload,
     /// The asker asked too many in a second.
@@ -49,6 +51,7 @@ impl Outcome {
         Self::UpstreamFailed,
         Self::NotLearned,
         Self::Filtered,
+        Self::Uneditable,
         Self::Overload,
         Self::RateLimited,
     ];
@@ -64,6 +67,7 @@ impl Outcome {
             Self::UpstreamFailed => "upstream-failed",
             Self::NotLearned => "not-learned",
             Self::Filtered => "filtered",
+            Self::Uneditable => "uneditable",
             Self::Overload => "overload",
             Self::RateLimited => "rate-limited",
         }

@@ -26,6 +26,22 @@ pub(super) struct Question {
     pub(super) edns: Option<ClientEdns>,
 }
 
+impl Question {
+    /// The daemon's own, in the name of a workload.
+    pub(super) fn own(name: &DnsName, kind: RecordType) -> Option<Self> {
+        let wire = Name::from_ascii(format!("{name}.")).ok()?;
+        Some(Self {
+            id: 0,
+            query: Query::query(wire, kind),
+            name: Some(name.clone()),
+            recursion_desired: true,
+            checking_disabled: false,
+            authentic_data: false,
+            edns: None,
+        })
+    }
+}
+
 /// The part of a client's OPT record that matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClientEdns {

@@ -5,20 +5,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use config::names::DnsName;
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use tokio::runtime::Handle;
 use tracing::debug;
 
 use super::answer::{self, Extended};
+use super::edit::Cuts;
+use super::health::Health;
 use super::lookups::{Lookups, Source};
 use super::outcome::Outcome;
 use super::question::Question;
 use super::quota::{Quota, Turn};
 use super::rate::Rate;
 use super::upstream::{Response, Unanswered};
-use super::{Limits, Permit, Resolution, chain};
+use super::{Limits, Permit, Resolution, chain, edit};
 
 /// What every listener shares.
 pub(super) struct Resolver {
@@ -40,6 +42,10 @@ impl Resolver {
             queries,
             rate: Rate::new(limits.queries_per_second),
         }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.lookups.health()
     }
 
     /// Admits one more query of `asker`; `None` is counted.
@@ -107,13 +113,24 @@ impl Resolver {
     }
 
     /// Learns, then hands the answer out.
-    fn pass_on(&self, asker: IpAddr, question: &Question, response: Response) -> (Vec<u8>, Outcome) {
+    fn pass_on(&self, asker: IpAddr, question: &Question, mut response: Response) -> (Vec<u8>, Outcome) {
         let answers = &response.message.answers;
         let addresses = chain::mentioned(answers);
         let forbidden = chain::forbidden(&addresses, self.handles);
         let why = forbidden.map(|address| format!("the answer has {address}, which no name may have"));
         if let Some(why) = why.or_else(|| self.resolution.misled(asker, &addresses)) {
             return (answer::no_such_name(question, Extended::Filtered, &why), Outcome::Filtered);
+        }
+        let glue = self.closed_glue(asker, &response.message);
+        let cuts = Cuts { ech: self.hides_ech(asker, question, &response.message), glue: &glue };
+        if cuts.ech || !cuts.glue.is_empty() {
+            match edit::without(&response.bytes, cuts) {
+                Ok(Some(bytes)) => response.bytes = bytes,
+                Ok(None) => {}
+                Err(why) => {
+                    return (answer::failed(question, Extended::Other, &why.to_string()), Outcome::Uneditable);
+                }
+            }
         }
         if response.message.metadata.response_code == ResponseCode::NoError
             && matches!(question.query.query_type(), RecordType::A | RecordType::AAAA | RecordType::ANY)
@@ -123,6 +140,24 @@ impl Resolver {
             return (answer::failed(question, Extended::Other, &why), Outcome::NotLearned);
         }
         (answer::relayed(question, response.bytes), Outcome::Answered)
+    }
+
+    fn hides_ech(&self, asker: IpAddr, question: &Question, message: &Message) -> bool {
+        edit::may_have_ech(message) && self.resolution.reads_handshakes(asker, question.name.as_ref())
+    }
+
+    /// Addresses behind the answer section where no name may lead: a server may name itself there, so that the answer stays.
+    fn closed_glue(&self, asker: IpAddr, message: &Message) -> Vec<IpAddr> {
+        let mut glue = chain::mentioned(&message.authorities);
+        glue.extend(chain::mentioned(&message.additionals));
+        let is_closed = |addresses: &[IpAddr]| {
+            chain::forbidden(addresses, self.handles).is_some() || self.resolution.misled(asker, addresses).is_some()
+        };
+        if glue.is_empty() || !is_closed(&glue) {
+            return Vec::new();
+        }
+        glue.retain(|address| is_closed(&[*address]));
+        glue
     }
 
     fn learn(&self, asker: IpAddr, name: &DnsName, question: &Question, response: &Response) -> Result<(), String> {

@@ -1,20 +1,16 @@
 //! Asking upstream servers, by hickory's exchanges, from the node's side.
 //!
-//! Owns the map of how servers did lately, at most [`REMEMBERED`] of them; when it is full, the one heard of longest ago
-//! goes. A server that fails is asked last for [`AVOIDED`]. A query that times out while others are answered is that
-//! name's fault, not the server's: no workload can make a server look dead.
+//! Who is asked first, and who is spared what, is [`Health`]'s to say.
 //!
 //! Names go up in a random spelling, which a forged answer would have to guess beside id and port ("0x20",
 //! draft-vixie-dnsext-dns0x20). What comes back spelt otherwise is asked for again over TCP. Where TCP shows that it is
-//! the server that does not keep the spelling, it is spared that for [`PLAIN`].
+//! the server that does not keep the spelling, it is spared that for an hour.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::names::InterfaceName;
@@ -30,6 +26,7 @@ use tracing::{debug, warn};
 
 use super::answer::UDP_LIMIT;
 use super::cache::wire;
+use super::health::{Health, Server, Told};
 use super::node_side::NodeSide;
 use super::question::Question;
 use crate::telemetry::metrics;
@@ -40,32 +37,11 @@ const DEADLINE: Duration = Duration::from_millis(4_500);
 const TURN: Duration = Duration::from_millis(1_500);
 /// After this time without an answer a datagram is sent again.
 const AGAIN: Duration = Duration::from_millis(700);
-/// How long a server that failed is asked last.
-const AVOIDED: Duration = Duration::from_secs(10);
-/// Least time between two warnings about one server.
-const QUIET: Duration = Duration::from_secs(60);
-/// How long a server that does not keep a name's spelling gets names as they are.
-const PLAIN: Duration = Duration::from_secs(3600);
-/// Servers remembered.
-const REMEMBERED: usize = 256;
-
-/// A server, and the device it is reached by: tenants' servers may have the same address.
-type Server = (SocketAddr, Option<InterfaceName>);
 
 /// The way to upstream servers.
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
-    health: Mutex<HashMap<Server, Health>>,
-}
-
-/// How a server did lately.
-#[derive(Clone, Copy, Debug, Default)]
-struct Health {
-    answered: Option<Instant>,
-    failed: Option<Instant>,
-    warned: Option<Instant>,
-    /// Since when it is known not to keep spellings.
-    respells: Option<Instant>,
+    pub(super) health: Health,
 }
 
 /// An answer as read, and as it came.
@@ -101,7 +77,7 @@ impl Upstream {
     ) -> Result<Response, Unanswered> {
         let end = Instant::now() + DEADLINE;
         let node = NodeSide::new(device.cloned(), DEADLINE);
-        let ordered = self.ordered(servers, device);
+        let ordered = self.health.ordered(servers, device, Instant::now());
         let (mut servfail, mut unanswered) = (None, Unanswered::NoServer);
         for (index, server) in ordered.iter().enumerate() {
             let start = Instant::now();
@@ -138,8 +114,7 @@ impl Upstream {
         node: &NodeSide,
         turn: Duration,
     ) -> Result<Response, NetError> {
-        let respells = self.lock().get(server).and_then(|health| health.respells);
-        let mixed = respells.is_none_or(|since| since.elapsed() > PLAIN);
+        let mixed = self.health.keeps_spelling(server, Instant::now());
         let asked = if mixed { respelt(&question.query) } else { question.query.clone() };
         match by_udp(request(question, &asked, mixed), server.0, node, turn).await {
             Err(NetError::QueryCaseMismatch) => {}
@@ -171,58 +146,21 @@ impl Upstream {
 
     fn note_respelling(&self, server: &Server) {
         debug!(server = %server.0, "the upstream DNS server does not keep the spelling of names");
-        entry(&mut self.lock(), server).respells = Some(Instant::now());
-    }
-
-    fn ordered(&self, servers: &[SocketAddr], device: Option<&InterfaceName>) -> Vec<Server> {
-        let health = self.lock();
-        let all = servers.iter().map(|server| (*server, device.cloned()));
-        let (well, ill): (Vec<Server>, Vec<Server>) = all.partition(|server| {
-            let failed = health.get(server).and_then(|health| health.failed);
-            failed.is_none_or(|since| since.elapsed() > AVOIDED)
-        });
-        well.into_iter().chain(ill).collect()
+        self.health.note_respelling(server, Instant::now());
     }
 
     fn note_answer(&self, server: &Server) {
-        let mut health = self.lock();
-        let health = entry(&mut health, server);
-        health.answered = Some(Instant::now());
-        if health.failed.take().is_some() {
+        if self.health.note_answer(server, Instant::now()) == Told::AnswersAgain {
             debug!(server = %server.0, "the upstream DNS server answers again");
         }
     }
 
     fn note_failure(&self, server: &Server, start: Instant, error: &NetError) {
         metrics::dns_upstream_failure();
-        let mut health = self.lock();
-        let health = entry(&mut health, server);
-        if health.answered.is_some_and(|answered| answered >= start) {
-            return;
-        }
-        let now = Instant::now();
-        health.failed = Some(now);
-        if health.warned.is_none_or(|warned| now - warned > QUIET) {
-            health.warned = Some(now);
+        if self.health.note_failure(server, start, Instant::now(), &error.to_string()) == Told::Fails {
             warn!(server = %server.0, %error, "an upstream DNS server does not answer; check `[dns] upstreams`, the network's `dns`, and the route there");
         }
     }
-
-    /// A panic elsewhere cannot leave the map half-written.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Server, Health>> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn entry<'a>(all: &'a mut HashMap<Server, Health>, server: &Server) -> &'a mut Health {
-    if all.len() >= REMEMBERED
-        && !all.contains_key(server)
-        && let Some(oldest) =
-            all.iter().min_by_key(|(_, health)| health.answered.max(health.failed)).map(|(server, _)| server.clone())
-    {
-        all.remove(&oldest);
-    }
-    all.entry(server.clone()).or_default()
 }
 
 async fn by_udp(
