@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use crate::settings::Settings;
 use crate::sys::caps::{self, Capability};
 use crate::sys::sysctl::{bridged_frames_pass_netfilter, has_ipv6};
+use crate::sys::tap::CLONE;
 
 /// The name of the check of this process's capabilities.
 pub const PRIVILEGES: &str = "privileges";
@@ -49,6 +50,7 @@ pub fn checks(settings: &Settings, vlan: bool) -> Vec<Check> {
         attachment(),
         nft(),
         vlan_interfaces(vlan),
+        tap(),
         ipv6(),
         bridge_netfilter(bridged_frames_pass_netfilter().unwrap_or_default(), &dropping),
         forward_policy(&dropping),
@@ -139,6 +141,18 @@ fn nft() -> Check {
         ok,
         found,
         "networks that this node routes for are refused; install the package nftables",
+    )
+}
+
+fn tap() -> Check {
+    let found = std::fs::OpenOptions::new().read(true).write(true).open(CLONE);
+    let text = found.as_ref().map_or_else(|error| format!("{CLONE}: {error}"), |_| CLONE.to_owned());
+    check(
+        "TAP devices",
+        Weight::Part,
+        found.is_ok(),
+        text,
+        "flows that rules verify by name (`verify: TLS`, the default on port 443) are refused; load the module tun",
     )
 }
 

@@ -63,6 +63,9 @@ pub struct Flow {
     /// The DNS name by which it passed or fell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The name that its handshake asked for; of flows that were held until it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
     /// Bytes of both directions, IP headers included.
     #[serde(default)]
     pub bytes: u64,

@@ -42,7 +42,8 @@ pub use resources::{
 };
 pub use sets::{PatchSetRequest, PatchSetResponse};
 pub use status::{
-    Check, Condition, ConditionState, DnsStatus, Doctor, EdgeApp, EdgeStatus, MapFill, NetworkStatus, Status,
+    Check, Condition, ConditionState, DnsFailure, DnsServer, DnsStatus, Doctor, EdgeApp, EdgeStatus, MapFill,
+    NetworkStatus, Status,
 };
 pub use time::Timestamp;
 

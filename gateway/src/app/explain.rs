@@ -10,7 +10,7 @@ use config::api::{Answer, Explanation, Host, Protocol};
 use config::names::DnsName;
 use config::resource;
 use policy::decide::name;
-use policy::{Decision, Inbound, Model, Origin, Outbound, Query, Resolve, Resolved, Subject, Target};
+use policy::{Decision, Inbound, Model, Origin, Outbound, Query, Resolve, Resolved, Shown, Subject, Target};
 
 use super::desired::Desired;
 use crate::workload::{Workload, is_link_local};
@@ -87,7 +87,13 @@ impl Question<'_> {
         let target = Target { address, protocol, port };
         let out = policy::decide(
             self.model,
-            &Query::From(Outbound { from: &subject, to: target, resolved: &resolved, now: self.now }),
+            &Query::From(Outbound {
+                from: &subject,
+                to: target,
+                resolved: &resolved,
+                shown: Shown::NotYet,
+                now: self.now,
+            }),
         );
         steps.push(format!("leaving {}/{}: {}", self.from.namespace, self.from.name, out.text));
         let other = self.desired.workload_at(self.from, address);

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use config::api::{Condition, ConditionState, Timestamp};
@@ -24,7 +24,9 @@ use super::desired::Desired;
 use super::enforcement::Enforcement;
 use super::history::History;
 use super::uplink::FastPath;
+use super::upstreams;
 use crate::edge::Edge;
+use crate::egress::dns;
 use crate::segmentation::ipam::Cursor;
 use crate::segmentation::{self, Segmentation};
 use crate::service::Service;
@@ -44,6 +46,8 @@ pub(crate) struct Gate {
     pub(crate) history: History,
     /// The node's own DNS servers.
     pub(crate) upstreams: Arc<[SocketAddr]>,
+    /// How DNS servers do, from the moment on that they are asked.
+    pub(crate) upstream_health: OnceLock<dns::Health>,
     pub(crate) segmentation_node: segmentation::Node,
     /// Whether the kernel makes VLAN interfaces.
     pub(crate) vlan: bool,
@@ -97,6 +101,7 @@ impl Gate {
             service,
             history: History::new(),
             upstreams,
+            upstream_health: OnceLock::new(),
             segmentation_node,
             vlan,
             cursor: Mutex::default(),
@@ -184,7 +189,8 @@ impl Gate {
 
     /// What falls short now.
     pub(crate) fn conditions(&self) -> Vec<Condition> {
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let raised = self.conditions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        raised.into_values().chain(upstreams::condition(self)).collect()
     }
 
     /// Network and workload conditions by name, for their `status`.

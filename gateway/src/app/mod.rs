@@ -4,7 +4,7 @@
 //! all flows; [`attachment`] does that for a workload that comes or goes, [`sets`] for the prefixes of address sets, long
 //! ones by [`loading`]; [`enforcement`] is policy in the kernel's tables, with [`portions`] of what takes long and
 //! [`placing`] for workloads' entries; [`names`] is what DNS adds to
-//! it, [`rebinding`] where names may not lead, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
+//! it, [`verify`] judges held flows by the name in their handshake, [`rebinding`] is where names may not lead, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
 //! [`numbers`] are never used twice; [`endpoints`] is the edge's side;
 //! [`uplink`] is the way past the node's stack and [`nat`] what is translated there,
 //! [`nat_overlap`] who else uses its ports, [`egress_address`] whether a network's own address is free; [`watching`] keeps
@@ -46,6 +46,8 @@ mod sets;
 mod slots;
 mod start;
 mod uplink;
+mod upstreams;
+mod verify;
 mod views;
 mod watching;
 

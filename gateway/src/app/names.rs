@@ -63,6 +63,13 @@ impl Resolution for Names {
         }
     }
 
+    fn reads_handshakes(&self, asker: IpAddr, name: Option<&DnsName>) -> bool {
+        let state = self.enforcement.state();
+        // Who is gone gets no more than anybody.
+        let Some(asker) = state.askers.get(&asker) else { return true };
+        state.compiled.reads_handshakes(asker.policy.egress, name)
+    }
+
     fn misled(&self, asker: IpAddr, addresses: &[IpAddr]) -> Option<String> {
         if addresses.is_empty() {
             return None; // the lock is everybody's
@@ -146,6 +153,16 @@ impl Enforcement {
         );
     }
 
+    /// What a workload resolved to an address.
+    pub(crate) fn resolved(&self, workload: WorkloadId, address: IpAddr) -> Vec<Resolved> {
+        self.state().ledger.resolved(workload.0, address)
+    }
+
+    /// A lent number is a flow's now.
+    pub(super) fn give_back(&self, id: NameId) {
+        self.state().ledger.give_back(id);
+    }
+
     /// Workloads that were held back within the last minute.
     pub(crate) fn held_back(&self) -> Vec<WorkloadId> {
         let all = self.held_back.lock();
@@ -191,7 +208,7 @@ pub(crate) struct WorkloadMemory<'a> {
 
 impl Memory for WorkloadMemory<'_> {
     fn names(&self, address: IpAddr) -> Vec<Resolved> {
-        self.enforcement.state().ledger.resolved(self.workload.0, address)
+        self.enforcement.resolved(self.workload, address)
     }
 
     fn addresses(&self, name: &DnsName) -> Vec<(IpAddr, u64)> {

@@ -9,21 +9,25 @@ use config::api::{
     Check, ConditionState, Direction, DnsStatus, Doctor, EdgeApp, EdgeStatus, Endpoint, Flow, FlowEvent, MapFill,
     NetworkStatus, Status, Timestamp, Verdict,
 };
-use config::names::Name;
+use config::names::{DnsName, Name};
 use config::resource::Tls;
+use policy::Decision;
 use policy::reason::Reason;
+use policy::tables::RuleName;
 
 use super::desired::Desired;
 use super::gate::Gate;
 use super::uplink::FastPath;
 use super::views::{timestamp, usage};
-use super::{nat, nat_overlap};
+use super::{nat, nat_overlap, upstreams};
 use crate::admin::ControlError;
 use crate::egress::dns;
 use crate::egress::events::{self, Event};
 use crate::egress::tables::TableError;
-use crate::egress::tables::flows::{self, Origin};
+use crate::egress::tables::flows::{self, Hold, Origin};
+use crate::egress::tables::hold::HeldFlow;
 use crate::features;
+use crate::telemetry::metrics;
 use crate::workload::{Workload, WorkloadId};
 
 /// How the node is.
@@ -57,6 +61,7 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
         fast_path: gate.fast_path().to_string(),
         dns: DnsStatus {
             upstreams: gate.upstreams.to_vec(),
+            servers: upstreams::servers(gate, &desired),
             learned: gate.enforcement.learned() as u64,
             queries: dns::outcomes().map(|(outcome, count)| (outcome.word().to_owned(), count)).collect(),
             held_back: held_back(gate, &desired),
@@ -156,7 +161,8 @@ fn source_nat(gate: &Gate) -> Check {
 pub(crate) fn open_flows(gate: &Gate) -> Result<Vec<Flow>, ControlError> {
     let names = Names::of(&gate.now());
     let flows = gate.enforcement.tables.flows().map_err(|error| unread(&error))?;
-    Ok(flows.into_iter().map(|flow| open(gate, &names, &flow)).collect())
+    let passing = flows.into_iter().filter(|flow| flow.hold != Hold::Denied);
+    Ok(passing.map(|flow| open(gate, &names, &flow)).collect())
 }
 
 /// Workloads by number, for events that carry only the number.
@@ -178,7 +184,7 @@ fn open(gate: &Gate, names: &Names, entry: &flows::Flow) -> Flow {
         time: at(entry.last_seen),
         event: FlowEvent::Open,
         verdict: verdict(entry.reason),
-        reason: entry.reason.word().to_owned(),
+        reason: if entry.hold == Hold::Awaits { Reason::Held } else { entry.reason }.word().to_owned(),
         rule: gate.enforcement.rule(entry.rule),
         namespace: workload.0,
         workload: workload.1,
@@ -190,6 +196,7 @@ fn open(gate: &Gate, names: &Names, entry: &flows::Flow) -> Flow {
         local: endpoint(entry.local, entry.local_port, entry.protocol),
         remote: endpoint(entry.remote, entry.remote_port, entry.protocol),
         name: gate.enforcement.name(entry.name),
+        sni: gate.enforcement.name(entry.name.filter(|_| entry.hold == Hold::Verified)),
         bytes: entry.sent.1 + entry.received.1,
         packets: entry.sent.0 + entry.received.0,
     }
@@ -218,9 +225,48 @@ pub(crate) fn event(gate: &Gate, names: &Names, event: &Event) -> Flow {
         local: endpoint(event.local, event.local_port, event.protocol),
         remote: endpoint(event.remote, event.remote_port, event.protocol),
         name: gate.enforcement.name(event.name),
+        sni: None,
         bytes: 0,
         packets: 0,
     }
+}
+
+/// A held flow that was judged, as `flows` shows it.
+pub(crate) fn judged(workload: &Workload, held: &HeldFlow, decision: &Decision, sni: Option<&DnsName>) -> Flow {
+    Flow {
+        time: SystemTime::now().into(),
+        event: if decision.allowed { FlowEvent::Opened } else { FlowEvent::Dropped },
+        verdict: verdict(decision.reason),
+        reason: decision.reason.word().to_owned(),
+        rule: decision.rule.as_ref().map(RuleName::qualified),
+        namespace: Some(workload.namespace.clone()),
+        workload: Some(workload.name.clone()),
+        direction: Direction::Egress,
+        protocol: protocol(held.protocol),
+        local: endpoint(held.local.ip(), held.local.port(), held.protocol),
+        remote: endpoint(held.remote.ip(), held.remote.port(), held.protocol),
+        name: decision.name.as_ref().map(ToString::to_string),
+        sni: sni.map(ToString::to_string),
+        bytes: 0,
+        packets: 0,
+    }
+}
+
+/// Told to the log, metrics, history and followers.
+pub(crate) fn tell(gate: &Gate, flow: Flow, reason: Reason) {
+    let from = flow.namespace.as_ref().zip(flow.workload.as_ref()).map(|(ns, name)| format!("{ns}/{name}"));
+    metrics::flow(flow.direction, reason);
+    let (verdict, reason, rule) = (flow.verdict, &flow.reason, flow.rule.as_deref());
+    let (name, sni) = (flow.name.as_deref(), flow.sni.as_deref());
+    match verdict {
+        Verdict::Allowed => {
+            tracing::debug!(target: "flow", workload = from, local = %flow.local, remote = %flow.remote, protocol = flow.protocol, %verdict, reason, rule, name, sni);
+        }
+        Verdict::Denied | Verdict::Audited => {
+            tracing::info!(target: "flow", workload = from, local = %flow.local, remote = %flow.remote, protocol = flow.protocol, %verdict, reason, rule, name, sni);
+        }
+    }
+    gate.history.push(flow);
 }
 
 fn verdict(reason: Reason) -> Verdict {

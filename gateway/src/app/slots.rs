@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use config::names::DnsName;
 use policy::ledger::Changes;
 use policy::tables::{ClassId, NameId, PolicyId};
 
@@ -81,10 +82,35 @@ impl Enforcement {
         Ok(())
     }
 
-    /// What a name is in a policy, with the rules of that class before it.
+    /// The number of the name that a flow of the workload was opened under, for the kernel to decide by. It is to be
+    /// [given back](policy::ledger::Ledger::give_back) once the flow has it.
+    pub(super) fn lend(&self, workload: WorkloadId, name: &DnsName) -> Result<NameId, String> {
+        let state = &mut *self.state();
+        let (id, text) = state.ledger.lend(name).map_err(|error| error.to_string())?;
+        let known = |policy: &PolicyId| state.named.get(policy).is_some_and(|names| names.contains(&id));
+        let policy = state.policies.get(&workload).copied().filter(|policy| !known(policy));
+        let mut written = text.map_or(Ok(()), |text| {
+            let written = self.tables.write_name(id, &text);
+            if written.is_err() {
+                state.ledger.unwritten(id);
+            }
+            written
+        });
+        if let (Ok(()), Some(policy)) = (&written, policy) {
+            written = self.write_class(state, policy, id);
+        }
+        if let Err(error) = written {
+            state.ledger.give_back(id);
+            return Err(error.to_string());
+        }
+        Ok(id)
+    }
+
+    /// What a name is in a policy, with the rules of that class before it: flows that showed it may be open, even where it
+    /// is denied now.
     fn write_class(&self, state: &mut State, policy: PolicyId, id: NameId) -> Result<(), TableError> {
         let Some(name) = state.ledger.name(id) else { return Ok(()) };
-        let Some(class) = state.compiled.name_class(policy, name) else { return Ok(()) };
+        let Some(class) = state.compiled.shown_class(policy, name) else { return Ok(()) };
         let written = self.tables.write_rules(&class.new_rules);
         if written.is_err() {
             state.compiled.name_rules_lost(policy, class.class);

@@ -24,6 +24,7 @@ use super::names::Names;
 use super::numbers::Numbers;
 use super::seal::Sealer;
 use super::sets::Loaded;
+use super::verify::Verifying;
 use super::{endpoints, reload, watching};
 use crate::admin::{AdminError, AdminSocket};
 use crate::edge::{Dial, Edge, EdgeError, FilesDir};
@@ -193,7 +194,10 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     };
     let node = tokio::runtime::Handle::current();
     let resolution: Arc<dyn Resolution> = Arc::new(names);
-    let _dns = dns::Server::start(&gate.service, node, resolution, limits).await?;
+    let dns = Arc::new(dns::Server::start(&gate.service, node, resolution, limits).await?);
+    gate.upstream_health.get_or_init(|| dns.health().clone());
+    let verifying =
+        Verifying::start(&gate, &dns).map_err(|source| StartError::Process { doing: "start threads", source })?;
     let mut watching = watching::start(&gate);
     drop(restoring);
     tracing::info!(socket = %socket.path().display(), "ready");
@@ -210,6 +214,7 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     // The socket's file goes with the server.
     let _ = serving.await;
     watching.shutdown().await;
+    verifying.stop();
     Ok(())
 }
 

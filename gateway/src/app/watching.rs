@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::api::{ConditionState, DetachRequest, Verdict};
+use config::api::{ConditionState, DetachRequest};
 use config::resource::Protocol;
 use policy::{Listener, Node};
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::gate::Gate;
 use super::report::{self, Names};
-use super::{attachment, egress_address, nat, reload, sets, uplink};
+use super::{attachment, egress_address, nat, reload, sets, uplink, verify};
 use crate::segmentation::Status;
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::watch::{Notice, Watch};
@@ -69,7 +69,7 @@ async fn events(gate: Arc<Gate>) {
             }
         };
         match event {
-            Ok(event) => note(&gate, &names, &event),
+            Ok(event) => report::tell(&gate, report::event(&gate, &names, &event), event.reason),
             Err(error) => {
                 return gate.raise(
                     "events",
@@ -82,22 +82,6 @@ async fn events(gate: Arc<Gate>) {
     }
 }
 
-fn note(gate: &Gate, names: &Names, event: &crate::egress::events::Event) {
-    let flow = report::event(gate, names, event);
-    let from = flow.namespace.as_ref().zip(flow.workload.as_ref()).map(|(ns, name)| format!("{ns}/{name}"));
-    metrics::flow(flow.direction, event.reason);
-    let (verdict, reason, rule) = (flow.verdict, &flow.reason, flow.rule.as_deref());
-    match verdict {
-        Verdict::Allowed => {
-            tracing::debug!(target: "flow", workload = from, local = %flow.local, remote = %flow.remote, protocol = flow.protocol, %verdict, reason, rule, name = flow.name.as_deref());
-        }
-        Verdict::Denied | Verdict::Audited => {
-            tracing::info!(target: "flow", workload = from, local = %flow.local, remote = %flow.remote, protocol = flow.protocol, %verdict, reason, rule, name = flow.name.as_deref());
-        }
-    }
-    gate.history.push(flow);
-}
-
 async fn upkeep(gate: Arc<Gate>) {
     let mut tick = interval(UPKEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -108,6 +92,7 @@ async fn upkeep(gate: Arc<Gate>) {
         service(&gate).await;
         let kept = gate.enforcement.keep_all(gate.service.tg0_ifindex()).await;
         let kept = kept.map(metrics::reconcile_repairs);
+        reload::in_place(|| verify::keep(&gate));
         settle(&gate, "kernel programs", kept.map_err(|error| error.to_string()));
         reload::in_place(|| {
             settle(&gate, "learned names", gate.enforcement.sweep().map_err(|error| error.to_string()));

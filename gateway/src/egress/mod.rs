@@ -4,7 +4,8 @@
 //! 2. [`tables`] is the one door to what they read and write: pinned maps, typed.
 //! 3. [`attach`] puts the programs on a device, so that they stay when this process dies, and puts them back.
 //! 4. [`events`] hears of new flows and drops.
-//! 5. [`dns`] answers workloads' lookups; what they learn is opened by the composition.
+//! 5. [`verify`] reads what held flows ask for.
+//! 6. [`dns`] answers workloads' lookups; what they learn is opened by the composition.
 //!
 //! A learned name opens something in this order: `write_rules` for its class, `write_name_class`, `write_name`, `learn`.
 //! A change of policy goes through the door in this order: `apply` what the next policies need, `write_name_class` for
@@ -15,3 +16,4 @@ pub mod attach;
 pub mod dns;
 pub mod events;
 pub mod tables;
+pub mod verify;

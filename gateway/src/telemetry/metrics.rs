@@ -21,6 +21,10 @@
 //! | `tidegate_dns_cache_bytes` | | what kept answers take |
 //! | `tidegate_dns_learned_addresses` | | live (workload, address) pairs |
 //! | `tidegate_dns_over_bounds_total` | what | what found no room: `answer` (SERVFAIL), a `name` or a `class` of names at an address |
+//! | `tidegate_inspections_total` | outcome | flows whose handshake was to be read: `passes`, `denied`, `refused` (a further QUIC connection), `gone`, `failed`; packets of a flow that contradict it: `contradicted`; frames that found no room: `over-bounds` |
+//! | `tidegate_held_flows` | | flows of whose handshake some bytes are here, and not all |
+//! | `tidegate_held_bytes` | | what is kept of them |
+//! | `tidegate_hold_seconds` | part | how long first payload was held: in the `queue`, and until its flow was `judged` |
 //! | `tidegate_edge_connections_open` | | client connections |
 //! | `tidegate_edge_connections_total` | app, reason | connections passed through, and those that came to no request |
 //! | `tidegate_edge_requests_total` | app, code | requests that ended, whatever their end; 499: the client left before an answer |
@@ -49,7 +53,7 @@ use crate::egress::tables::fill::Rejection;
 use crate::egress::tables::uplink::Way;
 
 /// Upper bounds of the time histograms, seconds.
-const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const SECONDS: &[f64] = &[0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Why metrics could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +121,10 @@ fn describe() {
     describe_gauge!("tidegate_dns_cache_bytes", Unit::Bytes, "What kept DNS answers take.");
     describe_gauge!("tidegate_dns_learned_addresses", Unit::Count, "Live (workload, address) pairs learned from DNS.");
     describe_counter!("tidegate_dns_over_bounds_total", Unit::Count, "What DNS said and found no room, by what it is.");
+    describe_counter!("tidegate_inspections_total", Unit::Count, "Held flows by what became of them.");
+    describe_gauge!("tidegate_held_flows", Unit::Count, "Held flows that have not shown enough yet.");
+    describe_gauge!("tidegate_held_bytes", Unit::Bytes, "What is kept of held flows.");
+    describe_histogram!("tidegate_hold_seconds", Unit::Seconds, "How long first payload was held, by part.");
     describe_gauge!("tidegate_edge_connections_open", Unit::Count, "Open client connections at the edge.");
     describe_counter!(
         "tidegate_edge_connections_total",
@@ -183,6 +191,27 @@ pub fn rejections(outcome: Rejection, packets: u64) {
 pub fn fast_path(way: Way, packets: u64) {
     let stack = if way.skips_stack() { "skipped" } else { "taken" };
     counter!("tidegate_fast_path_packets_total", "stack" => stack, "way" => way.word()).absolute(packets);
+}
+
+/// A held flow was judged, or a frame of it found no room: the word of `egress::verify::Outcome`, or `over-bounds`.
+pub fn inspection(outcome: &'static str) {
+    counter!("tidegate_inspections_total", "outcome" => outcome).increment(1);
+}
+
+/// Flows that wait for more of their handshake, and what is kept of them in bytes.
+pub fn held(flows: usize, bytes: usize) {
+    gauge!("tidegate_held_flows").set(as_f64(flows as u64));
+    gauge!("tidegate_held_bytes").set(as_f64(bytes as u64));
+}
+
+/// How long a held frame was in the queue.
+pub fn hold_queued(time: Duration) {
+    histogram!("tidegate_hold_seconds", "part" => "queue").record(time.as_secs_f64());
+}
+
+/// How long a flow was held from its first frame until its frames were given back.
+pub fn hold_inspected(time: Duration) {
+    histogram!("tidegate_hold_seconds", "part" => "judged").record(time.as_secs_f64());
 }
 
 /// A workload's query has come to its end, the word of `egress::dns::Outcome`.

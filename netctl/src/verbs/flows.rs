@@ -126,7 +126,7 @@ fn row(flow: &Flow) -> Vec<String> {
         workload,
         format!("{arrow} {}", flow.remote),
         flow.protocol.clone(),
-        flow.name.clone().unwrap_or_default(),
+        flow.name.clone().or_else(|| flow.sni.clone()).unwrap_or_default(),
         flow.reason.clone(),
         flow.rule.clone().unwrap_or_default(),
         flow.bytes.to_string(),

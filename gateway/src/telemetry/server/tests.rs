@@ -98,6 +98,10 @@ fn everything() {
     metrics::dns_cache_bytes(4096);
     metrics::dns_learned(5);
     metrics::dns_over_bounds(policy::ledger::Counters { refused: 3, ..Default::default() });
+    metrics::inspection("passes");
+    metrics::held(2, 4096);
+    metrics::hold_queued(Duration::from_micros(40));
+    metrics::hold_inspected(Duration::from_micros(90));
     metrics::edge_connection_begins();
     metrics::edge_connection_begins();
     metrics::edge_connection_ends();
