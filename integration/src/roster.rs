@@ -13,6 +13,8 @@ pub const SECOND_KERNEL: &[(&str, &str)] = &[
     ("names", "each_lookup_followed_at_once_by_a_connection_loses_no_syn"),
     ("names", "dns_works_where_a_router_of_the_segment_routes_and_the_bridge_has_no_address"),
     ("names", "dns_works_with_bridge_netfilter_strict_reverse_paths_and_a_foreign_firewall"),
+    ("verify", "of_two_names_at_one_address_the_allowed_one_is_reached"),
+    ("verify", "quic_is_judged_by_the_same_name_each_connection_of_a_socket_by_its_own"),
     ("spoofing", "a_foreign_source_address_or_mac_does_not_leave"),
     ("restart", "a_killed_daemon_cuts_no_flow_and_opens_nothing"),
     ("restart", "stale_flows_are_swept_by_the_daemon_and_without_it_by_the_kernel"),

@@ -60,6 +60,11 @@ pub const KINDS: [(&str, &str); 7] = [
     ("TYPE65399", "\\# 4 0A000001"),
 ];
 
+/// HTTPS record of `hidden.example.com`: priority 1, target `.`, `mandatory` (`alpn` and `ech`), `alpn`, `ipv4hint` and `ech`.
+pub const HIDDEN: &str = "000100 0000000400010005 00010003026832 00040004CB00710A 00050004DEADBEEF";
+/// The same without `ech`.
+pub const SHOWN: &str = "000100 000000020001 00010003026832 00040004CB00710A";
+
 /// The node's addresses on its uplink; `shop.example.com` and `lab.example.com`.
 pub const NODE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// As [`NODE4`].
@@ -320,6 +325,9 @@ fn zones() -> Zones {
         }
     }
     zones.add("example.com", "hint", "60 HTTPS 1 . ipv4hint=10.200.0.2");
+    let hidden = HIDDEN.replace(' ', "");
+    zones.add("example.com", "hidden", &format!("60 TYPE65 \\# {} {hidden}", hidden.len() / 2));
+    zones.add("example.com", "hidden", &format!("60 A {}", API.v4()));
     for (kind, data) in KINDS {
         zones.add("example.com", "kinds", &format!("60 {kind} {data}"));
     }

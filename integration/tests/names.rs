@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use integration::manifests::{name_rule, network, policy, two_tenants};
 use integration::peers::query::{Carrier, Kind, ask};
-use integration::site::{API, CDN, DNS, ECHO, FORBIDDEN, MANY};
+use integration::site::{API, CDN, DNS, ECHO, FORBIDDEN, MANY, Web};
 use integration::sys::process::Signal;
 use integration::traffic::Target;
 use integration::wait::{patience, wait_until};
@@ -188,8 +188,8 @@ fn a_flow_outlives_its_answer_and_new_flows_do_not() {
     connection.must_echo();
 }
 
-#[test]
-fn dns_works_where_a_router_of_the_segment_routes_and_the_bridge_has_no_address() {
+/// As [`site_with_pod`], where a router of the segment routes.
+fn external_site_with_pod() -> (Site, Pod) {
     let site = Site::start();
     let external = network("tenant-a", 100, "")
         .replace("gateway: Node", "gateway: External")
@@ -197,6 +197,27 @@ fn dns_works_where_a_router_of_the_segment_routes_and_the_bridge_has_no_address(
     let namespace = integration::manifests::namespace("shop", "tenant-a");
     site.netctl().apply(&(external + &namespace + &shop_policy()));
     let web = site.attach("shop", "web-1", &[]);
+    (site, web)
+}
+
+#[test]
+fn a_verified_flow_goes_on_to_the_segments_own_router() {
+    let (site, web) = external_site_with_pod();
+    let _router = router_on_the_bridge(&site);
+    let servers = Web::start(&site.world, &site.internet.namespace);
+    let verified = "  allow:\n    - dnsNames: [api.example.com]\n      ports: [ { protocol: TCP, port: 443 } ]\n";
+    site.netctl().apply(&policy("shop", "verified", verified));
+    let authority = servers.authority.certificate();
+    let curl = |words: &str| web.run(&format!("curl -sS -4 --max-time 15 --cacert {} {words}", authority.display()));
+    let said = curl("https://api.example.com/");
+    assert!(said.success(), "{said:?}");
+    let other = curl(&format!("--resolve shared.example.com:443:{} https://shared.example.com/", API.v4()));
+    assert!(!other.success() && other.stderr.contains("reset"), "{other:?}");
+}
+
+#[test]
+fn dns_works_where_a_router_of_the_segment_routes_and_the_bridge_has_no_address() {
+    let (site, web) = external_site_with_pod();
     let router = router_on_the_bridge(&site);
     for server in [DNS.v4(), DNS.v6()] {
         for carrier in [Carrier::Udp, Carrier::Tcp] {

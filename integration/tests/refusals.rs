@@ -43,9 +43,13 @@ fn bad_manifests_are_refused_whole_with_place_and_mend() {
             &["a.*.example.com"],
         ),
         (
-            "verification",
-            policy("shop", "q", "  allow:\n    - dnsNames: [a.example.com]\n      verify: TLS\n"),
-            &["later release"],
+            "verification of what has no TLS",
+            policy(
+                "shop",
+                "q",
+                "  allow:\n    - dnsNames: [a.example.com]\n      verify: TLS\n      ports: [ { protocol: SCTP, port: 9 } ]\n",
+            ),
+            &["verify", "SCTP"],
         ),
         ("a mode", policy("shop", "q", "  mode: Watch\n  allow: []\n"), &["Watch", "Audit"]),
         (

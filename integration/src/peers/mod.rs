@@ -3,4 +3,6 @@
 pub mod certificates;
 pub mod dns;
 pub mod query;
+pub mod quic;
+pub mod tls;
 pub mod web;

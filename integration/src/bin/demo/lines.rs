@@ -17,6 +17,8 @@ pub(crate) enum Attempt {
     Http(&'static str),
     /// A bare target.
     Bare(Target),
+    /// `curl https://NAME/` at the API's address, whoever looked that up.
+    AtApi(&'static str),
     /// `curl https://NAME/` from the internet to the node's edge.
     Edge(&'static str),
 }
@@ -54,7 +56,7 @@ const DEFAULT: &str = "denied-by-default";
 
 /// All lines, in the order of the table. The order counts: `web-1` looks the API up before `web-2` tries its address.
 pub(crate) fn lines(stage: &Stage) -> Vec<Line<'_>> {
-    use Attempt::{Bare, Edge, Http, Https};
+    use Attempt::{AtApi, Bare, Edge, Http, Https};
     let [web_1, web_2, console, bench] = &stage.pods;
     let tcp = |address: IpAddr, port| Bare(Target::new("tcp", address, port));
     let metadata = IpAddr::from([169, 254, 169, 254]);
@@ -66,6 +68,7 @@ pub(crate) fn lines(stage: &Stage) -> Vec<Line<'_>> {
     from_pod(web_1, Https("api.example.com"), "allowed by name", End::Reached, SHOP_NAMES);
     from_pod(web_1, Https("cdn.example.com"), "an alias of an alias", End::Reached, SHOP_NAMES);
     from_pod(web_1, Https("shared.example.com"), "another name of the API's address", End::NameRefused, DEFAULT);
+    from_pod(web_1, AtApi("shared.example.com"), "the same, at that very address", End::Refused, DEFAULT);
     from_pod(web_1, Http("blocked.example.com"), "", End::NameRefused, DEFAULT);
     from_pod(web_1, tcp(FORBIDDEN.v4(), 80), "the same by address", End::Refused, DEFAULT);
     from_pod(web_1, tcp(FORBIDDEN.v6(), 80), "the same by address", End::Refused, DEFAULT);
@@ -101,7 +104,7 @@ impl Attempt {
     /// The target as the table shows it.
     pub(crate) fn shown(&self) -> String {
         match self {
-            Self::Https(name) | Self::Edge(name) => format!("https://{name}"),
+            Self::Https(name) | Self::AtApi(name) | Self::Edge(name) => format!("https://{name}"),
             Self::Http(name) => format!("http://{name}"),
             Self::Bare(target) => target.to_string(),
         }
@@ -110,7 +113,7 @@ impl Attempt {
     /// What `netctl explain` is asked for: target and protocol.
     pub(crate) fn explained(&self) -> (String, &'static str) {
         match self {
-            Self::Https(name) => (format!("{name}:443"), "tcp"),
+            Self::Https(name) | Self::AtApi(name) => (format!("{name}:443"), "tcp"),
             Self::Http(name) => (format!("{name}:80"), "tcp"),
             Self::Edge(_) => (format!("{NODE4}:443"), "tcp"),
             Self::Bare(Target::Tcp(to)) => (to.to_string(), "tcp"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use integration::frame::Mac;
 use integration::process::{Said, output};
-use integration::site::NODE4;
+use integration::site::{API, NODE4};
 use integration::sys::packet::Received;
 use integration::traffic::{MUST_COME, Outcome, STAYS_AWAY};
 use integration::wait::patience;
@@ -92,6 +92,9 @@ fn attempt(stage: &Stage, line: &Line<'_>) -> End {
     };
     match &line.attempt {
         Attempt::Https(name) => curl(&format!("https://{name}/"), &[]),
+        Attempt::AtApi(name) => {
+            curl(&format!("https://{name}/"), &["--resolve".to_owned(), format!("{name}:443:{}", API.v4())])
+        }
         Attempt::Http(name) => curl(&format!("http://{name}/"), &[]),
         Attempt::Edge(name) => {
             curl(&format!("https://{name}/"), &["--resolve".to_owned(), format!("{name}:443:{NODE4}")])
@@ -111,10 +114,11 @@ fn end_of(said: &Said) -> End {
     const COULD_NOT_RESOLVE: i32 = 6;
     const COULD_NOT_CONNECT: i32 = 7;
     const TIMED_OUT: i32 = 28;
+    const RESET_IN_HANDSHAKE: i32 = 35;
     match said.status {
         0 => End::Reached,
         COULD_NOT_RESOLVE => End::NameRefused,
-        COULD_NOT_CONNECT => End::Refused,
+        COULD_NOT_CONNECT | RESET_IN_HANDSHAKE => End::Refused,
         TIMED_OUT => End::NoAnswer,
         _ => End::Other,
     }
