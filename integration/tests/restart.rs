@@ -1,6 +1,8 @@
 //! The daemon's death and return under traffic.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use integration::daemon::Settings;
@@ -58,6 +60,36 @@ fn a_killed_daemon_cuts_no_flow_and_opens_nothing() {
         web.ask(DNS.v4(), "cdn.example.com", Kind::A, Carrier::Udp).is_some_and(|answer| answer.addresses == [CDN.v4()])
     });
     web.must_reach(Target::new("tcp", CDN.v4(), ECHO_PORT));
+}
+
+/// A stub resolver asks twice before it gives up.
+#[test]
+fn no_lookup_is_lost_over_a_death_or_a_restart_beyond_a_retry() {
+    let (mut site, web, _) = stage();
+    let (over, answered) = (AtomicBool::new(false), AtomicU32::new(0));
+    let ask = || web.ask(DNS.v4(), "api.example.com", Kind::A, Carrier::Udp);
+    thread::scope(|scope| {
+        let stub = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let answer = ask().or_else(ask).expect("an answer to the second question at the latest");
+                assert_eq!((answer.code, answer.addresses), (0, vec![API.v4()]));
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let more = |what: &str| {
+            let before = answered.load(Ordering::Relaxed);
+            wait_until(what, PATIENCE, || stub.is_finished() || answered.load(Ordering::Relaxed) > before + 20);
+        };
+        more("lookups");
+        site.daemon.kill();
+        site.daemon.restart();
+        more("lookups after a death");
+        site.daemon.terminate();
+        site.daemon.restart();
+        more("lookups after a restart");
+        over.store(true, Ordering::Relaxed);
+        stub.join().expect("every lookup is answered");
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod dns;
+pub mod numbers;
 pub mod query;
 pub mod quic;
 pub mod tls;
