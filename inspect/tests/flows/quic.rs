@@ -81,6 +81,19 @@ fn a_recorded_client() {
     assert_eq!(verdict(&[second.clone(), second_again, second]), Progress::More);
 }
 
+/// Recorded from Chromium, which cuts its hello into pieces in a random order over two datagrams.
+#[test]
+fn a_recorded_browser() {
+    let first = include_bytes!("../../../fuzz/corpus/quic_initial/chromium-1").to_vec();
+    let second = include_bytes!("../../../fuzz/corpus/quic_initial/chromium-2").to_vec();
+    let name = Some(NAME.parse().unwrap());
+    let shown = Progress::Shown(Hello { server_name: name, ech: true });
+    assert_eq!(verdict(&[first.clone(), second.clone()]), shown);
+    assert_eq!(verdict(&[second.clone(), first.clone()]), shown);
+    assert_eq!(verdict(&[first.clone(), first]), Progress::More);
+    assert_eq!(verdict(&[second]), Progress::More);
+}
+
 #[test]
 fn split_in_two_anywhere() {
     let message = hellos::of_quic(NAME, false);

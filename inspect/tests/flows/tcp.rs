@@ -22,6 +22,8 @@ fn streams() -> Vec<(&'static str, Vec<u8>, Progress)> {
         ("nameless", hellos::nameless(), nobody),
         ("encrypted", hellos::encrypted(NAME), hidden(true)),
         ("openssl", include_bytes!("../../../fuzz/corpus/client_hello/openssl-tls12").to_vec(), shown(NAME)),
+        // GREASE, a pretended ECH, X25519MLKEM768, extensions in a random order
+        ("chromium", include_bytes!("../../../fuzz/corpus/client_hello/chromium").to_vec(), hidden(true)),
         ("not TLS", b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n".to_vec(), failed(Unreadable::NotTls)),
         ("an address", hellos::with_name(b"192.0.2.1"), failed(Unreadable::MalformedHello)),
     ]
