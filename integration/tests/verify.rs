@@ -10,6 +10,7 @@ use integration::peers::quic::{QuicClient, QuicServer};
 use integration::peers::tls;
 use integration::process::Said;
 use integration::site::{API, CDN, DNS, Web};
+use integration::sys::process::Halted;
 use integration::traffic::Target;
 use integration::wait::{patience, wait_until};
 use integration::{Pod, Site};
@@ -179,6 +180,26 @@ fn without_its_reader_held_flows_wait_and_all_others_go_on() {
     assert_eq!(site.node.ip("-o link show tg-inspect").split(':').next().unwrap(), before, "the same device");
     let again = in_pieces(&pod, &web, "api.example.com", far, &[]);
     again.expect("the new daemon reads it, and knows what the workload resolved before");
+}
+
+#[test]
+fn a_reader_that_stands_still_is_said_and_holds_up_new_flows_only() {
+    let (site, web, pod) = stage();
+    let far = SocketAddr::new(pod.look_up(DNS.v4(), "api.example.com", Kind::A), 443);
+    in_pieces(&pod, &web, "api.example.com", far, &[]).expect("verified");
+    let condition = || {
+        let status = site.netctl().json(&["status"]);
+        status["conditions"].as_array().is_some_and(|all| all.iter().any(|one| one["what"] == "inspections"))
+    };
+    assert!(!condition());
+    let process = site.daemon.process().expect("a daemon that runs").pid();
+    let halted = Halted::named(process, "inspector").expect("the thread that reads");
+    assert!(in_pieces(&pod, &web, "api.example.com", far, &[]).is_err(), "nobody has read it: closed");
+    assert_eq!(pod.look_up(DNS.v4(), "api.example.com", Kind::A), API.v4());
+    wait_until("it is said", Duration::from_secs(10), condition);
+    drop(halted);
+    in_pieces(&pod, &web, "api.example.com", far, &[]).expect("it reads on");
+    wait_until("it is taken back", Duration::from_secs(10), || !condition());
 }
 
 #[test]

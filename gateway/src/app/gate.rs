@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -62,6 +62,8 @@ pub(crate) struct Gate {
     announced: Mutex<BTreeSet<(u32, IpAddr)>>,
     /// Another device may be the default route's now.
     pub(crate) routes_moved: AtomicBool,
+    /// When the inspector's thread went round last, in milliseconds since the node started; 0: it reads nothing.
+    pub(crate) inspected_ms: AtomicU64,
 }
 
 /// What was found of the uplink last.
@@ -113,6 +115,7 @@ impl Gate {
             uplink: Mutex::default(),
             announced: Mutex::default(),
             routes_moved: AtomicBool::new(true),
+            inspected_ms: AtomicU64::new(0),
         }
     }
 

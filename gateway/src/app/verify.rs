@@ -8,6 +8,7 @@
 //! 4. It is told: log, metrics, `netctl flows`.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -27,11 +28,15 @@ use super::report;
 use crate::egress::dns;
 use crate::egress::tables::hold::{HeldFlow, Settled, Verdict};
 use crate::egress::verify::{self, Inspector, Judge, Outcome, Time};
+use crate::sys::bpf::boot_time;
 use crate::telemetry::metrics;
 use crate::workload::{Workload, WorkloadId};
 
 /// What it is called in `status`.
 const WHAT: &str = "inspector";
+/// The same, where it stands still; and for how long at least.
+const PACE: &str = "inspections";
+const STILL: Duration = Duration::from_secs(3);
 /// Between two tries to open the device.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a name's number is kept for a flow that was just given it: by then who reads the flows sees it there.
@@ -63,7 +68,10 @@ impl Verifying {
 
 fn run(gate: &Gate, dns: &dns::Server, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        match serve(gate, dns, stop) {
+        // who sends what is read here must not be able to end the thread
+        let served = catch_unwind(AssertUnwindSafe(|| serve(gate, dns, stop)));
+        gate.inspected_ms.store(0, Ordering::Relaxed);
+        match served.unwrap_or_else(|_| Err(io::Error::other("the reader has failed"))) {
             Ok(()) => {}
             Err(error) => {
                 gate.raise(
@@ -97,8 +105,16 @@ fn serve(gate: &Gate, dns: &dns::Server, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts back the program on the device, if somebody removed it.
+/// Puts back the program on the device, if somebody removed it, and says if nobody reads.
 pub(crate) fn keep(gate: &Gate) {
+    let last = gate.inspected_ms.load(Ordering::Relaxed);
+    let still = Duration::from_millis(milliseconds().saturating_sub(last));
+    if last > 0 && still > STILL {
+        let text = "held flows are not read: the reader stands still; what must be verified by name waits".to_owned();
+        gate.raise(PACE, ConditionState::Degraded, text, "if it lasts, restart the daemon: no open flow is cut");
+    } else {
+        gate.clear(PACE);
+    }
     let Some(tap) = gate.enforcement.tables.inspector() else { return };
     match gate.enforcement.tables.ensure_tap_attached(tap) {
         Ok(put_back) => metrics::reconcile_repairs(u64::from(put_back)),
@@ -153,6 +169,7 @@ impl Judge for ByPolicy<'_> {
     }
 
     fn is_current(&self) -> bool {
+        self.gate.inspected_ms.store(milliseconds(), Ordering::Relaxed);
         !self.stop.load(Ordering::Relaxed) && Arc::ptr_eq(self.desired, &*self.gate.desired.borrow())
     }
 }
@@ -199,6 +216,10 @@ impl ByPolicy<'_> {
         self.lent.push_back((now, id));
         Ok(id)
     }
+}
+
+fn milliseconds() -> u64 {
+    boot_time().as_millis() as u64
 }
 
 fn as_policy_has_it(shown: &verify::Shown) -> Shown<'_> {
