@@ -72,7 +72,7 @@ fn count(mut stream: TcpStream, counter: &AtomicU64) {
 
 /// Whole pages of memory that have been written to. What an allocator gives to the threads of one lane may lie worse than what
 /// those of another got, and copying costs more than all else here: whichever lane came third had half of the others' rate.
-fn pages(memory: &mut Vec<u8>) -> &mut [u8] {
+pub(crate) fn pages(memory: &mut Vec<u8>) -> &mut [u8] {
     memory.resize(CHUNK + PAGE, 1);
     let start = memory.as_ptr().align_offset(PAGE);
     &mut memory[start..start + CHUNK]

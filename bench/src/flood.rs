@@ -4,14 +4,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use integration::frame::{ethernet, udp};
+use integration::frame::{Mac, ethernet, udp};
 use integration::site::Pod;
 use integration::sys::packet::{BURST, PacketSocket};
 
 use crate::lane::{Lane, SINK};
-use crate::packets::Sender;
 use crate::report::Subject;
 
 /// What is measured.
@@ -37,9 +36,13 @@ pub(crate) struct Flood {
 impl Flood {
     /// From this workload to what the lane's rules deny.
     pub(crate) fn new(lane: &Lane, from: &Pod) -> Self {
-        let hop = lane.next_hop();
+        Self::of(from, lane.next_hop(), 20_000, DENIED_PORT, &[0; 18])
+    }
+
+    /// From [`BURST`] ports of this workload, of which this is the first, to a port of the sink.
+    pub(crate) fn of(from: &Pod, hop: Mac, first: u16, port: u16, payload: &[u8]) -> Self {
         let frame = |number: u16| {
-            let packet = udp((from.v4.into(), 20_000 + number), (SINK.into(), DENIED_PORT), &[0; 18]);
+            let packet = udp((from.v4.into(), first + number), (SINK.into(), port), payload);
             ethernet(hop, from.mac, 0x0800, &packet)
         };
         let socket = from.enter(|| PacketSocket::open("eth0", false)).expect("a raw socket on the sender's link");
@@ -52,8 +55,8 @@ impl Flood {
         }
     }
 
-    /// Allowed packets a second of one slice; the flood runs meanwhile.
-    pub(crate) fn beside(&self, sender: &Sender<'_>, slice: Duration) -> f64 {
+    /// Works while the flood runs.
+    pub(crate) fn beside<R>(&self, work: impl FnOnce() -> R) -> R {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -65,13 +68,13 @@ impl Flood {
                 self.sent.fetch_add(sent, Ordering::Relaxed);
                 self.took.fetch_add(begin.elapsed().as_micros() as u64, Ordering::Relaxed);
             });
-            let rate = sender.slice(slice);
+            let done = work();
             over.store(true, Ordering::Relaxed);
-            rate
+            done
         })
     }
 
-    /// Denied packets a second, over all slices.
+    /// Packets a second, over all slices.
     pub(crate) fn rate(&self) -> f64 {
         self.sent.load(Ordering::Relaxed) as f64 / (self.took.load(Ordering::Relaxed).max(1) as f64 / 1e6)
     }

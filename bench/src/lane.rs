@@ -103,9 +103,14 @@ impl Lane {
     }
 
     fn workload(snat: &str) -> Self {
-        let Gateway { daemon, node, sink, world } =
-            Gateway::start_with("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n", snat, "");
-        daemon.netctl().apply(&(namespace("bench", "tenant") + &tidegate_rules()));
+        let gateway = Gateway::start_with("    - { cidr: 10.100.0.0/24, gateway: 10.100.0.1 }\n", snat, "");
+        Self::of(gateway, &tidegate_rules())
+    }
+
+    /// A workload of that gateway's, of the namespace `bench`, with these policies.
+    pub(crate) fn of(gateway: Gateway, rules: &str) -> Self {
+        let Gateway { daemon, node, sink, world } = gateway;
+        daemon.netctl().apply(&(namespace("bench", "tenant") + rules));
         let client = world.namespace("client", None);
         let path = client.path().to_str().expect("a path of the world is text").to_owned();
         daemon.netctl().ok(&["attach", "client", "-n", "bench", "--netns", &path]);
@@ -134,7 +139,7 @@ impl Lane {
         Self { name: "no node", client, node, sink, address: CLIENT, mac, daemon: None, world }
     }
 
-    fn routed(name: &'static str, rules: impl FnOnce(&Namespace)) -> Self {
+    pub(crate) fn routed(name: &'static str, rules: impl FnOnce(&Namespace)) -> Self {
         let (world, node, sink) = node_and_sink();
         let client = world.namespace("client", None);
         world.link((&client, Pod::INTERFACE), (&node, "port0"));
@@ -162,6 +167,11 @@ impl Lane {
         link[0]["link_index"].as_u64().and_then(|index| index.try_into().ok()).expect("the other end of a pair")
     }
 
+    /// The world's folder.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.world.folder().join("bench")
+    }
+
     /// Another workload with the same rules.
     pub(crate) fn another(&self, name: &str) -> Pod {
         let daemon = self.daemon.as_ref().expect("a lane with a daemon");
@@ -173,9 +183,14 @@ impl Lane {
 
     /// The MAC that the client sends to, learned by asking for something that passes.
     pub(crate) fn next_hop(&self) -> Mac {
+        self.next_hop_of(&self.client)
+    }
+
+    /// The same, of another workload.
+    pub(crate) fn next_hop_of(&self, client: &Namespace) -> Mac {
         wait_for("the client's next hop", Duration::from_secs(5), || {
-            self.client.attempt(Target::Udp((SINK, UDP_PORT).into()), Duration::from_millis(50));
-            let entries = self.client.ip_json("neigh show 10.100.0.1");
+            client.attempt(Target::Udp((SINK, UDP_PORT).into()), Duration::from_millis(50));
+            let entries = client.ip_json("neigh show 10.100.0.1");
             entries[0]["lladdr"].as_str()?.parse().ok()
         })
     }

@@ -7,8 +7,10 @@
 //! 4. [`flood`] sends packets beside another workload's denied ones; [`costs`] runs single packets through the loaded programs.
 //! 5. [`attach`] times workloads that come to a node with few and with many others.
 //! 6. [`prefixes`] loads a [`feed`] of a million prefixes, and changes them one by one through the [`api`], with a [`probe`].
-//! 7. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 8. [`report`] prints the table and writes JSON.
+//! 7. [`verified`] opens connections that must name an allowed host, beside the [`proxies`] that read handshakes.
+//! 8. [`dns`] looks up names, beside `dnsmasq`, and connects at once to what it was answered.
+//! 9. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 10. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
@@ -18,6 +20,7 @@ mod attach;
 mod bulk;
 mod connects;
 mod costs;
+mod dns;
 mod feed;
 mod flood;
 mod lane;
@@ -25,8 +28,11 @@ mod nat;
 mod packets;
 mod prefixes;
 mod probe;
+mod processor;
+mod proxies;
 mod report;
 mod statistics;
+mod verified;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,6 +69,9 @@ struct Arguments {
     /// Milliseconds of one slice.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     slice_ms: u64,
+    /// Lookups that are followed by a connection.
+    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(2..=2_000_000))]
+    lookups: u32,
     /// Where the numbers are written as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -89,14 +98,18 @@ enum Only {
     Attach,
     /// An address set of a million prefixes.
     Prefixes,
+    /// Connections whose handshake must name an allowed host; not part of all.
+    Verified,
+    /// Names that are looked up; not part of all.
+    Dns,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (slices, slice) = (arguments.slices, Duration::from_millis(arguments.slice_ms));
     let wanted = |part| [Only::Egress, part].contains(&arguments.only);
-    let alone = [Only::Nat, Only::Flood, Only::Costs, Only::Attach, Only::Prefixes].contains(&arguments.only);
-    let mut measurements = if alone { Vec::new() } else { beside_peers(slices, slice, wanted) };
+    let beside = [Only::Egress, Only::Packets, Only::Bulk, Only::Connects].contains(&arguments.only);
+    let mut measurements = if beside { beside_peers(slices, slice, wanted) } else { Vec::new() };
     if wanted(Only::Nat) {
         measurements.extend(nat::measure(slices, slice));
     }
@@ -105,6 +118,16 @@ fn main() -> ExitCode {
         let (flood, rate) = beside_a_flood(slices, slice);
         measurements.push(flood);
         notes.push(format!("the flood: {:.0} k denied packets/s", rate / 1e3));
+    }
+    if arguments.only == Only::Verified {
+        let (more, said) = verified::measure(slices, slice);
+        measurements.extend(more);
+        notes.extend(said);
+    }
+    if arguments.only == Only::Dns {
+        let (more, said) = dns::measure(slices, slice, arguments.lookups);
+        measurements.extend(more);
+        notes.extend(said);
     }
     let costs = wanted(Only::Costs).then(|| costs::measure(&Lane::tidegate()));
     let attaching = wanted(Only::Attach).then(|| attach::measure(arguments.workloads));
@@ -163,7 +186,7 @@ fn beside_a_flood(slices: u32, slice: Duration) -> (Measurement, f64) {
     let flood = flood::Flood::new(&lane, &other);
     let rates = in_turns(slices, flood::LANES.len(), |turn| match turn {
         0 => sender.slice(slice),
-        _ => flood.beside(&sender, slice),
+        _ => flood.beside(|| sender.slice(slice)),
     });
     (Measurement::new(flood::SUBJECT, &flood::LANES, &rates), flood.rate())
 }

@@ -12,6 +12,9 @@ use crate::costs::Costs;
 use crate::prefixes::Prefixes;
 use crate::statistics::{Median, median, paired};
 
+/// So many ratios still stand on their lane's line.
+const MANY: usize = 4;
+
 /// Everything that was measured.
 pub(crate) struct Report {
     pub(crate) slices: u32,
@@ -103,9 +106,11 @@ impl fmt::Display for Measurement {
         let Subject { title, unit, suffix, .. } = self.subject;
         writeln!(f, "\n{title}")?;
         for row in &self.lanes {
-            write!(f, "  {:<16} {:>9.1} {suffix:<5}", row.name, row.rate.value / unit)?;
+            write!(f, "  {:<16} {:>9.1} {suffix}", row.name, row.rate.value / unit)?;
+            let many = row.ratios.len() > MANY;
             for (to, ratio) in &row.ratios {
-                write!(f, "  {:.2} of {to} ({:.2}–{:.2})", ratio.value, ratio.low, ratio.high)?;
+                let line = if many { "\n      " } else { "    " };
+                write!(f, "{line}{:.2} of {to} ({:.2}–{:.2})", ratio.value, ratio.low, ratio.high)?;
             }
             writeln!(f)?;
         }
@@ -117,6 +122,14 @@ impl Measurement {
     /// `rates` by lane, each with one value a slice.
     pub(crate) fn new(subject: Subject, names: &[&'static str], rates: &[Vec<f64>]) -> Self {
         Self { subject, lanes: rows(names, rates) }
+    }
+
+    /// As [`Self::new`], of the last lane against each of the others only.
+    pub(crate) fn of_last(subject: Subject, names: &[&'static str], values: &[Vec<f64>]) -> Self {
+        let mut lanes = rows(names, values);
+        let last = lanes.len() - 1;
+        lanes[..last].iter_mut().for_each(|row| row.ratios.clear());
+        Self { subject, lanes }
     }
 
     pub(crate) fn json(&self) -> Value {

@@ -25,6 +25,13 @@ pub(crate) fn paired(of: &[f64], to: &[f64]) -> Vec<f64> {
     of.iter().zip(to).map(|(of, to)| of / to).collect()
 }
 
+/// The value below which that share of them is. `values` must not be empty.
+pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
 /// How many values may be left out at each end so that the rest holds the median with 95 %.
 fn ranks_outside(count: usize) -> usize {
     let mut probability = 0.5f64.powi(i32::try_from(count).unwrap_or(i32::MAX));

@@ -95,19 +95,21 @@ fn by_tcp(to: SocketAddr, question: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn question(id: u16, name: &str, kind: Kind) -> Vec<u8> {
+/// The message that asks for a name, with an OPT record that offers 4096 bytes.
+pub fn question(id: u16, name: &str, kind: Kind) -> Vec<u8> {
     let mut bytes = [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 1]].concat();
     for label in name.trim_end_matches('.').split('.') {
         bytes.push(label.len() as u8);
         bytes.extend_from_slice(label.as_bytes());
     }
     bytes.extend_from_slice(&[0, 0, kind as u8, 0, 1]);
-    // OPT, advertising 4096 bytes (RFC 6891).
+    // RFC 6891.
     bytes.extend_from_slice(&[0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
     bytes
 }
 
-fn parse(bytes: &[u8]) -> (u16, Answer) {
+/// A message's id, and what it answers; panics where it is none.
+pub fn parse(bytes: &[u8]) -> (u16, Answer) {
     let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     let mut at = 12;
     for _question in 0..word(4) {

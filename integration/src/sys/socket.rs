@@ -26,10 +26,19 @@ pub fn icmp_echo(v6: bool) -> io::Result<UdpSocket> {
 /// Those of connecting.
 pub fn connect_resetting(to: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(to)?;
+    reset_when_dropped(&stream)?;
+    Ok(stream)
+}
+
+/// The same for one that is open.
+///
+/// # Errors
+/// When the kernel has no memory for it.
+pub fn reset_when_dropped(stream: &TcpStream) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let length = size_of_val(&linger) as libc::socklen_t;
     let value = std::ptr::from_ref(&linger).cast();
     // SAFETY: the option's value is a live `linger` of that length.
     check(unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, value, length) })?;
-    Ok(stream)
+    Ok(())
 }
