@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use config::names::InterfaceName;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::cache::{Cache, Came, Key, View, reply};
@@ -83,6 +84,23 @@ impl Lookups {
         self.upstream.health.clone()
     }
 
+    /// What is kept of these servers, if it is; by the node's own routes, wherever it is called. What is to be asked ahead of
+    /// time is asked on `node`.
+    pub(super) fn kept(
+        self: &Arc<Self>,
+        node: &Handle,
+        asker: IpAddr,
+        question: &Question,
+        servers: &Arc<[SocketAddr]>,
+    ) -> Option<Result<Response, Unanswered>> {
+        let known = self.known.as_ref()?;
+        let key = Arc::new(View { servers: Arc::clone(servers), device: None, link: 0 }.key(question));
+        let (Landed { came, at }, ahead) = self.hit(&mut lock(known), &key)?;
+        ask_ahead(node, ahead, asker, question);
+        metrics::dns_cache_lookup(Source::Cache.word());
+        Some(reply(came, question, at.elapsed()))
+    }
+
     /// The answer to a workload's question by these servers, as old as it may be; the workload is its handle and its number.
     /// For the node's runtime, in its namespace.
     pub(super) async fn ask(
@@ -104,11 +122,7 @@ impl Lookups {
         let (source, Landed { came, at }) = loop {
             match self.find(known, &key) {
                 Found::Kept(landed, ahead) => {
-                    if let Some(open) = ahead {
-                        metrics::dns_cache_prefetch();
-                        let question = question.clone();
-                        tokio::spawn(async move { open.ask(asker, &question).await });
-                    }
+                    ask_ahead(&Handle::current(), ahead, asker, question);
                     break (Source::Cache, landed);
                 }
                 Found::Joined(mut landing) => {
@@ -136,11 +150,8 @@ impl Lookups {
 
     fn find(self: &Arc<Self>, known: &Mutex<Known>, key: &Arc<Key>) -> Found {
         let known = &mut *lock(known);
-        let now = Instant::now();
-        if let Some(hit) = known.cache.look_up(key, now, known.ahead < AHEAD) {
-            known.ahead += usize::from(hit.due);
-            let ahead = hit.due.then(|| self.open(known, key, true));
-            return Found::Kept(Landed { came: hit.came, at: now.checked_sub(hit.age).unwrap_or(now) }, ahead);
+        if let Some((landed, ahead)) = self.hit(known, key) {
+            return Found::Kept(landed, ahead);
         }
         match known.open.get(key) {
             Some(landing) => Found::Joined(landing.clone()),
@@ -148,10 +159,27 @@ impl Lookups {
         }
     }
 
+    /// What is kept, and the question that is to be asked, without waiting for it, so that it stays so.
+    fn hit(self: &Arc<Self>, known: &mut Known, key: &Arc<Key>) -> Option<(Landed, Option<Open>)> {
+        let now = Instant::now();
+        let hit = known.cache.look_up(key, now, known.ahead < AHEAD)?;
+        known.ahead += usize::from(hit.due);
+        let ahead = hit.due.then(|| self.open(known, key, true));
+        Some((Landed { came: hit.came, at: now.checked_sub(hit.age).unwrap_or(now) }, ahead))
+    }
+
     fn open(self: &Arc<Self>, known: &mut Known, key: &Arc<Key>, ahead: bool) -> Open {
         let (lands, landing) = watch::channel(None);
         known.open.insert(Arc::clone(key), landing);
         Open { lookups: Arc::clone(self), key: Arc::clone(key), ahead, lands }
+    }
+}
+
+fn ask_ahead(node: &Handle, ahead: Option<Open>, asker: IpAddr, question: &Question) {
+    if let Some(open) = ahead {
+        metrics::dns_cache_prefetch();
+        let question = question.clone();
+        node.spawn(async move { open.ask(asker, &question).await });
     }
 }
 

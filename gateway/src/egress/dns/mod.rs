@@ -73,8 +73,8 @@ pub use outcome::{Outcome, outcomes};
 /// The port that is served.
 pub const PORT: u16 = 53;
 
-/// What the composition knows: who may resolve what, and what an answer opens. Called on the node's runtime: nothing
-/// here may wait for longer than a system call or a short lock.
+/// What the composition knows: who may resolve what, and what an answer opens. Called on the service namespace's thread and
+/// on the node's runtime: nothing here may wait for longer than a system call or a short lock, or look at a namespace.
 pub trait Resolution: Send + Sync + 'static {
     /// The workload behind `asker`, a handle: it has several, and one budget of questions. `None`: nobody has the handle.
     fn account(&self, asker: IpAddr) -> Option<u32>;
@@ -188,7 +188,7 @@ impl Limits {
 
 impl Server {
     /// Listens in the service namespace and answers until dropped. `node` is a runtime whose threads live in the
-    /// node's namespace: there upstream servers are asked, and `resolution` is called.
+    /// node's namespace: there upstream servers are asked. What is kept is answered where it is asked for.
     pub async fn start(
         service: &Service,
         node: Handle,
@@ -209,8 +209,10 @@ impl Server {
     /// what comes is learned for it. Nobody gets the answer.
     pub fn ask_for(&self, asker: IpAddr, name: &DnsName, ipv6: bool) {
         let kind = if ipv6 { RecordType::AAAA } else { RecordType::A };
-        if let (Some(question), Some(turn)) = (Question::own(name, kind), self.resolver.admit(asker)) {
-            self.resolver.start(asker, question, turn, |_, _| std::future::ready(()));
+        if let (Some(question), Some(turn)) = (Question::own(name, kind), self.resolver.admit(asker))
+            && let Err(asking) = self.resolver.at_once(asker, &question)
+        {
+            self.resolver.start(asker, question, turn, asking, |_, _| std::future::ready(()));
         }
     }
 

@@ -1,10 +1,10 @@
-//! One question from permission to answer, on the node's runtime.
+//! One question from permission to answer: at once, wherever it is read, if what it needs is kept; else on the node's runtime.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use config::names::DnsName;
+use config::names::{DnsName, InterfaceName};
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use ipnetwork::{Ipv4Network, Ipv6Network};
@@ -32,6 +32,15 @@ pub(super) struct Resolver {
     rate: Rate,
 }
 
+/// A question that is admitted and permitted, and that servers are to be asked.
+#[derive(Debug)]
+pub(super) struct ToAsk {
+    since: Instant,
+    account: u32,
+    upstreams: Arc<[SocketAddr]>,
+    device: Option<InterfaceName>,
+}
+
 impl Resolver {
     pub(super) fn new(node: Handle, resolution: Arc<dyn Resolution>, limits: &Limits, queries: Arc<Quota>) -> Self {
         Self {
@@ -57,33 +66,16 @@ impl Resolver {
         turn
     }
 
-    /// Resolves on the node's runtime and calls `then` there with the answer, or with `None` where none is due.
-    pub(super) fn start<F>(
-        self: &Arc<Self>,
-        asker: IpAddr,
-        question: Question,
-        turn: Turn,
-        then: impl FnOnce(Question, Option<Vec<u8>>) -> F + Send + 'static,
-    ) where
-        F: Future<Output = ()> + Send,
-    {
-        let resolver = Arc::clone(self);
-        self.node.spawn(async move {
-            let start = Instant::now();
-            let (answer, outcome, source) = resolver.resolve(asker, &question).await;
-            let cache = source.map_or("-", Source::word);
-            debug!(%asker, name = %question.query.name(), kind = %question.query.query_type(), outcome = outcome.word(), cache, "DNS query");
-            outcome.count_since(start);
-            then(question, answer).await;
-            drop(turn);
-        });
-    }
-
-    /// The answer, its outcome, and where it is from if it was looked up.
-    async fn resolve(&self, asker: IpAddr, question: &Question) -> (Option<Vec<u8>>, Outcome, Option<Source>) {
-        let Some(account) = self.resolution.account(asker) else { return (None, Outcome::UnknownAsker, None) };
+    /// The answer, if servers need not be asked: `Ok(None)` where none is due.
+    pub(super) fn at_once(self: &Arc<Self>, asker: IpAddr, question: &Question) -> Result<Option<Vec<u8>>, ToAsk> {
+        let since = Instant::now();
+        let end = |answer, outcome: Outcome, source| {
+            note(asker, question, outcome, source, since);
+            Ok(answer)
+        };
+        let Some(account) = self.resolution.account(asker) else { return end(None, Outcome::UnknownAsker, None) };
         if !self.rate.take(account, 1, Instant::now()) {
-            return (Some(self.held_back(account, question)), Outcome::RateLimited, None);
+            return end(Some(self.held_back(account, question)), Outcome::RateLimited, None);
         }
         let kind = question.query.query_type();
         let permit = match &question.name {
@@ -91,19 +83,57 @@ impl Resolver {
             None => self.resolution.permit_unnamed(asker, kind.into()),
         };
         match permit {
-            Permit::Unknown => (None, Outcome::UnknownAsker, None),
+            Permit::Unknown => end(None, Outcome::UnknownAsker, None),
             Permit::Refused { why } => {
-                (Some(answer::no_such_name(question, Extended::Prohibited, &why)), Outcome::Refused, None)
+                end(Some(answer::no_such_name(question, Extended::Prohibited, &why)), Outcome::Refused, None)
             }
             Permit::Allowed { upstreams, device } => {
-                let (found, source) = self.lookups.ask((asker, account), question, upstreams, device).await;
-                let (bytes, outcome) = match found {
-                    Ok(response) => self.pass_on(asker, question, response),
-                    Err(Unanswered::TooMany) => (self.held_back(account, question), Outcome::RateLimited),
-                    Err(unanswered) => (unanswered_as_failure(question, &unanswered), Outcome::UpstreamFailed),
-                };
-                (Some(bytes), outcome, Some(source))
+                // a device's number is another one in another namespace
+                let kept =
+                    device.is_none().then(|| self.lookups.kept(&self.node, asker, question, &upstreams)).flatten();
+                match kept {
+                    Some(found) => {
+                        let (bytes, outcome) = self.conclude((asker, account), question, found);
+                        end(Some(bytes), outcome, Some(Source::Cache))
+                    }
+                    None => Err(ToAsk { since, account, upstreams, device }),
+                }
             }
+        }
+    }
+
+    /// Asks on the node's runtime and calls `then` there with the answer.
+    pub(super) fn start<F>(
+        self: &Arc<Self>,
+        asker: IpAddr,
+        question: Question,
+        turn: Turn,
+        asking: ToAsk,
+        then: impl FnOnce(Question, Vec<u8>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send,
+    {
+        let resolver = Arc::clone(self);
+        self.node.spawn(async move {
+            let ToAsk { since, account, upstreams, device } = asking;
+            let (found, source) = resolver.lookups.ask((asker, account), &question, upstreams, device).await;
+            let (bytes, outcome) = resolver.conclude((asker, account), &question, found);
+            note(asker, &question, outcome, Some(source), since);
+            then(question, bytes).await;
+            drop(turn);
+        });
+    }
+
+    fn conclude(
+        &self,
+        (asker, account): (IpAddr, u32),
+        question: &Question,
+        found: Result<Response, Unanswered>,
+    ) -> (Vec<u8>, Outcome) {
+        match found {
+            Ok(response) => self.pass_on(asker, question, response),
+            Err(Unanswered::TooMany) => (self.held_back(account, question), Outcome::RateLimited),
+            Err(unanswered) => (unanswered_as_failure(question, &unanswered), Outcome::UpstreamFailed),
         }
     }
 
@@ -164,6 +194,13 @@ impl Resolver {
         let addresses = chain::addresses(&response.message.answers, question.query.name());
         if addresses.is_empty() { Ok(()) } else { self.resolution.learn(asker, name, &addresses) }
     }
+}
+
+/// `source`: where the answer is from if it was looked up.
+fn note(asker: IpAddr, question: &Question, outcome: Outcome, source: Option<Source>, since: Instant) {
+    let cache = source.map_or("-", Source::word);
+    debug!(%asker, name = %question.query.name(), kind = %question.query.query_type(), outcome = outcome.word(), cache, "DNS query");
+    outcome.count_since(since);
 }
 
 fn unanswered_as_failure(question: &Question, unanswered: &Unanswered) -> Vec<u8> {

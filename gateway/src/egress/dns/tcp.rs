@@ -92,11 +92,13 @@ async fn read_all(
             }
             Read::Question(question) => match resolver.admit(asker) {
                 None => drop(place.send(answer::failed(&question, Extended::Other, "too many queries at one time"))),
-                Some(turn) => resolver.start(asker, question, turn, async move |_, answer| {
-                    if let Some(answer) = answer {
+                Some(turn) => match resolver.at_once(asker, &question) {
+                    Ok(None) => {}
+                    Ok(Some(answer)) => drop(place.send(answer)),
+                    Err(asking) => resolver.start(asker, question, turn, asking, async move |_, answer| {
                         place.send(answer);
-                    }
-                }),
+                    }),
+                },
             },
         }
     }

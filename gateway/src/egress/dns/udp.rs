@@ -58,12 +58,16 @@ async fn take(socket: &Arc<UdpSocket>, resolver: &Arc<Resolver>, bytes: &[u8], w
         Read::Question(question) => {
             let asker = way.peer.ip();
             let Some(turn) = resolver.admit(asker) else { return };
-            let socket = Arc::clone(socket);
-            resolver.start(asker, question, turn, async move |question, answer| {
-                if let Some(answer) = answer {
-                    send(&socket, &answer::fit_udp(&question, answer), &way).await;
+            match resolver.at_once(asker, &question) {
+                Ok(None) => {}
+                Ok(Some(answer)) => send(socket, &answer::fit_udp(&question, answer), &way).await,
+                Err(asking) => {
+                    let socket = Arc::clone(socket);
+                    resolver.start(asker, question, turn, asking, async move |question, answer| {
+                        send(&socket, &answer::fit_udp(&question, answer), &way).await;
+                    });
                 }
-            });
+            }
         }
     }
 }
