@@ -103,7 +103,8 @@ static __always_inline int is_new_connection(struct flow *f, struct flow_key *k,
 	if ((p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
 		return 0;
 	int opener = is_from_opener(f, p->direction);
-	int over = opener ? f->tcp != 0 || p->now - f->opened_ns > patience : is_closed(f);
+	int other = f->hold != HOLD_NEVER && (p->fragment || f->first - bpf_ntohl(p->sequence) != 1);
+	int over = opener ? other || f->tcp != 0 || p->now - f->opened_ns > patience : is_closed(f);
 	if (over)
 		remove_flow(k);
 	return over || !opener;
@@ -163,6 +164,7 @@ CHECKED_ALONE __u8 find_flow(struct workload *w, struct flow_key *k, struct pack
 	if (is_inspected(p, held))
 		return held; /* counted when it comes back */
 	touch(f, p->direction, p->bytes, p->now, p->tcp_flags);
+	note_handshake(f, p, held);
 	release(w, f, &key, p);
 	return held ? held : REASON_KNOWN_FLOW;
 }
@@ -195,8 +197,10 @@ CHECKED_ALONE __u8 settle_flow(struct workload *w, struct flow_key *k, struct pa
 	if (!counted)
 		return as_quoted(f, p);
 	__u8 held = as_held(f, p);
-	if (!is_inspected(p, held))
+	if (!is_inspected(p, held)) {
 		touch(f, p->direction, p->bytes, p->now, p->tcp_flags);
+		note_handshake(f, p, held);
+	}
 	return held ? held : REASON_KNOWN_FLOW;
 }
 
@@ -216,6 +220,10 @@ CHECKED_ALONE __u8 open_flow(struct workload *w, struct flow_key *k, struct pack
 {
 	if (!w || !k || !p || !v)
 		return REASON_KERNEL_ERROR;
+	__u8 opening = TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN;
+	if (v->hold == HOLD_AWAITS && k->protocol == IPPROTO_TCP &&
+	    (p->fragment || (p->tcp_flags & opening) != TCP_SYN))
+		return REASON_NOT_VERIFIED; /* nobody knows where its stream begins */
 	__u32 id = w->id;
 	struct usage *u = bpf_map_lookup_elem(&usage, &id);
 	if (!u) {
@@ -256,7 +264,7 @@ CHECKED_ALONE __u8 open_flow(struct workload *w, struct flow_key *k, struct pack
 		return passed;
 	__sync_fetch_and_sub(&u->flows, 1);
 	if (error == -17) /* EEXIST: another CPU was first, or a SYN against an open flow; both were decided */
-		return passed;
+		return v->hold == HOLD_AWAITS ? REASON_NOT_VERIFIED : passed; /* which may not be held */
 	return error == -7 ? REASON_TABLE_FULL : REASON_KERNEL_ERROR; /* E2BIG */
 }
 

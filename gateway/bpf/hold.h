@@ -7,9 +7,11 @@
  * as they were, by `from_tap`, which takes them to the workload's device: `from_workload` judges them like all others, and
  * has nothing of the inspector but the verdict.
  *
- * What was read is what the far end gets: until it has acknowledged it (HOLD_SHOWN), a segment that begins before its end
- * goes to the inspector too, which lets repetitions through and nothing else; so does what may begin another QUIC
- * connection in a flow, as long as the flow lives.
+ * What was read is what the far end gets. A connection is opened by its SYN only, and what is read begins at that SYN's
+ * number, which the far end has agreed to; urgent octets, which would be missing there (RFC 6093), do not pass. Until it has
+ * acknowledged what was read (HOLD_SHOWN), a segment that begins before its end goes to the inspector too, which lets
+ * repetitions through and nothing else, and nothing behind it passes; of UDP, what may begin another QUIC connection goes
+ * there as long as the flow lives.
  *
  * A verdict is for one flow: `opened_ns` went with each frame, and another flow under the same key has another. It is
  * given under no epoch, so that the flow's next packet is decided again, by what the tables say of its name now.
@@ -37,6 +39,8 @@ struct held {
 	__u64 held_ns;
 };
 
+#define SEEN_HANDSHAKE 32 /* beside those of flows.h: the far end has acknowledged the SYN */
+
 #define OPTION_END 0
 #define OPTION_NOTHING 1
 #define OPTION_FAST_OPEN 34
@@ -49,23 +53,53 @@ static __always_inline __u32 payload_of(const struct packet *p)
 	return p->l4_length > p->l4_header ? p->l4_length - p->l4_header : 0;
 }
 
+/* A segment without payload that says nothing of another stream than the one that is read: a far end that keeps nothing
+ * of a SYN (SYN cookies) takes the next segment's word for where the stream begins. A reset begins none. */
+static __always_inline int is_of_stream(const struct flow *f, const struct packet *p)
+{
+	__u32 before = f->first - bpf_ntohl(p->sequence);
+	if (p->tcp_flags & TCP_RST)
+		return 1;
+	return p->tcp_flags & TCP_SYN ? before == 1 && !(p->tcp_flags & TCP_FIN) : before <= 1; /* 1: keepalive */
+}
+
 /* What a verdict on a handshake makes of the flow's packet; 0: nothing, it passes as any other. */
 static __always_inline __u8 as_held(const struct flow *f, const struct packet *p)
 {
-	int out = p->direction == FROM_WORKLOAD;
+	int out = p->direction == FROM_WORKLOAD, udp = p->protocol == IPPROTO_UDP;
+	__u32 payload = payload_of(p);
 	if (f->hold == HOLD_DENIED) /* the inspector's own reset, to the other side; more would follow a fragment */
-		return out && p->tcp_flags & TCP_RST && !p->fragment && !payload_of(p) ? REASON_KNOWN_FLOW : f->reason;
-	if (was_read(f->hold) && out && !p->returned) {
-		int before_end = p->fragment || (__s32)(bpf_ntohl(p->sequence) - f->end) < 0;
-		if (!p->long_header && !(f->hold == HOLD_SHOWN && payload_of(p) && before_end))
+		return out && p->tcp_flags & TCP_RST && !p->fragment && !payload ? REASON_KNOWN_FLOW : f->reason;
+	if (was_read(f->hold)) {
+		if (!out || p->returned || (!udp && f->hold == HOLD_VERIFIED))
 			return 0;
-		return p->fragment ? REASON_NOT_VERIFIED : REASON_HELD;
+		if (p->fragment || p->tcp_flags & TCP_URG)
+			return REASON_NOT_VERIFIED;
+		if (udp)
+			return p->long_header ? REASON_HELD : 0;
+		if (!payload)
+			return is_of_stream(f, p) ? 0 : REASON_NOT_VERIFIED;
+		return (__s32)(bpf_ntohl(p->sequence) - f->end) < 0 ? REASON_HELD : REASON_NOT_VERIFIED;
 	}
 	if (f->hold != HOLD_AWAITS)
 		return 0;
-	if (p->fragment || (p->tcp_flags & TCP_SYN && payload_of(p)))
+	if (p->fragment || (p->tcp_flags & TCP_SYN && payload) || (!out && payload))
 		return REASON_NOT_VERIFIED;
-	return out || !payload_of(p) ? REASON_HELD : REASON_NOT_VERIFIED;
+	if (udp)
+		return REASON_HELD;
+	if (!out)
+		return p->tcp_flags & TCP_ACK && bpf_ntohl(p->sequence) != f->first ? REASON_NOT_VERIFIED : REASON_HELD;
+	if (p->tcp_flags & TCP_URG || (payload ? !(f->tcp & SEEN_HANDSHAKE) : !is_of_stream(f, p)))
+		return REASON_NOT_VERIFIED;
+	return REASON_HELD;
+}
+
+/* The far end has agreed to the stream that is to be read. */
+static __always_inline void note_handshake(struct flow *f, const struct packet *p, __u8 held)
+{
+	__u8 both = TCP_SYN | TCP_ACK;
+	if (held == REASON_HELD && p->direction != FROM_WORKLOAD && (p->tcp_flags & (both | TCP_RST)) == both)
+		f->tcp |= SEEN_HANDSHAKE;
 }
 
 /* The same of an ICMP error about it: what the error quotes would be payload. */
@@ -158,7 +192,7 @@ CHECKED_ALONE int note_acknowledged(struct __sk_buff *skb, struct packet *p, str
 	struct flow_key key = *k;
 	__be32 acknowledged;
 	struct flow *f = bpf_map_lookup_elem(&flows, &key);
-	if (!f || f->hold != HOLD_SHOWN || !(p->tcp_flags & TCP_ACK) ||
+	if (!f || f->hold != HOLD_SHOWN || (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_ACK ||
 	    bpf_skb_load_bytes(skb, p->l4 + __builtin_offsetof(struct tcphdr, ack_seq), &acknowledged, 4) ||
 	    (__s32)(bpf_ntohl(acknowledged) - f->end) < 0)
 		return 0;

@@ -36,10 +36,11 @@ int settle_held(struct bpf_raw_tracepoint_args *context)
 	f->name = s->name;
 	f->reason = s->reason;
 	f->end = s->end;
-	if (was_read(s->hold))
-		f->epoch = NO_EPOCH;
 	barrier();
 	f->hold = s->hold;
+	barrier(); /* who decides again finds it read */
+	if (was_read(s->hold))
+		f->epoch = NO_EPOCH;
 	return 0;
 }
 

@@ -27,7 +27,7 @@ struct packet {
 	__u32 l4_length;
 	union {
 		__u32 fragment_id;
-		__be32 sequence; /* of a whole TCP segment */
+		__be32 sequence; /* of a whole TCP segment, in the workload's stream: where its own begins, or what one to it acknowledges */
 	};
 	__be16 source_port;
 	__be16 destination_port;
@@ -71,6 +71,7 @@ struct sctp_header {
 #define TCP_SYN 2
 #define TCP_RST 4
 #define TCP_ACK 16
+#define TCP_URG 32
 
 static __always_inline int same_mac(const __u8 *a, const __u8 *b)
 {
@@ -201,6 +202,25 @@ static __always_inline int is_long_header(__u8 first)
 	return (first & 0xa0) == 0x80;
 }
 
+#define DATAGRAMS_MOST 128 /* of one frame (UDP_MAX_SEGMENTS) */
+
+/* One of the datagrams that a frame is to become (UDP_SEGMENT, udp(7)) may begin a connection, or there are too many to say. */
+CHECKED_ALONE int has_long_header(struct __sk_buff *skb, __u32 at, __u32 length)
+{
+	__u32 size = skb->gso_size, offset = 0;
+	for (int i = 0; i < DATAGRAMS_MOST; i++) {
+		__u8 first;
+		if (offset >= length || bpf_skb_load_bytes(skb, at + offset, &first, sizeof(first)))
+			return 0;
+		if (is_long_header(first))
+			return 1;
+		if (!size)
+			return 0;
+		offset += size;
+	}
+	return 1;
+}
+
 static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet *p, __u32 fragment_offset)
 {
 	if (p->fragment == FRAGMENT_LATER) /* one that reaches into the first's header (RFC 1858) */
@@ -215,8 +235,9 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 		p->destination_port = h.dest;
 		p->l4_header = h.doff * 4;
 		if (!p->fragment)
-			p->sequence = h.seq;
-		p->tcp_flags = (h.fin ? TCP_FIN : 0) | (h.syn ? TCP_SYN : 0) | (h.rst ? TCP_RST : 0) | (h.ack ? TCP_ACK : 0);
+			p->sequence = p->direction == FROM_WORKLOAD ? h.seq : h.ack_seq;
+		p->tcp_flags = (h.fin ? TCP_FIN : 0) | (h.syn ? TCP_SYN : 0) | (h.rst ? TCP_RST : 0) |
+			       (h.ack ? TCP_ACK : 0) | (h.urg ? TCP_URG : 0);
 		return 0;
 	}
 	if (p->protocol == IPPROTO_UDP) {
@@ -226,10 +247,7 @@ static __always_inline __u8 parse_transport(struct __sk_buff *skb, struct packet
 		p->source_port = h.source;
 		p->destination_port = h.dest;
 		p->l4_header = sizeof(h);
-		__u8 first = 0;
-		if (p->l4_length > sizeof(h))
-			bpf_skb_load_bytes(skb, p->l4 + sizeof(h), &first, sizeof(first));
-		p->long_header = is_long_header(first);
+		p->long_header = has_long_header(skb, p->l4 + sizeof(h), p->l4_length - sizeof(h));
 		return 0;
 	}
 	if (p->protocol == IPPROTO_SCTP) {

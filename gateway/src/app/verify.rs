@@ -42,6 +42,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long a name's number is kept for a flow that was just given it: by then who reads the flows sees it there.
 const LENT: Duration = Duration::from_secs(10);
 
+/// Names' numbers that flows were given, and when.
+type Lent = VecDeque<(Instant, NameId)>;
+
 /// The running thread.
 pub(crate) struct Verifying {
     stop: Arc<AtomicBool>,
@@ -67,9 +70,10 @@ impl Verifying {
 }
 
 fn run(gate: &Gate, dns: &dns::Server, stop: &AtomicBool) {
+    let mut lent = Lent::new();
     while !stop.load(Ordering::Relaxed) {
         // who sends what is read here must not be able to end the thread
-        let served = catch_unwind(AssertUnwindSafe(|| serve(gate, dns, stop)));
+        let served = catch_unwind(AssertUnwindSafe(|| serve(gate, dns, stop, &mut lent)));
         gate.inspected_ms.store(0, Ordering::Relaxed);
         match served.unwrap_or_else(|_| Err(io::Error::other("the reader has failed"))) {
             Ok(()) => {}
@@ -86,20 +90,19 @@ fn run(gate: &Gate, dns: &dns::Server, stop: &AtomicBool) {
     }
 }
 
-fn serve(gate: &Gate, dns: &dns::Server, stop: &AtomicBool) -> io::Result<()> {
+fn serve(gate: &Gate, dns: &dns::Server, stop: &AtomicBool, lent: &mut Lent) -> io::Result<()> {
     let mut inspector = Inspector::open()?;
     let tap = inspector.ifindex();
     gate.enforcement.tables.attach_tap(tap).map_err(io::Error::other)?;
     gate.enforcement.tables.set_inspector(Some(tap)).map_err(io::Error::other)?;
     gate.clear(WHAT);
-    let mut lent = VecDeque::new();
     while !stop.load(Ordering::Relaxed) {
         let desired = gate.now();
         let node = gate.enforcement.node();
         let model = desired.model(&node);
         let known = desired.workloads.values().map(|workload| (workload.id, (&**workload, workload.subject())));
         let workloads = known.collect();
-        let mut judge = ByPolicy { gate, stop, desired: &desired, model: &model, workloads, dns, lent: &mut lent };
+        let mut judge = ByPolicy { gate, stop, desired: &desired, model: &model, workloads, dns, lent };
         inspector.serve(&mut judge)?;
     }
     Ok(())
@@ -130,7 +133,7 @@ struct ByPolicy<'a> {
     model: &'a Model<'a>,
     workloads: HashMap<WorkloadId, (&'a Workload, Subject)>,
     dns: &'a dns::Server,
-    lent: &'a mut VecDeque<(Instant, NameId)>,
+    lent: &'a mut Lent,
 }
 
 impl Judge for ByPolicy<'_> {
@@ -155,7 +158,9 @@ impl Judge for ByPolicy<'_> {
             }
         };
         let outcome = match self.gate.enforcement.tables.settle(flow, &verdict) {
-            Ok(Settled::Now | Settled::Before) if decision.allowed => Outcome::Passes,
+            Ok(Settled::Now) if decision.allowed => Outcome::Passes,
+            // of a UDP flow another connection; of a TCP stream what was read before is forgotten, and may be another
+            Ok(Settled::Before) if decision.allowed && end.is_none() => Outcome::Passes,
             Ok(Settled::Now) => Outcome::Denied,
             Ok(Settled::Before) => Outcome::Refused,
             Ok(Settled::Gone) => return Outcome::Gone,

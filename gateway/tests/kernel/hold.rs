@@ -60,6 +60,12 @@ fn acknowledging(number: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     [h, payload.to_vec()].concat()
 }
 
+/// A handshake, up to the far end's consent to the stream that begins at `first`.
+fn shake(node: &Node, own: &str, far: &str, first: u32) {
+    assert_eq!(node.sends(&out(&plain(own, far, TCP, &segment(SYN, first - 1, &[])))), Held);
+    assert_eq!(node.receives(&into(&plain(far, own, TCP, &acknowledging(first, SYN | ACK, &[])))), Held);
+}
+
 /// What the inspector gives back.
 fn returns(node: &Node, frame: &[u8]) -> Reason {
     let before = node.counts();
@@ -106,13 +112,15 @@ fn the_handshake_passes_and_no_payload_of_either_side_before_the_verdict() {
         let out = |payload: &[u8]| out(&plain(own, far, TCP, payload));
         let into = |payload: &[u8]| into(&plain(far, own, TCP, payload));
         assert_eq!(node.sends(&out(&segment(SYN, 99, &[]))), Held);
-        assert_eq!(node.receives(&into(&back(SYN | ACK, &[]))), Held);
+        assert_eq!(node.sends(&out(&segment(ACK, 100, b"hello"))), NotVerified, "nobody has agreed to that number");
+        assert_eq!(node.receives(&into(&acknowledging(9, SYN | ACK, &[]))), NotVerified, "nor has this one");
+        assert_eq!(node.receives(&into(&acknowledging(100, SYN | ACK, &[]))), Held);
         assert_eq!(node.sends(&out(&segment(ACK, 100, &[]))), Held);
         assert_eq!(node.receives(&into(&back(ACK, b"220 first"))), NotVerified, "a server that speaks first");
         let (head, flow) = held(&node, &out(&segment(ACK, 100, b"hello")), TCP);
         assert_eq!(head.first, 100, "the stream's first octet, by the SYN");
         assert_eq!(held(&node, &out(&segment(ACK, 105, b"more")), TCP).0.first, 100);
-        assert_eq!(node.receives(&into(&back(ACK, &[]))), Held, "no shortcut is made of it");
+        assert_eq!(node.receives(&into(&acknowledging(100, ACK, &[]))), Held, "no shortcut is made of it");
         assert_eq!(node.receives(&into(&back(ACK, b"answer"))), NotVerified);
         let quoting = super::frames::out(&super::errors::error(own, far, &plain(far, own, TCP, &back(ACK, &[]))));
         assert_eq!(node.sends(&quoting), NotVerified, "what it quotes would be payload");
@@ -122,14 +130,57 @@ fn the_handshake_passes_and_no_payload_of_either_side_before_the_verdict() {
         assert_eq!(returns(&node, &out(&segment(ACK, 100, b"hello"))), KnownFlow);
         assert_eq!(node.receives(&into(&acknowledging(104, ACK, b""))), KnownFlow);
         held(&node, &out(&segment(ACK, 104, b"o, another")), TCP);
-        assert_eq!(node.sends(&out(&segment(ACK, 105, b"more"))), KnownFlow, "behind what was read");
+        assert_eq!(
+            node.sends(&out(&segment(ACK, 105, b"more"))),
+            NotVerified,
+            "not before the far end has what was read"
+        );
+        assert_eq!(node.sends(&out(&segment(ACK, 300, &[]))), NotVerified, "another stream");
         assert_eq!(node.receives(&into(&acknowledging(105, ACK, b"answer"))), KnownFlow, "the far end has it");
+        assert_eq!(node.sends(&out(&segment(ACK, 105, b"more"))), KnownFlow);
         assert_eq!(node.sends(&quoting), IcmpErrorOfFlow);
         assert_eq!(node.sends(&out(&segment(ACK, 100, b"hullo"))), KnownFlow, "and takes nothing else for it");
         let flow = node.tables.flows().unwrap().into_iter().find(|f| f.remote == addr(far)).unwrap();
         assert_eq!((flow.name, flow.rule, flow.reason), (Some(NAME), VERIFIED, AllowedByName));
-        assert_eq!(flow.sent.0, 5, "each frame counts once, whatever its way: SYN, ACK, hello, more, hullo");
+        assert_eq!(flow.sent.0, 8, "each frame counts once, whatever its way, and whether it passes or not");
         assert_eq!(node.sends(&out(&segment(RST, 105, &[]))), KnownFlow);
+    }
+}
+
+/// What is read must be what the far end gets: the stream of the SYN that it has agreed to, every octet of it.
+#[test]
+fn no_other_stream_than_the_one_that_is_read_reaches_the_far_end() {
+    const URG: u8 = 32;
+    let node = node();
+    for (own, far) in FAR {
+        let out = |payload: &[u8]| out(&plain(own, far, TCP, payload));
+        let sends = |flags, number, payload: &[u8]| node.sends(&out(&segment(flags, number, payload)));
+        for flags in [ACK, SYN | ACK, SYN | FIN, FIN] {
+            assert_eq!(sends(flags, 100, b"hello"), NotVerified, "{flags:x} opens nothing");
+        }
+        assert!(node.tables.flows().unwrap().iter().all(|flow| flow.remote != addr(far)));
+        let knobs = Knobs { fragment: Some((0, true)), ..Knobs::default() };
+        assert_eq!(node.sends(&super::frames::out(&packet(own, far, TCP, knobs, &segment(SYN, 5, &[])))), NotVerified);
+
+        shake(&node, own, far, 100);
+        assert_eq!(sends(SYN | FIN, 99, &[]), NotVerified);
+        assert_eq!(sends(ACK, 5000, &[]), NotVerified, "SYN cookies: another stream would begin here");
+        assert_eq!(sends(ACK, 99, &[]), Held, "a keepalive");
+        assert_eq!(sends(ACK | URG, 100, &[]), NotVerified, "an octet of what follows would be taken out");
+        assert_eq!(sends(ACK | URG, 100, b"hello"), NotVerified);
+        let (_, first) = held(&node, &out(&segment(ACK, 100, b"hello")), TCP);
+        assert_eq!(sends(SYN, 7000, &[]), Held, "a new connection, of which nothing was read");
+        assert!(!says(&node, &first, AllowedByName, Some(NAME)));
+        assert_eq!(sends(ACK, 7001, b"hello"), NotVerified, "to which nobody has agreed");
+
+        shake(&node, own, far, 100);
+        let (_, flow) = held(&node, &out(&segment(ACK, 100, b"hello")), TCP);
+        assert!(says(&node, &flow, AllowedByName, Some(NAME)));
+        assert_eq!(returns(&node, &out(&segment(ACK, 100, b"hello"))), KnownFlow);
+        assert_eq!(sends(ACK | URG, 100, &[]), NotVerified);
+        assert_eq!(sends(ACK | URG, 100, b"hello"), NotVerified);
+        assert_eq!(node.receives(&into(&plain(far, own, TCP, &acknowledging(9000, SYN | ACK, &[])))), KnownFlow);
+        assert_eq!(sends(ACK, 8999, b"other"), NotVerified, "a SYN's acknowledgement is not one of what was read");
     }
 }
 
@@ -138,7 +189,7 @@ fn a_denied_flow_stays_denied_and_both_ends_are_told() {
     let node = node();
     for (own, far) in FAR {
         let out = |payload: &[u8]| out(&plain(own, far, TCP, payload));
-        assert_eq!(node.sends(&out(&segment(SYN, 99, &[]))), Held);
+        shake(&node, own, far, 100);
         let (_, flow) = held(&node, &out(&segment(ACK, 100, b"hello")), TCP);
         assert!(says(&node, &flow, SniMismatch, None));
         let before = node.counts();
@@ -164,7 +215,7 @@ fn no_reset_of_a_denied_flow_lets_more_out() {
     ip(&format!("route add 2001:db8::1 via {FAR6} dev out0"));
     for (own, far) in FAR {
         let sends = |flags, payload: &[u8]| out(&plain(own, far, TCP, &segment(flags, 100, payload)));
-        assert_eq!(node.sends(&sends(SYN, &[])), Held);
+        shake(&node, own, far, 101);
         let (_, flow) = held(&node, &sends(ACK, b"hello"), TCP);
         assert!(says(&node, &flow, SniMismatch, None));
         for _ in 0..8 {
@@ -191,10 +242,10 @@ fn a_verdict_is_for_one_flow_only() {
     let node = node();
     let (own, far) = FAR[0];
     let out = |payload: &[u8]| out(&plain(own, far, TCP, payload));
-    assert_eq!(node.sends(&out(&segment(SYN, 99, &[]))), Held);
+    shake(&node, own, far, 100);
     let (_, first) = held(&node, &out(&segment(ACK, 100, b"hello")), TCP);
     assert_eq!(node.sends(&out(&segment(RST, 105, &[]))), Held);
-    assert_eq!(node.sends(&out(&segment(SYN, 99, &[]))), Held, "another connection in its place");
+    shake(&node, own, far, 100); // another connection in its place
     assert!(!says(&node, &first, AllowedByName, Some(NAME)), "the verdict on the first is nothing to it");
     let (_, second) = held(&node, &out(&segment(ACK, 100, b"other")), TCP);
     assert_ne!(first.opened_ns, second.opened_ns);
@@ -209,7 +260,7 @@ fn the_kernel_decides_again_by_the_name_that_was_shown() {
     let (own, far) = FAR[0];
     let out = |payload: &[u8]| out(&plain(own, far, TCP, payload));
     let open = |node: &Node, name| {
-        assert_eq!(node.sends(&out(&segment(SYN, 99, &[]))), Held);
+        shake(node, own, far, 100);
         let (_, flow) = held(node, &out(&segment(ACK, 100, b"hello")), TCP);
         assert!(says(node, &flow, AllowedByName, name));
         let reason = returns(node, &out(&segment(ACK, 100, b"hello")));
@@ -220,11 +271,13 @@ fn the_kernel_decides_again_by_the_name_that_was_shown() {
     assert_eq!(open(&node, Some(OTHER)), Revoked, "a name that no rule allows, whatever the inspector says");
     assert_eq!(open(&node, None), Revoked, "or none");
 
-    node.sends(&out(&segment(SYN, 99, &[])));
+    shake(&node, own, far, 100);
     let (_, flow) = held(&node, &out(&segment(ACK, 100, b"hello")), TCP);
     assert!(says(&node, &flow, AllowedByName, Some(NAME)));
     node.change(|_| ());
     assert_eq!(returns(&node, &out(&segment(ACK, 100, b"hello"))), KnownFlow, "a change that leaves it as it is");
+    let acknowledged = into(&plain(far, own, TCP, &acknowledging(105, ACK, &[])));
+    assert_eq!(node.receives(&acknowledged), KnownFlow);
     node.learn(far, Duration::ZERO);
     node.change(|_| ());
     assert_eq!(node.sends(&out(&segment(ACK, 105, b"more"))), KnownFlow, "it needs no live address");
@@ -242,7 +295,7 @@ fn a_flow_that_was_not_read_ends_where_it_would_have_to_be() {
     node.tables.apply(&Step { lines: vec![near], ..Step::default() }).unwrap();
     node.change(|_| ());
     assert_eq!(node.sends(&out(ACK)), Revoked, "a name is denied there now");
-    assert_eq!(node.sends(&out(SYN)), Held);
+    shake(&node, OWN4, FAR4, 2);
     let (_, flow) = held(&node, &super::frames::out(&plain(OWN4, FAR4, TCP, &segment(ACK, 2, b"x"))), TCP);
     assert!(says(&node, &flow, AllowedByCidr, Some(OTHER)));
     assert_eq!(node.sends(&out(ACK)), KnownFlow);
@@ -316,6 +369,13 @@ fn of_udp_the_first_datagram_is_held() {
         let knobs = Knobs { fragment: Some((0, true)), ..Knobs::default() };
         let first = out(&packet(own, far, UDP, knobs, &[udp(4001, 443), vec![0; 52]].concat()));
         assert_eq!(node.sends(&first), NotVerified, "pieces are not put together");
+        let knobs = Knobs { fragment: Some((0, true)), ..Knobs::default() };
+        let header = out(&packet(own, far, UDP, knobs, &udp(4000, 443)[..8]));
+        assert_eq!(
+            node.sends(&header),
+            NotVerified,
+            "of a verified flow either: what follows would be another's hello"
+        );
     }
 }
 
@@ -325,7 +385,7 @@ fn what_comes_back_from_the_inspector_is_the_workloads_own() {
     let (own, far) = FAR[0];
     let frame = out(&plain(own, far, TCP, &segment(ACK, 100, b"hello")));
     let (head, _) = {
-        assert_eq!(node.sends(&out(&plain(own, far, TCP, &segment(SYN, 99, &[])))), Held);
+        shake(&node, own, far, 100);
         held(&node, &frame, TCP)
     };
     let mut marked = frame.clone();

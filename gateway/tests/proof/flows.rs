@@ -64,6 +64,9 @@ struct Flow {
     hold: Hold,
     /// The later it was opened, the higher.
     number: u64,
+    /// Where the stream that is read begins, and whether the far end has agreed to it; of TCP.
+    first: u32,
+    agreed: bool,
 }
 
 /// What a connection has gone through.
@@ -91,6 +94,8 @@ pub(crate) struct Passage {
     pub(crate) data: bool,
     /// It is no fragment.
     pub(crate) whole: bool,
+    /// Of TCP, in the workload's stream: where the segment begins, or what one to it acknowledges.
+    pub(crate) number: u32,
 }
 
 /// What the table knows of a packet.
@@ -131,12 +136,22 @@ impl Passage {
     /// Of a packet of the flow itself.
     pub(crate) fn of(packet: &Packet<'_>, out: bool, bytes: u64) -> Self {
         let whole = packet.piece == Piece::Whole;
-        Self { out, flags: flags_of(packet), bytes, counts: true, data: packet.data > 0, whole }
+        let number = match packet.transport {
+            Transport::Tcp { sequence, acknowledged, .. } => {
+                if out {
+                    sequence
+                } else {
+                    acknowledged
+                }
+            }
+            _ => 0,
+        };
+        Self { out, flags: flags_of(packet), bytes, counts: true, data: packet.data > 0, whole, number }
     }
 
     /// Of an ICMP error about one.
     pub(crate) fn of_error(out: bool, bytes: u64) -> Self {
-        Self { out, flags: None, bytes, counts: false, data: false, whole: true }
+        Self { out, flags: None, bytes, counts: false, data: false, whole: true, number: 0 }
     }
 }
 
@@ -213,7 +228,7 @@ impl Flow {
     }
 
     fn is_inspected(&self, protocol: u8, passage: Passage) -> bool {
-        self.hold.fate(protocol, passage) == Fate::Inspected
+        self.fate(protocol, passage) == Fate::Inspected
     }
 
     /// What becomes of a packet of it. An ICMP error is none of its own, and passes as long as the flow is not
@@ -229,7 +244,14 @@ impl Flow {
         if !self.is_inspected(protocol, passage) {
             self.carry(passage, now);
         }
-        self.hold.fate(protocol, passage).reason(Reason::KnownFlow)
+        let fate = self.fate(protocol, passage);
+        let agrees = passage.flags.is_some_and(|flags| flags & (SYN | ACK | RST) == SYN | ACK);
+        self.agreed |= agrees && !passage.out && self.hold == Hold::Awaits && fate == Fate::Is(Reason::Held);
+        fate.reason(Reason::KnownFlow)
+    }
+
+    fn fate(&self, protocol: u8, passage: Passage) -> Fate {
+        self.hold.fate(protocol, passage, self.first, self.agreed)
     }
 
     fn carry(&mut self, passage: Passage, now: u64) {
@@ -273,6 +295,7 @@ impl Flows {
         if passage.counts && opens {
             let again = flow.is_from_opener(passage)
                 && flow.life == Life::default()
+                && (flow.hold == Hold::Never || passage.whole && passage.number.wrapping_add(1) == flow.first)
                 && !is_over(now - flow.opened, OTHER_IDLE)?;
             if !again {
                 if flow.is_from_opener(passage) || flow.is_closed() {
@@ -363,13 +386,27 @@ impl Flows {
         now: u64,
     ) -> Reason {
         let hold = Hold::of(&decision);
-        let fate = hold.fate(ends.protocol, passage);
+        let first = passage.number.wrapping_add(1);
+        let fate = hold.fate(ends.protocol, passage, first, false);
         let one = if fate == Fate::Inspected { (0, 0) } else { (1, passage.bytes) };
         let (sent, received) = if passage.out { (one, (0, 0)) } else { ((0, 0), one) };
-        let Decision { reason, rule, name, .. } = decision;
+        let Decision { reason, rule, name, holds: decision_holds, .. } = decision;
         let told = Told { origin, reason, rule, name, sent, received };
-        let flow = Flow { told, epoch, opened: now, seen: now, life: Life::default(), hold, number: self.opened };
+        let flow = Flow {
+            told,
+            epoch,
+            opened: now,
+            seen: now,
+            life: Life::default(),
+            hold,
+            first,
+            agreed: false,
+            number: self.opened,
+        };
         self.opened += 1;
+        if decision_holds && self.open.contains_key(&ends) {
+            return Reason::NotVerified;
+        }
         self.open.entry(ends).or_insert(flow);
         fate.reason(reason)
     }

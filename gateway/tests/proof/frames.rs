@@ -259,7 +259,9 @@ pub(crate) fn transport_of(
                 10 => ACK | 8,
                 _ => draw.below(256) as u8,
             };
-            [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 1, 0, 0, 0, 0, 0], &data].concat()
+            // a SYN of 1 makes a stream of 2
+            let (sequence, acknowledged) = (draw.of(&[1, 1, 1, 2, 2, 9]), draw.of(&[2, 2, 2, 2, 2, 9]));
+            [&ports[..], &[0, 0, 0, sequence, 0, 0, 0, acknowledged, 0x50, flags, 1, 0, 0, 0, 0, 0], &data].concat()
         }
         SCTP => [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0], &data].concat(),
         UDP => [&ports[..], &(8 + data.len() as u16).to_be_bytes(), &[0, 0], &data].concat(),

@@ -13,7 +13,7 @@ use policy::{Decision, Outbound, Query, Shown, Unshown, decide};
 
 use crate::draw::Draw;
 use crate::flows::{Ends, Passage, ends_of};
-use crate::reading::{Content, Packet, RST, Reading, SYN, Transport, UDP, read};
+use crate::reading::{ACK, Content, FIN, Packet, RST, Reading, SYN, Transport, UDP, URG, read};
 use crate::reference::{Reference, Rules, target};
 use crate::scenario::Shot;
 use crate::text::{dns, name};
@@ -123,16 +123,31 @@ impl Hold {
         if decision.holds { Self::Awaits } else { Self::Never }
     }
 
-    pub(crate) fn fate(&self, protocol: u8, passage: Passage) -> Fate {
-        let Passage { out, flags, .. } = passage;
+    /// `first`: of a TCP flow that waits, the number at which what is read begins; `agreed`: the far end has acknowledged it.
+    pub(crate) fn fate(&self, protocol: u8, passage: Passage, first: u32, agreed: bool) -> Fate {
+        let Passage { out, flags, data, whole, number, .. } = passage;
         let has = |flag| flags.is_some_and(|flags| flags & flag != 0);
+        let refused = Fate::Is(Reason::NotVerified);
         match self {
+            Self::Verified(_) if protocol == UDP && out && !whole => refused,
             Self::Never | Self::Verified(_) => Fate::Ordinary,
-            Self::Denied(_) if out && passage.whole && has(RST) && !passage.data => Fate::Is(Reason::KnownFlow),
+            Self::Denied(_) if out && whole && has(RST) && !data => Fate::Is(Reason::KnownFlow),
             Self::Denied(reason) => Fate::Is(*reason),
-            Self::Awaits if !passage.whole || has(SYN) && passage.data => Fate::Is(Reason::NotVerified),
-            Self::Awaits if out && (passage.data || protocol == UDP) => Fate::Inspected,
-            Self::Awaits if passage.data => Fate::Is(Reason::NotVerified),
+            Self::Awaits if !whole || has(SYN) && data || !out && data => refused,
+            Self::Awaits if protocol == UDP => {
+                if out {
+                    Fate::Inspected
+                } else {
+                    Fate::Is(Reason::Held)
+                }
+            }
+            Self::Awaits if !out && has(ACK) && number != first => refused,
+            Self::Awaits if !out => Fate::Is(Reason::Held),
+            Self::Awaits if has(URG) || data && !agreed => refused,
+            Self::Awaits if data => Fate::Inspected,
+            Self::Awaits if has(RST) => Fate::Is(Reason::Held),
+            Self::Awaits if has(SYN) && (has(FIN) || number.wrapping_add(1) != first) => refused,
+            Self::Awaits if ![first, first.wrapping_sub(1)].contains(&number) => refused,
             Self::Awaits => Fate::Is(Reason::Held),
         }
     }

@@ -16,6 +16,7 @@ pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
 pub(crate) const RST: u8 = 4;
 pub(crate) const ACK: u8 = 16;
+pub(crate) const URG: u8 = 32;
 
 #[derive(Debug)]
 pub(crate) struct Reading<'a> {
@@ -58,6 +59,8 @@ pub(crate) enum Transport<'a> {
         source: u16,
         destination: u16,
         flags: u8,
+        sequence: u32,
+        acknowledged: u32,
     },
     Udp {
         source: u16,
@@ -257,7 +260,9 @@ fn read_transport(
             if header < 20 || piece == Piece::Whole && header > payload.len() {
                 return Err(Reason::Malformed);
             }
-            Ok(Transport::Tcp { source: number(payload, 0), destination: number(payload, 2), flags: payload[13] })
+            let long = |at| u32::from(number(payload, at)) << 16 | u32::from(number(payload, at + 2));
+            let (source, destination) = (number(payload, 0), number(payload, 2));
+            Ok(Transport::Tcp { source, destination, flags: payload[13], sequence: long(4), acknowledged: long(8) })
         }
         UDP => {
             needs(8)?;

@@ -12,7 +12,7 @@ use policy::{Decision, Inbound, Ledger, Model, Origin, Outbound, Query, Resolved
 
 use crate::flows::{Ends, Flows, Fragment, Known, Passage, Ports, Unsure, ends_of, quoted_ends};
 use crate::held::{Hold, Met};
-use crate::reading::{Content, ICMP, Icmp, Meaning, Packet, Piece, Reading, Transport, read};
+use crate::reading::{ACK, Content, FIN, ICMP, Icmp, Meaning, Packet, Piece, RST, Reading, SYN, TCP, Transport, read};
 use crate::scenario::{Entrance, Shot};
 use crate::{held, rejection, segment};
 
@@ -326,6 +326,10 @@ impl Reference {
         let reason = decision.reason;
         if !decision.allowed || reason == Reason::Dns {
             return reason;
+        }
+        let opening = passage.flags.is_none_or(|flags| flags & (SYN | ACK | RST | FIN) == SYN);
+        if decision.holds && ends.protocol == TCP && !(passage.whole && opening) {
+            return Reason::NotVerified;
         }
         let own = &rules.members[ends.workload];
         if self.flows.of(ends.workload) >= own.quota {

@@ -78,8 +78,8 @@ pub(crate) fn check(denied: &[u8], answer: &[u8]) -> Result<(), String> {
     }
     let right = match (&sent.transport, &told.transport) {
         (
-            Transport::Tcp { source, destination, flags },
-            Transport::Tcp { source: from, destination: to, flags: own },
+            Transport::Tcp { source, destination, flags, .. },
+            Transport::Tcp { source: from, destination: to, flags: own, .. },
         ) => {
             (from, to) == (destination, source)
                 && numbers(denied, sent, *flags) == (*own, word(answer, told, 4), word(answer, told, 8))

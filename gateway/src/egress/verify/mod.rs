@@ -38,6 +38,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const BATCH: usize = 64;
 /// Longest time until it is asked whether to go on, and what has waited too long is judged.
 const TICK: Duration = Duration::from_millis(100);
+/// Frames of one flow that are kept until it has shown enough.
+const FRAMES: usize = 512;
 /// Between two judgements of a flow that was to be judged later, and how long it may be so.
 const AGAIN: Duration = Duration::from_millis(20);
 const UNDECIDED: Duration = Duration::from_secs(3);
@@ -148,12 +150,16 @@ impl Inspector {
         let Some(bytes) = tap.read(buffer)? else { return Ok(false) };
         let Some(held) = Held::read(bytes) else { return Ok(true) };
         metrics::hold_queued(Duration::from_nanos(now().saturating_sub(held.head.held_ns)));
+        if !held.is_of_one_connection() {
+            metrics::inspection("contradicted");
+            return Ok(true);
+        }
         match follow(waiting, &held) {
             Followed::Same => give_back(tap, [&held.keep()]),
             Followed::Another => inspect(tap, waiting, judge, &held),
             Followed::Failed(unreadable) => {
                 metrics::inspection("contradicted");
-                tracing::info!(flow = ?held.flow, %unreadable, "what follows is not what was verified: dropped");
+                tracing::debug!(flow = ?held.flow, %unreadable, "what follows is not what was verified: dropped");
             }
         }
         Ok(true)
@@ -163,7 +169,11 @@ impl Inspector {
 /// What the frame is to a flow that was judged: a repetition, or of a segment that came behind it; or to be read itself.
 fn follow(waiting: &mut Waiting, held: &Held<'_>) -> Followed {
     let known = waiting.known(&held.flow).into_iter().flatten();
-    let mut followed = known.map(|read| read.follow(held.sequence.unwrap_or(0), held.payload));
+    let mut followed = known.map(|read| {
+        let mut all = held.payloads().map(|payload| read.follow(held.sequence.unwrap_or(0), payload));
+        let first = all.next().unwrap_or(Followed::Another);
+        all.find(|next| *next != Followed::Same).unwrap_or(first)
+    });
     followed.find(|followed| *followed != Followed::Another).unwrap_or(Followed::Another)
 }
 
@@ -171,7 +181,18 @@ fn follow(waiting: &mut Waiting, held: &Held<'_>) -> Followed {
 fn inspect(tap: &Tap, waiting: &mut Waiting, judge: &mut dyn Judge, held: &Held<'_>) {
     let key = waiting.key(&held.flow, held.payload);
     let mut entry = waiting.take(&key).unwrap_or_else(|| Pending::new(held));
-    let shown = match entry.inspection.push(held.sequence.unwrap_or(0), held.payload) {
+    if entry.shown.is_some() || entry.frames.len() >= FRAMES {
+        // What was shown goes on as it was read, and nothing with it: this is sent again.
+        if waiting.put(key, entry) == Err(Refused) {
+            metrics::inspection("over-bounds");
+        }
+        return;
+    }
+    let mut progress = Progress::More;
+    for payload in held.payloads() {
+        progress = entry.inspection.push(held.sequence.unwrap_or(0), payload);
+    }
+    let shown = match progress {
         _ if held.urgent => Shown::Unreadable(Unreadable::MalformedHello),
         Progress::More => {
             entry.frames.push(held.keep());

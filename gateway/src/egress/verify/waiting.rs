@@ -19,6 +19,8 @@ const BYTES: usize = 4 << 20;
 const ALL_BYTES: usize = 64 << 20;
 /// How long a judged flow is known: longer than a far end takes to acknowledge what it was sent, and than QUIC's handshake.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// QUIC connections of one flow that are known.
+const CONNECTIONS: usize = 8;
 /// Octets of all judged flows, with [`BESIDE`] for each.
 const KNOWN_BYTES: usize = 64 << 20;
 /// What a known flow takes beside what was read of it.
@@ -117,6 +119,10 @@ impl Waiting {
     /// Notes that a flow passed, and by what; the oldest are forgotten.
     pub(super) fn note(&mut self, flow: HeldFlow, read: Inspection, now: u64) {
         if let Some(known) = self.known.get_mut(&flow) {
+            // who begins more connections in one flow has the first ones read anew
+            if known.len() >= CONNECTIONS {
+                self.known_bytes = self.known_bytes.saturating_sub(known.remove(0).held());
+            }
             self.known_bytes += read.held();
             known.push(read);
             return;

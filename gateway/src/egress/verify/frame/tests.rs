@@ -119,3 +119,37 @@ fn the_reset_is_at_the_first_octet_and_its_sums_are_right() {
         }
     }
 }
+
+#[test]
+fn a_checksum_that_would_be_finished_elsewhere_is_refused() {
+    let frame = frame(false, TCP, &[], &tcp());
+    for (at, wrong) in [(CHECKSUM_FROM, HEAD as u16 + 20), (CHECKSUM_AT, 10)] {
+        let mut vnet = vnet(NEEDS_CHECKSUM);
+        assert!(Held::read(&[vnet.clone(), head(), frame.clone()].concat()).is_some());
+        vnet[at..at + 2].copy_from_slice(&wrong.to_ne_bytes());
+        assert!(
+            Held::read(&[vnet, head(), frame.clone()].concat()).is_none(),
+            "octets of the hello would be written over"
+        );
+    }
+}
+
+#[test]
+fn datagrams_that_came_as_one_frame_are_read_one_by_one() {
+    const LONG: [u8; 12] = [0xc0, 0, 0, 0, 1, 2, 7, 7, 0, 0, 0, 0];
+    let other = |id: u8| [&LONG[..6], &[id, id], &LONG[8..]].concat();
+    let read = |size: u16, second: Vec<u8>| {
+        let payload = [LONG.to_vec(), second].concat();
+        let segment = [&[0x0f, 0xa0, 1, 0xbb, 0, 8 + payload.len() as u8, 0, 0], &payload[..]].concat();
+        let mut vnet = vnet(0);
+        vnet[1] = 5; // VIRTIO_NET_HDR_GSO_UDP_L4
+        vnet[SIZE_AT..SIZE_AT + 2].copy_from_slice(&size.to_ne_bytes());
+        let bytes = [vnet, head(), frame(false, UDP, &[], &segment)].concat();
+        let held = Held::read(&bytes).unwrap();
+        (held.payloads().count(), held.is_of_one_connection())
+    };
+    assert_eq!(read(12, other(7)), (2, true));
+    assert_eq!(read(12, other(9)), (2, false), "the second begins another connection");
+    assert_eq!(read(12, vec![0x40; 12]), (2, false), "or is of one that nobody has read");
+    assert_eq!(read(0, other(9)), (1, true), "a single datagram");
+}
