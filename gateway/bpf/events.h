@@ -33,7 +33,7 @@ static __always_inline int within_budget(__u32 workload, __u64 now, __u32 kind)
 	if (!b || b->second != second) {
 		struct budget fresh = {
 			.second = second,
-			.flows = kind == EVENT_FLOW,
+			.flows = kind == EVENT_FLOW || kind == EVENT_VERIFIED,
 			.drops = kind == EVENT_DROP,
 			.rejections = kind == BUDGET_REJECTIONS,
 		};
@@ -42,7 +42,7 @@ static __always_inline int within_budget(__u32 workload, __u64 now, __u32 kind)
 	}
 	if (kind == BUDGET_REJECTIONS)
 		return __sync_fetch_and_add(&b->rejections, 1) < s->rejections;
-	if (kind == EVENT_FLOW)
+	if (kind == EVENT_FLOW || kind == EVENT_VERIFIED)
 		return __sync_fetch_and_add(&b->flows, 1) < s->flow_events;
 	return __sync_fetch_and_add(&b->drops, 1) < s->drop_events;
 }

@@ -13,10 +13,14 @@ struct settlement {
 	__u8 pad[2];
 	__u32 end; /* of what was read of a TCP stream */
 	__u32 pad_again;
+	__u64 shown; /* and SipHash of its ClientHello */
 };
-#define SETTLEMENT_WORDS 9
+#define SETTLEMENT_WORDS 10
 
-/* Run by the daemon. 1: there is no such flow, or it is denied; 2: it was verified before, and stays so. */
+/*
+ * Run by the daemon. 1: there is no such flow, or it is denied; 2: it was verified before, by what was read now, and stays
+ * so; 3: by something else; 4: it is being so.
+ */
 SEC("raw_tracepoint")
 int settle_held(struct bpf_raw_tracepoint_args *context)
 {
@@ -31,11 +35,16 @@ int settle_held(struct bpf_raw_tracepoint_args *context)
 	struct flow *f = bpf_map_lookup_elem(&flows, &s->key);
 	if (!f || f->opened_ns != s->opened_ns)
 		return 1;
+	if (was_read(f->hold))
+		return f->shown == s->shown ? 2 : 3;
 	if (f->hold != HOLD_AWAITS)
-		return was_read(f->hold) ? 2 : 1;
+		return 1;
+	if (!claim(f))
+		return 4;
 	f->name = s->name;
 	f->reason = s->reason;
 	f->end = s->end;
+	f->shown = s->shown;
 	barrier();
 	f->hold = s->hold;
 	barrier(); /* who decides again finds it read */

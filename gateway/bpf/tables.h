@@ -140,9 +140,9 @@ struct name_class_key {
 };
 HASH(name_classes, 262144, struct name_class_key, __u32);
 struct name_text {
-	char text[256];
+	char text[256]; /* lower case, zeros behind it */
 };
-HASH(names, 65536, __u32, struct name_text); /* for the daemon's restart; not read here */
+HASH(names, 65536, __u32, struct name_text); /* for the daemon's restart, and for sight.h */
 
 #define ORIGIN_EGRESS 1
 #define ORIGIN_INGRESS 2
@@ -180,6 +180,9 @@ struct flow {
 	__u8 hold;
 	__u32 first; /* TCP's number of the first octet that the opener sends */
 	__u32 end; /* and of the one behind what was read of it */
+	__u64 shown; /* of TCP, SipHash-1-3 of the ClientHello's records */
+	__u32 claimed; /* its verdict is, or is being, written */
+	__u32 pad;
 };
 HASH(flows, 262144, struct flow_key, struct flow);
 struct usage {
@@ -323,6 +326,7 @@ LRU(nat_fragments, 16384, struct fragment_key, struct nat_fragment); /* workload
 
 #define EVENT_FLOW 1
 #define EVENT_DROP 2
+#define EVENT_VERIFIED 3 /* EVENT_FLOW, and the handshake asked for `name` */
 #define FROM_WORKLOAD 1
 #define TO_WORKLOAD 2
 #define FROM_SERVICE 3
@@ -346,7 +350,7 @@ struct {
 	__uint(max_entries, 1 << 20);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } events SEC(".maps");
-#define BUDGET_REJECTIONS 3 /* beside the kinds of events */
+#define BUDGET_REJECTIONS 4 /* beside the kinds of events */
 struct budget {
 	__u64 second;
 	__u32 flows;
@@ -366,6 +370,7 @@ MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, REASONS, 0, __u32, struct counter); /* 
 #define LOST_OVER_BUDGET 1
 MAP(losses, BPF_MAP_TYPE_PERCPU_ARRAY, 2, 0, __u32, __u64); /* events that were not sent */
 MAP(rejections, BPF_MAP_TYPE_PERCPU_ARRAY, 4, 0, __u32, __u64); /* denied packets whose sender was told, see reject.h */
+MAP(sights, BPF_MAP_TYPE_PERCPU_ARRAY, 1, 0, __u32, __u64); /* flows verified without the inspector, see sight.h */
 
 struct settings {
 	__u64 tcp_idle_ns;
@@ -380,6 +385,7 @@ struct settings {
 	__u8 pad[2];
 	__u32 inspector; /* ifindex of the TAP that held frames go to; 0: they are dropped */
 	__u32 holds; /* a workload's share of it, see hold.h */
+	__u64 key[2]; /* of this node, for `flow.shown` */
 };
 MAP(settings, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, struct settings);
 struct sweeper {

@@ -65,6 +65,7 @@
 #include "verdict.h"
 #include "hold.h"
 #include "flows.h"
+#include "sight.h"
 #include "icmp.h"
 #include "service.h"
 #include "nat.h"
@@ -212,7 +213,7 @@ static __always_inline int conclude(struct packet *p, struct flow_key *k, struct
 	case REASON_SAME_NETWORK:
 	case REASON_PROBE:
 	case REASON_AUDITED:
-		tell(p, k, v, EVENT_FLOW);
+		tell(p, k, v, v->hold == HOLD_SHOWN ? EVENT_VERIFIED : EVENT_FLOW);
 		return TC_ACT_UNSPEC;
 	case REASON_KNOWN_FLOW:
 	case REASON_SEGMENT_CONTROL:
@@ -265,7 +266,7 @@ int from_workload(struct __sk_buff *skb)
 
 	if (v.reason == REASON_HELD && p.tcp_flags & TCP_SYN && strip_fast_open(skb, &p))
 		v.reason = REASON_KERNEL_ERROR;
-	if (is_inspected(&p, v.reason)) {
+	if (is_inspected(&p, v.reason) && !verify_at_sight(skb, &p, &k, &w, &v)) {
 		action = into_tap(skb, &p, &k);
 		if (action == TC_ACT_SHOT)
 			v.reason = has_inspector() ? REASON_HOLD_FULL : REASON_NO_INSPECTOR;

@@ -94,6 +94,11 @@ impl Records {
         self.ended.clone().transpose()
     }
 
+    /// Bytes of the stream that are in whole records which were read.
+    pub(crate) fn end(&self) -> usize {
+        self.next_record
+    }
+
     /// Bytes kept.
     pub fn held(&self) -> usize {
         let hello = self.ended.as_ref().and_then(|ended| ended.as_ref().ok()).map_or(0, ClientHello::held);

@@ -128,6 +128,12 @@ impl Inspection {
         Some(self.begins_at?.wrapping_add(length))
     }
 
+    /// Of a TCP stream that has shown its name, the records that the ClientHello was in.
+    pub fn hello(&self) -> Option<&[u8]> {
+        let State::Shown(_, Source::Tcp(tcp)) = &self.state else { return None };
+        tcp.segments.contiguous().get(..tcp.records.end())
+    }
+
     /// What the last [`Self::push`] said.
     pub fn progress(&self) -> Progress {
         match &self.state {

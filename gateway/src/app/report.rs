@@ -225,7 +225,7 @@ pub(crate) fn event(gate: &Gate, names: &Names, event: &Event) -> Flow {
         local: endpoint(event.local, event.local_port, event.protocol),
         remote: endpoint(event.remote, event.remote_port, event.protocol),
         name: gate.enforcement.name(event.name),
-        sni: None,
+        sni: gate.enforcement.name(event.name.filter(|_| event.verified)),
         bytes: 0,
         packets: 0,
     }

@@ -26,8 +26,8 @@ use super::desired::Desired;
 use super::gate::Gate;
 use super::report;
 use crate::egress::dns;
-use crate::egress::tables::hold::{HeldFlow, Settled, Verdict};
-use crate::egress::verify::{self, Inspector, Judge, Outcome, Time};
+use crate::egress::tables::hold::{HeldFlow, Read, Settled, Verdict};
+use crate::egress::verify::{self, Inspector, Judge, Outcome, Stream, Time};
 use crate::sys::bpf::boot_time;
 use crate::telemetry::metrics;
 use crate::workload::{Workload, WorkloadId};
@@ -137,7 +137,7 @@ struct ByPolicy<'a> {
 }
 
 impl Judge for ByPolicy<'_> {
-    fn judge(&mut self, flow: &HeldFlow, shown: &verify::Shown, end: Option<u32>, time: Time) -> Outcome {
+    fn judge(&mut self, flow: &HeldFlow, shown: &verify::Shown, stream: Option<Stream<'_>>, time: Time) -> Outcome {
         let Some((workload, subject)) = self.workloads.get(&flow.workload) else { return Outcome::Gone };
         let workload = *workload;
         let sni = match shown {
@@ -150,20 +150,25 @@ impl Judge for ByPolicy<'_> {
         {
             return Outcome::Later;
         }
+        let tables = &self.gate.enforcement.tables;
+        let read = stream.map(|stream| Read { end: stream.end, shown: tables.fingerprint(stream.hello) });
         let verdict = match sni.filter(|_| decision.allowed).map(|name| self.lend(flow.workload, name)).transpose() {
-            Ok(name) => Verdict { reason: decision.reason, name, end },
+            Ok(name) => Verdict { reason: decision.reason, name, read },
             Err(error) => {
                 tracing::warn!(%error, sni = sni.map(tracing::field::display), "a verified flow's name has no number");
                 return Outcome::Failed;
             }
         };
-        let outcome = match self.gate.enforcement.tables.settle(flow, &verdict) {
+        let outcome = match tables.settle(flow, &verdict) {
             Ok(Settled::Now) if decision.allowed => Outcome::Passes,
-            // of a UDP flow another connection; of a TCP stream what was read before is forgotten, and may be another
-            Ok(Settled::Before) if decision.allowed && end.is_none() => Outcome::Passes,
+            // the same octets again, which the kernel's program or an earlier run of this daemon has read
+            Ok(Settled::Before) if decision.allowed && read.is_some() => return Outcome::Passes,
+            // another connection of a UDP flow
+            Ok(Settled::Before) if decision.allowed => Outcome::Passes,
             Ok(Settled::Now) => Outcome::Denied,
-            Ok(Settled::Before) => Outcome::Refused,
+            Ok(Settled::Before | Settled::ByAnother) => Outcome::Refused,
             Ok(Settled::Gone) => return Outcome::Gone,
+            Ok(Settled::Busy) => return Outcome::Failed,
             Err(error) => {
                 tracing::warn!(%error, "a verdict cannot be written");
                 return Outcome::Failed;

@@ -17,6 +17,9 @@ use crate::sys::bpf::open_ring;
 use crate::sys::bpf_plain::Plain;
 use crate::workload::WorkloadId;
 
+/// `EVENT_VERIFIED` of `bpf/tables.h`.
+const VERIFIED: u8 = 3;
+
 /// Where a packet was going.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -55,6 +58,8 @@ pub struct Event {
     pub rule: RuleId,
     /// The learned name that decided.
     pub name: Option<NameId>,
+    /// Whether the handshake asked for that name.
+    pub verified: bool,
 }
 
 /// The ring, read in order.
@@ -106,5 +111,6 @@ fn decode(bytes: &[u8]) -> Option<Event> {
         reason: Reason::from_number(raw.reason)?,
         rule: RuleId(raw.rule),
         name: (raw.name != 0).then_some(NameId(raw.name)),
+        verified: raw.kind == VERIFIED,
     })
 }

@@ -10,6 +10,7 @@ pub mod bpf_test_run;
 pub mod caps;
 pub mod interface;
 pub mod listener;
+pub mod lockdown;
 pub mod mount;
 pub mod namespace_helper;
 pub mod netlink;

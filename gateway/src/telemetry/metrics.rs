@@ -21,7 +21,7 @@
 //! | `tidegate_dns_cache_bytes` | | what kept answers take |
 //! | `tidegate_dns_learned_addresses` | | live (workload, address) pairs |
 //! | `tidegate_dns_over_bounds_total` | what | what found no room: `answer` (SERVFAIL), a `name` or a `class` of names at an address |
-//! | `tidegate_inspections_total` | outcome | flows whose handshake was to be read: `passes`, `denied`, `refused` (a further QUIC connection), `gone`, `failed`; packets of a flow that contradict it: `contradicted`; frames that found no room: `over-bounds` |
+//! | `tidegate_inspections_total` | outcome | flows whose handshake was to be read: `passes`, `denied`, `refused` (a further QUIC connection, another ClientHello), `gone`, `failed`; packets of a flow that contradict it: `contradicted`; frames that found no room: `over-bounds`; read by the kernel's program: `at-sight` |
 //! | `tidegate_held_flows` | | flows of whose handshake some bytes are here, and not all |
 //! | `tidegate_held_bytes` | | what is kept of them |
 //! | `tidegate_hold_seconds` | part | how long first payload was held: in the `queue`, and until its flow was `judged` |
@@ -196,6 +196,11 @@ pub fn fast_path(way: Way, packets: u64) {
 /// A held flow was judged, or a frame of it found no room: the word of `egress::verify::Outcome`, or `over-bounds`.
 pub fn inspection(outcome: &'static str) {
     counter!("tidegate_inspections_total", "outcome" => outcome).increment(1);
+}
+
+/// Flows whose handshake the kernel's program has read, all of them so far.
+pub fn inspections_at_sight(flows: u64) {
+    counter!("tidegate_inspections_total", "outcome" => "at-sight").absolute(flows);
 }
 
 /// Flows that wait for more of their handshake, and what is kept of them in bytes.

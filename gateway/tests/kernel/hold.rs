@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gateway::egress::attach::Program;
-use gateway::egress::tables::hold::{HEAD, Head, HeldFlow, Settled, Verdict};
+use gateway::egress::tables::hold::{HEAD, Head, HeldFlow, Read, Settled, Verdict};
 use gateway::egress::tables::names::LearnedSlot;
 use gateway::egress::tables::workloads::WorkloadEntry;
 use gateway::sys::bpf::boot_time;
@@ -17,14 +17,14 @@ use super::world::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SHOT: i32 = 2;
-const REDIRECT: i32 = 7;
+pub(crate) const REDIRECT: i32 = 7;
 /// Rule lines whose names are to be verified: of a class of their own.
-const CLASS: ClassId = ClassId(60);
-const VERIFIED: RuleId = RuleId(21);
-const OTHER: NameId = NameId(6);
-const FAR: [(&str, &str); 2] = [(OWN4, "1.2.3.4"), (OWN6, "2001:db8::1")];
+pub(crate) const CLASS: ClassId = ClassId(60);
+pub(crate) const VERIFIED: RuleId = RuleId(21);
+pub(crate) const OTHER: NameId = NameId(6);
+pub(crate) const FAR: [(&str, &str); 2] = [(OWN4, "1.2.3.4"), (OWN6, "2001:db8::1")];
 
-fn line(class: ClassId, protocol: u8, action: Action, number: RuleId) -> RuleEntry {
+pub(crate) fn line(class: ClassId, protocol: u8, action: Action, number: RuleId) -> RuleEntry {
     RuleEntry {
         verify: true,
         shown: action == Action::Allow,
@@ -33,7 +33,7 @@ fn line(class: ClassId, protocol: u8, action: Action, number: RuleId) -> RuleEnt
 }
 
 /// The workload has resolved a name to both addresses that it may reach at port 443 once it has shown it.
-fn node() -> Node {
+pub(crate) fn node() -> Node {
     let mut node = Node::new();
     let lines = [TCP, UDP].map(|protocol| line(CLASS, protocol, Action::Allow, VERIFIED));
     node.tables.apply(&Step { lines: lines.to_vec(), ..Step::default() }).unwrap();
@@ -44,7 +44,7 @@ fn node() -> Node {
     node
 }
 
-fn segment(flags: u8, sequence: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn segment(flags: u8, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let mut h = tcp(4000, 443, flags);
     h[4..8].copy_from_slice(&sequence.to_be_bytes());
     [h, payload.to_vec()].concat()
@@ -54,27 +54,27 @@ fn back(flags: u8, payload: &[u8]) -> Vec<u8> {
     acknowledging(0, flags, payload)
 }
 
-fn acknowledging(number: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn acknowledging(number: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut h = tcp(443, 4000, flags);
     h[8..12].copy_from_slice(&number.to_be_bytes());
     [h, payload.to_vec()].concat()
 }
 
 /// A handshake, up to the far end's consent to the stream that begins at `first`.
-fn shake(node: &Node, own: &str, far: &str, first: u32) {
+pub(crate) fn shake(node: &Node, own: &str, far: &str, first: u32) {
     assert_eq!(node.sends(&out(&plain(own, far, TCP, &segment(SYN, first - 1, &[])))), Held);
     assert_eq!(node.receives(&into(&plain(far, own, TCP, &acknowledging(first, SYN | ACK, &[])))), Held);
 }
 
 /// What the inspector gives back.
-fn returns(node: &Node, frame: &[u8]) -> Reason {
+pub(crate) fn returns(node: &Node, frame: &[u8]) -> Reason {
     let before = node.counts();
     node.tables.try_returned(frame, node.device).unwrap();
     diff(&before, &node.counts())[0]
 }
 
 /// The flow that a frame was held of, as the inspector would say it.
-fn held(node: &Node, frame: &[u8], protocol: u8) -> (Head, HeldFlow) {
+pub(crate) fn held(node: &Node, frame: &[u8], protocol: u8) -> (Head, HeldFlow) {
     let before = node.counts();
     let answer = node.tables.try_frame(Program::FromWorkload, frame, node.device, 0).unwrap();
     assert_eq!(answer.action, REDIRECT, "{:?}", diff(&before, &node.counts()));
@@ -100,9 +100,9 @@ fn diff(before: &std::collections::BTreeMap<u8, u64>, after: &std::collections::
     after.iter().filter(|(k, n)| before[k] != **n).filter_map(|(k, _)| Reason::from_number(*k)).collect()
 }
 
-fn says(node: &Node, flow: &HeldFlow, reason: Reason, name: Option<NameId>) -> bool {
-    node.tables.settle(flow, &Verdict { reason, name, end: (flow.protocol == TCP).then_some(105) }).unwrap()
-        == Settled::Now
+pub(crate) fn says(node: &Node, flow: &HeldFlow, reason: Reason, name: Option<NameId>) -> bool {
+    let read = (flow.protocol == TCP).then_some(Read { end: 105, shown: 7 });
+    node.tables.settle(flow, &Verdict { reason, name, read }).unwrap() == Settled::Now
 }
 
 #[test]

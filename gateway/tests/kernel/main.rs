@@ -25,5 +25,6 @@ mod reject;
 mod restart;
 mod service;
 mod shortcut;
+mod sight;
 mod to_workload;
 mod world;

@@ -361,7 +361,7 @@ impl Programs {
             protocol: flow.protocol,
             opened_ns: opened.as_nanos() as u64,
         };
-        let verdict = Verdict { reason: said.decision.reason, name, end: None };
+        let verdict = Verdict { reason: said.decision.reason, name, read: None };
         let [other, own] = [flow.opened + Duration::from_nanos(1), flow.opened].map(|opened| {
             let took = self.tables.settle(&of(opened), &verdict);
             took.unwrap_or_else(|error| panic!("{error}"))

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use policy::reason::Reason;
 use policy::tables::NameId;
+use rustls::crypto::aws_lc_rs;
+use siphasher::sip::SipHasher13;
 
 use super::layout as l;
 use super::{InTable, TableError, Tables};
@@ -60,8 +62,17 @@ pub struct Verdict {
     pub reason: Reason,
     /// The name that the handshake asks for.
     pub name: Option<NameId>,
-    /// Of TCP, the sequence number behind what was read: until the far end has that, repetitions come to the inspector.
-    pub end: Option<u32>,
+    /// Of TCP, what was read.
+    pub read: Option<Read>,
+}
+
+/// What was read of a TCP stream that shows a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The sequence number behind it: until the far end has that, repetitions come to the inspector.
+    pub end: u32,
+    /// Its ClientHello's [`Tables::fingerprint`].
+    pub shown: u64,
 }
 
 /// What a flow was when its verdict came.
@@ -69,10 +80,23 @@ pub struct Verdict {
 pub enum Settled {
     /// It waited for it, and has it.
     Now,
-    /// It was verified before, and goes on.
+    /// It was verified before by the same ClientHello, or is of UDP, and goes on.
     Before,
+    /// It was verified before by another ClientHello, and goes on.
+    ByAnother,
     /// It is gone, or denied.
     Gone,
+    /// It is being given one at this moment by the kernel's program.
+    Busy,
+}
+
+/// A key that nobody knows, for [`Tables::fingerprint`].
+pub(super) fn new_key() -> io::Result<[u64; 2]> {
+    let mut key = [0; 16];
+    let random = aws_lc_rs::default_provider().secure_random;
+    random.fill(&mut key).map_err(|_| io::Error::other("no random octets"))?;
+    let (first, second) = key.split_at(8);
+    Ok([first, second].map(|half| half.iter().fold(0, |all, octet| all << 8 | u64::from(*octet))))
 }
 
 impl Head {
@@ -115,22 +139,36 @@ impl Tables {
             opened_ns: flow.opened_ns,
             name: verdict.name.map_or(0, |name| name.0),
             reason: verdict.reason as u8,
-            hold: match (verdict.reason.passes(), verdict.end) {
+            hold: match (verdict.reason.passes(), verdict.read) {
                 (false, _) => DENIED,
                 (true, None) => VERIFIED,
                 (true, Some(_)) => SHOWN,
             },
             pad: [0; 2],
-            end: verdict.end.unwrap_or(0),
+            end: verdict.read.map_or(0, |read| read.end),
             pad_again: 0,
+            shown: verdict.read.map_or(0, |read| read.shown),
         };
         let answer = run_without_packet(self.programs.settler(), said.bytes()).in_table("flows")?;
         match answer {
             0 => Ok(Settled::Now),
             1 => Ok(Settled::Gone),
             2 => Ok(Settled::Before),
+            3 => Ok(Settled::ByAnother),
+            4 => Ok(Settled::Busy),
             other => Err(io::Error::other(format!("the program answered {other}"))).in_table("flows"),
         }
+    }
+
+    /// By what the kernel's program knows the octets of a ClientHello's records again (`bpf/sight.h`).
+    pub fn fingerprint(&self, octets: &[u8]) -> u64 {
+        let [first, second] = self.key;
+        SipHasher13::new_with_keys(first, second).hash(octets)
+    }
+
+    /// Flows that the kernel's program verified by itself, since the maps were made.
+    pub fn verified_at_sight(&self) -> Result<u64, TableError> {
+        Ok(self.sights.get(0).in_table("sights")?.iter().sum())
     }
 
     /// Says where held frames go; `None`: nowhere, and what is to be held is dropped.

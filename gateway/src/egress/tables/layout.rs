@@ -29,7 +29,7 @@ plain! {
     (C) Flow = "flow" {
         opened_ns: u64, last_seen_ns: u64, packets_out: u64, bytes_out: u64, packets_in: u64, bytes_in: u64, epoch: u32,
         rule: u32, name: u32, origin: u8, tcp: u8, reason: u8, hold: u8, first: u32,
-        end: u32,
+        end: u32, shown: u64, claimed: u32, pad: u32,
     }
     (C) Usage = "usage" { flows: u32, }
     (C) PortKey = "port_key" { workload: u32, port: Port, protocol: u8, pad: u8, }
@@ -60,10 +60,11 @@ plain! {
     (C) Settings = "settings" {
         tcp_idle_ns: u64, other_idle_ns: u64, closed_idle_ns: u64, sweep_ns: u64, tg0_ifindex: u32, flow_events: u32,
         drop_events: u32, rejections: u32, tg1_mac: [u8; 6], pad: [u8; 2], inspector: u32, holds: u32,
+        key: [u64; 2],
     }
     (C) Settlement = "settlement" {
         key: FlowKey, key_pad: u32, opened_ns: u64, name: u32, reason: u8, hold: u8, pad: [u8; 2], end: u32,
-        pad_again: u32,
+        pad_again: u32, shown: u64,
     }
     (C) Held = "held" { magic: u32, ifindex: u32, workload: u32, first: u32, opened_ns: u64, held_ns: u64, }
     (C) Sweeper = "sweeper" { timer: [u64; 2], runs: u64, reclaimed: u64, took_ns: u64, }

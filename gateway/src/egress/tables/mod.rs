@@ -1,6 +1,6 @@
 //! The door to the kernel's tables (`bpf/tables.h`).
 //!
-//! Everything is pinned below `<bpffs>/v4/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
+//! Everything is pinned below `<bpffs>/v5/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
 //! there is another build's, and is refused, while its programs go on as they are. [`Tables::open`] reuses what is
 //! pinned, so that flows, learned names and policies outlive the daemon.
 //!
@@ -39,12 +39,13 @@ use super::attach::{AttachError, Programs, chain};
 use crate::settings::Limits;
 use crate::sys::bpf::{Map, PerCpuArray, boot_time, is_bpffs};
 use crate::sys::bpf_test_run::test_run;
+use crate::sys::lockdown;
 
 /// The built programs.
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.bpf.o"));
 
 /// The number of the maps' layout; a change of any struct or key in `bpf/tables.h` raises it.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// How long a closed TCP connection's entry waits for late segments.
 const CLOSED_IDLE: Duration = Duration::from_secs(10);
@@ -84,7 +85,9 @@ pub struct Tables {
     counters: PerCpuArray<l::Counter>,
     losses: PerCpuArray<u64>,
     rejections: PerCpuArray<u64>,
+    sights: PerCpuArray<u64>,
     settings: Map<u32, l::Settings>,
+    key: [u64; 2],
     uplink: Map<u32, l::Uplink>,
     uplink_changes: Mutex<()>,
     routed: Map<l::Address, u32>,
@@ -191,7 +194,7 @@ impl Tables {
 
         let (programs, start_sweeper) = load(limits, &folder)?;
         let per_cpu = |table: &'static str| (table, maps.join(table));
-        let tables = Self {
+        let mut tables = Self {
             programs,
             workloads: open(&maps, "workloads")?,
             addresses: open(&maps, "addresses")?,
@@ -216,7 +219,9 @@ impl Tables {
             counters: open_array(per_cpu("counters"))?,
             losses: open_array(per_cpu("losses"))?,
             rejections: open_array(per_cpu("rejections"))?,
+            sights: open_array(per_cpu("sights"))?,
             settings: open(&maps, "settings")?,
+            key: [0; 2],
             uplink: open(&maps, "uplink")?,
             uplink_changes: Mutex::new(()),
             routed: open(&maps, "routed")?,
@@ -232,7 +237,7 @@ impl Tables {
             swept: open(&maps, "swept")?,
             folder,
         };
-        tables.write_limits(limits).map_err(|e| OpenError::Table {
+        tables.key = tables.write_limits(limits).map_err(|e| OpenError::Table {
             table: e.table,
             path: maps.join(e.table),
             source: e.source,
@@ -263,12 +268,13 @@ impl Tables {
         fs::remove_dir_all(&self.folder).map_err(|source| AttachError::Pin { path: self.folder.clone(), source })
     }
 
-    /// Where the pins lie: `<bpffs>/v4`.
+    /// Where the pins lie: `<bpffs>/v5`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    fn write_limits(&self, limits: &Limits) -> Result<(), TableError> {
+    /// Answers the key by which ClientHellos are known again, which lives as long as the flows.
+    fn write_limits(&self, limits: &Limits) -> Result<[u64; 2], TableError> {
         let mut settings = self.read_settings()?;
         let other = Duration::from_secs(limits.other_idle_s.into());
         settings.tcp_idle_ns = nanoseconds(Duration::from_secs(limits.tcp_idle_s.into()));
@@ -279,11 +285,15 @@ impl Tables {
         settings.drop_events = DROP_EVENTS;
         settings.rejections = REJECTIONS;
         settings.holds = hold::SHARE;
+        if settings.key == [0; 2] {
+            settings.key = hold::new_key().in_table("settings")?;
+        }
         self.settings.set(&0, &settings).in_table("settings")?;
         self.change_nat(|nat| {
             nat.quota = limits.nat_mappings_per_network;
             nat.hold_ns = nanoseconds(nat::HOLD.min(other));
-        })
+        })?;
+        Ok(settings.key)
     }
 
     pub(crate) fn read_settings(&self) -> Result<l::Settings, TableError> {
@@ -293,7 +303,9 @@ impl Tables {
 }
 
 fn load(limits: &Limits, folder: &Path) -> Result<(Programs, OwnedFd), OpenError> {
+    let reads_kernel = u32::from(lockdown::lets_programs_read());
     let ebpf = EbpfLoader::new()
+        .override_global("reads_kernel", &reads_kernel, true)
         .default_map_pin_directory(folder.join("maps"))
         .map_max_entries("classes4", limits.prefixes)
         .map_max_entries("classes6", limits.prefixes)

@@ -55,6 +55,15 @@ pub enum Shown {
     Late,
 }
 
+/// What was read of a TCP stream that shows a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream<'a> {
+    /// The sequence number behind it.
+    pub end: u32,
+    /// The records that the ClientHello is in.
+    pub hello: &'a [u8],
+}
+
 /// What becomes of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -62,7 +71,7 @@ pub enum Outcome {
     Passes,
     /// Its verdict is in the kernel: it does not.
     Denied,
-    /// What was read does not pass, and the flow goes on as it was: another connection of it was verified before.
+    /// What was read does not pass, and the flow goes on as it was: something else of it was verified before.
     Refused,
     /// There is no such flow any more.
     Gone,
@@ -99,9 +108,8 @@ pub enum Time {
 
 /// Who decides.
 pub trait Judge {
-    /// Decides on a flow by what it shows, and writes the verdict into it. `end`: of a TCP
-    /// stream that shows a name, the sequence number behind what was read.
-    fn judge(&mut self, flow: &HeldFlow, shown: &Shown, end: Option<u32>, time: Time) -> Outcome;
+    /// Decides on a flow by what it shows, and writes the verdict into it.
+    fn judge(&mut self, flow: &HeldFlow, shown: &Shown, stream: Option<Stream<'_>>, time: Time) -> Outcome;
 
     /// Whether what it decides by is still so; if not, another one is to be asked.
     fn is_current(&self) -> bool;
@@ -215,7 +223,8 @@ fn conclude(tap: &Tap, waiting: &mut Waiting, judge: &mut dyn Judge, key: Key, m
         _ if now.saturating_sub(entry.since_ns) < nanoseconds(UNDECIDED) => Time::Again,
         _ => Time::Last,
     };
-    let outcome = judge.judge(&flow, &shown, entry.inspection.ends_at(), time);
+    let stream = entry.inspection.ends_at().zip(entry.inspection.hello());
+    let outcome = judge.judge(&flow, &shown, stream.map(|(end, hello)| Stream { end, hello }), time);
     if outcome == Outcome::Later {
         entry.judged_ns = now;
         entry.shown = Some(shown);

@@ -99,6 +99,7 @@ fn everything() {
     metrics::dns_learned(5);
     metrics::dns_over_bounds(policy::ledger::Counters { refused: 3, ..Default::default() });
     metrics::inspection("passes");
+    metrics::inspections_at_sight(4);
     metrics::held(2, 4096);
     metrics::hold_queued(Duration::from_micros(40));
     metrics::hold_inspected(Duration::from_micros(90));
