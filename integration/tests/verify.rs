@@ -95,8 +95,31 @@ fn quic_is_judged_by_the_same_name_each_connection_of_a_socket_by_its_own() {
     }
 }
 
-/// A client of rustls whose bytes leave in these pieces, each in a segment of its own.
+/// A client of rustls whose bytes leave in these pieces, each in a segment of its own: those that are lost may be sent again
+/// together.
 fn in_pieces(pod: &Pod, web: &Web, name: &str, far: SocketAddr, at: &[usize]) -> std::io::Result<()> {
+    shake_hands(pod, web, name, far, |hello| {
+        let from = [0].into_iter().chain(at.iter().copied());
+        from.zip(at.iter().copied().chain([hello.len()])).map(|(from, end)| hello[from..end].to_vec()).collect()
+    })
+}
+
+/// A client whose ClientHello is in two records, which the inspector alone reads.
+fn in_records(pod: &Pod, web: &Web, name: &str, far: SocketAddr) -> std::io::Result<()> {
+    shake_hands(pod, web, name, far, |hello| {
+        let record = |piece: &[u8]| [&hello[..3], &(piece.len() as u16).to_be_bytes(), piece].concat();
+        let (first, second) = hello[5..].split_at(40);
+        vec![[record(first), record(second)].concat()]
+    })
+}
+
+fn shake_hands(
+    pod: &Pod,
+    web: &Web,
+    name: &str,
+    far: SocketAddr,
+    cut: impl FnOnce(&[u8]) -> Vec<Vec<u8>> + Send,
+) -> std::io::Result<()> {
     pod.enter(|| {
         let mut socket = TcpStream::connect_timeout(&far, Duration::from_secs(5))?;
         socket.set_nodelay(true)?;
@@ -104,10 +127,8 @@ fn in_pieces(pod: &Pod, web: &Web, name: &str, far: SocketAddr, at: &[usize]) ->
         let mut tls = tls::client(&web.authority.certificate(), name);
         let mut hello = Vec::new();
         tls.write_tls(&mut hello)?;
-        let mut from = 0;
-        for end in at.iter().copied().chain([hello.len()]) {
-            socket.write_all(&hello[from..end])?;
-            from = end;
+        for piece in cut(&hello) {
+            socket.write_all(&piece)?;
         }
         while tls.is_handshaking() {
             while tls.wants_write() {
@@ -173,12 +194,13 @@ fn without_its_reader_held_flows_wait_and_all_others_go_on() {
     site.daemon.kill();
     kept.must_echo();
     pod.must_reach(Target::new("tcp", API.v4(), 7));
-    let held = in_pieces(&pod, &web, "api.example.com", far, &[]);
-    assert!(held.is_err(), "nobody has read it: closed");
+    in_pieces(&pod, &web, "api.example.com", far, &[]).expect("the kernel's program reads it by itself");
+    assert!(in_records(&pod, &web, "api.example.com", far).is_err(), "nobody has read it: closed");
+    assert!(in_pieces(&pod, &web, "shared.example.com", far, &[]).is_err(), "closed");
     let before = before.split(':').next().unwrap().to_owned();
     site.daemon.restart();
     assert_eq!(site.node.ip("-o link show tg-inspect").split(':').next().unwrap(), before, "the same device");
-    let again = in_pieces(&pod, &web, "api.example.com", far, &[]);
+    let again = in_records(&pod, &web, "api.example.com", far);
     again.expect("the new daemon reads it, and knows what the workload resolved before");
 }
 
@@ -194,11 +216,12 @@ fn a_reader_that_stands_still_is_said_and_holds_up_new_flows_only() {
     assert!(!condition());
     let process = site.daemon.process().expect("a daemon that runs").pid();
     let halted = Halted::named(process, "inspector").expect("the thread that reads");
-    assert!(in_pieces(&pod, &web, "api.example.com", far, &[]).is_err(), "nobody has read it: closed");
+    assert!(in_records(&pod, &web, "api.example.com", far).is_err(), "nobody has read it: closed");
+    in_pieces(&pod, &web, "api.example.com", far, &[]).expect("the kernel's program reads it by itself");
     assert_eq!(pod.look_up(DNS.v4(), "api.example.com", Kind::A), API.v4());
     wait_until("it is said", Duration::from_secs(10), condition);
     drop(halted);
-    in_pieces(&pod, &web, "api.example.com", far, &[]).expect("it reads on");
+    in_records(&pod, &web, "api.example.com", far).expect("it reads on");
     wait_until("it is taken back", Duration::from_secs(10), || !condition());
 }
 
@@ -216,6 +239,7 @@ fn every_name_that_was_resolved_is_known_after_the_daemons_death() {
     site.daemon.restart();
     for name in names {
         in_pieces(&pod, &web, name, far, &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        in_records(&pod, &web, name, far).unwrap_or_else(|error| panic!("{name}, in records: {error}"));
     }
     assert!(in_pieces(&pod, &web, "cdn.example.com", far, &[]).is_err(), "allowed, and at another address");
 }

@@ -14,16 +14,23 @@ use super::world::*;
 /// Sends a frame into `w1` from its other end, and why it passed or not there.
 fn arrives(node: &Node, frame: &[u8]) -> Vec<u8> {
     let before = node.counts();
-    send(frame);
+    send(frame, false);
     wait_until("the frame is counted", || node.counts() != before);
     let after = node.counts();
     after.into_iter().filter(|(reason, n)| before[reason] != *n).map(|(reason, _)| reason).collect()
 }
 
-fn send(frame: &[u8]) {
+/// `with_head`: a `struct virtio_net_hdr` is in front of it (packet(7), PACKET_VNET_HDR).
+pub(crate) fn send(frame: &[u8], with_head: bool) {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     // SAFETY: plain arguments; the descriptor is owned at once.
     let socket = unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)) };
+    let on = libc::c_int::from(with_head);
+    let size = size_of::<libc::c_int>() as u32;
+    // SAFETY: an integer with its length.
+    let set =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, VNET_HEAD, (&raw const on).cast(), size) };
+    assert_eq!(set, 0);
     // SAFETY: a zeroed sockaddr_ll is a valid one.
     let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     to.sll_family = libc::AF_PACKET as u16;
@@ -33,11 +40,14 @@ fn send(frame: &[u8]) {
     let sent = unsafe {
         libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), length)
     };
-    assert_eq!(sent, frame.len() as isize);
+    assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
 }
 
+/// `linux/if_packet.h`
+const VNET_HEAD: libc::c_int = 15;
+
 /// Frames of the kernel's own making would be counted between ours.
-fn quiet(device: &str) {
+pub(crate) fn quiet(device: &str) {
     std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
 }
 
@@ -125,7 +135,7 @@ fn filters_of_others_still_run() {
     let passes = ethernet(MAC, BROADCAST, 0x0806, &arp(1, MAC, OWN4, GATEWAY4));
     let drops = ethernet(MAC, BROADCAST, 0x0806, &arp(2, MAC, GATEWAY4, OWN4));
     let before = node.counts();
-    send(&passes);
+    send(&passes, false);
     wait_until("both filters count", || node.counts()[&(SegmentControl as u8)] == before[&(SegmentControl as u8)] + 2);
     assert_eq!(arrives(&node, &drops), [SpoofedAddress as u8]);
     assert_eq!(node.counts()[&(SpoofedAddress as u8)], 1, "a drop is final");

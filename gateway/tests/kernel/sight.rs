@@ -13,6 +13,7 @@ use inspect::client_hello::Reader;
 use policy::reason::Reason::*;
 use policy::tables::{Action, ClassId, NameId, Step};
 
+use super::attaching::{quiet, send};
 use super::frames::*;
 use super::hold::{self, CLASS, FAR, OTHER, VERIFIED, acknowledging, held, line, segment, shake};
 use super::world::*;
@@ -215,6 +216,40 @@ fn whatever_else_there_is_to_say_the_inspector_says() {
     }
     assert_eq!(sights(&node), before);
     assert_eq!(shows(&node, &whole), AllowedByName);
+}
+
+/// Where the kernel or a device is to finish a checksum, it writes octets: not into what was read.
+#[test]
+fn a_hello_that_a_checksum_would_be_written_into_is_the_inspectors() {
+    let node = node("a.example");
+    ["w1", "w1p"].into_iter().for_each(quiet);
+    node.tables.attach(node.device).unwrap();
+    let whole = hello("a.example");
+    for (own, far) in FAR {
+        let frame = out(&plain(own, far, TCP, &segment(ACK, 100, &whole)));
+        let segment = (frame.len() - whole.len() - 20) as u16;
+        let places = [
+            (Some((segment, 16)), AllowedByName),
+            (None, AllowedByName),
+            (Some((segment, 14)), Held),
+            (Some((segment, 60)), Held),
+            (Some((segment + 20, 16)), Held),
+        ];
+        for (place, reason) in places {
+            shake(&node, own, far, 100);
+            let half = |value: u16| value.to_ne_bytes();
+            let (from, at) = place.unwrap_or_default();
+            let flags = [u8::from(place.is_some()), 0];
+            let head = [&flags[..], &half(0), &half(0), &half(from), &half(at)].concat();
+            let before = node.counts();
+            send(&[&head[..], &frame].concat(), true);
+            let count = |counts: std::collections::BTreeMap<u8, u64>| [AllowedByName, Held].map(|r| counts[&(r as u8)]);
+            wait_until("the frame is counted", || count(node.counts()) != count(before.clone()));
+            let [allowed, held] = count(node.counts());
+            assert_eq!(if allowed > count(before)[0] { AllowedByName } else { Held }, reason, "{place:?}, {held}");
+            node.sends(&out(&plain(own, far, TCP, &hold::segment(RST, 100, &[]))));
+        }
+    }
 }
 
 #[test]
