@@ -3,14 +3,14 @@
  * Hold and verify. A flow that may pass only under a certain name (`verify: TLS`, or a deny rule by name at its port) is
  * opened as HOLD_AWAITS: TCP's handshake passes, payload of the workload goes to the inspector's TAP behind a `held` head,
  * payload of the other side is dropped, as is what a SYN carries; its Fast Open option (RFC 7413) is overwritten, so that
- * none comes. The inspector reads who is asked for and says its verdict (`settle_held`); then it gives the frames back
+ * none comes. What one segment shows whole is read by the program itself (sight.h), and goes to no inspector. The inspector reads who is asked for and says its verdict (`settle_held`); then it gives the frames back
  * as they were, by `from_tap`, which takes them to the workload's device: `from_workload` judges them like all others, and
  * has nothing of the inspector but the verdict.
  *
  * What was read is what the far end gets. A connection is opened by its SYN only, and what is read begins at that SYN's
  * number, which the far end has agreed to; urgent octets, which would be missing there (RFC 6093), do not pass. Until it has
  * acknowledged what was read (HOLD_SHOWN), a segment that begins before its end goes to the inspector too, which lets
- * repetitions through and nothing else, and nothing behind it passes; of UDP, what may begin another QUIC connection goes
+ * repetitions through and nothing else, and nothing behind it passes (both know it by `flow.shown`); of UDP, what may begin another QUIC connection goes
  * there as long as the flow lives.
  *
  * A verdict is for one flow: `opened_ns` went with each frame, and another flow under the same key has another. It is
