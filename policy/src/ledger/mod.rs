@@ -1,7 +1,7 @@
 //! What each workload resolved: its own answers, until when they open something, and what of them the kernel holds.
 //!
 //! 1. A DNS answer is learned ([`Ledger::learn`]): every address of it gets the name, with an expiry.
-//! 2. `slots` chooses what the kernel is told: an address has four slots, one for each class of names.
+//! 2. `slots` chooses what the kernel is told: an address has four slots, for one name of each class first.
 //! 3. The caller writes the [`Changes`], for every name in a slot also its class under the workload's policy
 //!    ([`crate::Compiled::name_class`]) before the slot, and only then lets the answer go. If a write fails it says so
 //!    ([`Ledger::failed`]) and answers SERVFAIL; the next change brings the write again.

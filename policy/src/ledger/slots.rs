@@ -1,7 +1,8 @@
-//! The kernel's view of an address: at most four names, one for each class.
+//! The kernel's view of an address: at most four names.
 //!
 //! Names of one class open the same, so the one that lives longest speaks for all of them. Of more than four classes the
-//! soonest to expire find no slot.
+//! soonest to expire find no slot. Slots that are left have the other names that live longest: a handshake for a name in a
+//! slot is read in the kernel, and an answer for it given there.
 
 use std::cmp::Reverse;
 
@@ -47,13 +48,19 @@ pub(super) fn victim<C: Ord>(names: &mut Vec<Candidate<C>>, bound: usize, new: O
     Some(Victim { slot: names.remove(at).slot, lasting })
 }
 
-/// One name for each class, and how many live classes found no slot.
+/// One name for each class, other names as far as there is room, and how many live classes found no slot.
 pub(super) fn choose<C: Ord>(now: u64, mut names: Vec<Candidate<C>>) -> (Slots, u64) {
+    names.retain(|name| name.class.is_some());
     sort(&mut names);
-    names.dedup_by(|later, kept| later.class == kept.class);
-    let mut chosen: Vec<Slot> = names.into_iter().filter(|name| name.class.is_some()).map(|name| name.slot).collect();
+    let (mut chosen, mut others) = (Vec::new(), Vec::new());
+    for (at, name) in names.iter().enumerate() {
+        let speaks = at == 0 || names[at - 1].class != name.class;
+        if speaks { &mut chosen } else { &mut others }.push(name.slot);
+    }
     chosen.sort_by_key(|slot| order(*slot));
     let dropped = chosen.iter().skip(SLOTS).filter(|slot| now < slot.expires_ns).count();
+    others.sort_by_key(|slot| order(*slot));
+    chosen.extend(others.into_iter().take(SLOTS.saturating_sub(chosen.len())));
     (from_sorted(&chosen), dropped as u64)
 }
 

@@ -191,12 +191,16 @@ fn lookups_that_open_nothing_are_kept_for_the_next_policy() {
 #[test]
 fn pairs_of_classes_bridge_a_change_of_policy() {
     let mut ledger = Ledger::new(Limits::default());
-    learn(&mut ledger, 0, "a1.example", 1, 60).unwrap();
+    for (name, ttl) in [("a1.example", 60), ("a3.example", 70), ("a4.example", 80), ("a5.example", 85)] {
+        learn(&mut ledger, 0, name, 1, ttl).unwrap();
+    }
     let changes = learn(&mut ledger, 0, "a2.example", 1, 90).unwrap();
-    assert_eq!(slots(&ledger, &changes), expected(&[("a2.example", 120)]));
+    let longest = [("a2.example", 120), ("a5.example", 115), ("a4.example", 110), ("a3.example", 100)];
+    assert_eq!(slots(&ledger, &changes), expected(&longest), "as many of a class as there is room for");
     let new = |name: &DnsName| (*name == dns("a1.example")).then_some(1);
     let changes = ledger.reslot(0, WORKLOAD, |name| Some((by_letter(name), new(name))));
-    assert_eq!(slots(&ledger, &changes), expected(&[("a2.example", 120), ("a1.example", 90)]));
+    let each_class_first = [("a2.example", 120), ("a1.example", 90), ("a5.example", 115), ("a4.example", 110)];
+    assert_eq!(slots(&ledger, &changes), expected(&each_class_first));
     let changes = ledger.reslot(0, WORKLOAD, new);
     assert_eq!(slots(&ledger, &changes), expected(&[("a1.example", 90)]));
 }
