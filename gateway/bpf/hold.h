@@ -79,6 +79,8 @@ static __always_inline __u8 as_held(const struct flow *f, const struct packet *p
 			return p->long_header ? REASON_HELD : 0;
 		if (!payload)
 			return is_of_stream(f, p) ? 0 : REASON_NOT_VERIFIED;
+		if (p->tcp_flags & TCP_SYN)
+			return REASON_NOT_VERIFIED;
 		return (__s32)(bpf_ntohl(p->sequence) - f->end) < 0 ? REASON_HELD : REASON_NOT_VERIFIED;
 	}
 	if (f->hold != HOLD_AWAITS)

@@ -253,10 +253,10 @@ static __always_inline void sighted(void)
 }
 
 /* Writes the verdict, if there is one to write, and counts the packet. */
-CHECKED_ALONE int settle_at_sight(struct packet *p, struct verdict *v, __u32 name)
+CHECKED_ALONE int settle_at_sight(struct workload *w, struct packet *p, struct verdict *v, __u32 name)
 {
 	struct hello *h = room();
-	if (!p || !v || !h)
+	if (!w || !p || !v || !h)
 		return 0;
 	struct flow *f = bpf_map_lookup_elem(&flows, &h->key);
 	if (!f || f->opened_ns != h->opened_ns)
@@ -277,6 +277,7 @@ CHECKED_ALONE int settle_at_sight(struct packet *p, struct verdict *v, __u32 nam
 	}
 	v->hold = HOLD_SHOWN;
 	touch(f, p->direction, p->bytes, p->now, p->tcp_flags);
+	release(w, f, &h->key, p);
 	return 1;
 }
 
@@ -304,5 +305,5 @@ static __always_inline int verify_at_sight(struct __sk_buff *skb, struct packet 
 	__u32 name = read_at_sight(skb, p, k);
 	if (!name || (name != SHOWN_AGAIN && !allows_shown(w, k, p->now, name)))
 		return 0;
-	return settle_at_sight(p, v, name);
+	return settle_at_sight(w, p, v, name);
 }

@@ -13,6 +13,7 @@ use crate::held::{Fate, Hold};
 use crate::reading::{
     ACK, FIN, Icmp, Meaning, Packet, Piece, RST, SCTP, SYN, TCP, Transport, UDP, echo_id, meaning, number, quoted,
 };
+use crate::sight::{self, Seen};
 use crate::world::SECOND;
 
 /// Idle times of the test's tables, in seconds; a closed connection's is the door's own.
@@ -96,6 +97,9 @@ pub(crate) struct Passage {
     pub(crate) whole: bool,
     /// Of TCP, in the workload's stream: where the segment begins, or what one to it acknowledges.
     pub(crate) number: u32,
+    /// Of a whole TCP segment, how much it carries, and what that is known by.
+    pub(crate) length: u32,
+    pub(crate) octets: u64,
 }
 
 /// What the table knows of a packet.
@@ -134,7 +138,7 @@ pub(crate) fn ends_of(packet: &Packet<'_>, workload: usize, out: bool) -> Ends {
 
 impl Passage {
     /// Of a packet of the flow itself.
-    pub(crate) fn of(packet: &Packet<'_>, out: bool, bytes: u64) -> Self {
+    pub(crate) fn of(packet: &Packet<'_>, out: bool, frame: &[u8]) -> Self {
         let whole = packet.piece == Piece::Whole;
         let number = match packet.transport {
             Transport::Tcp { sequence, acknowledged, .. } => {
@@ -146,12 +150,23 @@ impl Passage {
             }
             _ => 0,
         };
-        Self { out, flags: flags_of(packet), bytes, counts: true, data: packet.data > 0, whole, number }
+        let payload = sight::payload(packet, frame);
+        Self {
+            out,
+            flags: flags_of(packet),
+            bytes: frame.len() as u64,
+            counts: true,
+            data: packet.data > 0,
+            whole,
+            number,
+            length: payload.len() as u32,
+            octets: sight::known_by(payload),
+        }
     }
 
     /// Of an ICMP error about one.
     pub(crate) fn of_error(out: bool, bytes: u64) -> Self {
-        Self { out, flags: None, bytes, counts: false, data: false, whole: true, number: 0 }
+        Self { out, flags: None, bytes, counts: false, data: false, whole: true, number: 0, length: 0, octets: 0 }
     }
 }
 
@@ -238,7 +253,7 @@ impl Flow {
             return match self.hold {
                 Hold::Denied(reason) => reason,
                 Hold::Awaits if passage.out => Reason::NotVerified,
-                Hold::Never | Hold::Awaits | Hold::Verified(_) => Reason::KnownFlow,
+                Hold::Never | Hold::Awaits | Hold::Verified(_) | Hold::Shown(..) => Reason::KnownFlow,
             };
         }
         if !self.is_inspected(protocol, passage) {
@@ -247,7 +262,18 @@ impl Flow {
         let fate = self.fate(protocol, passage);
         let agrees = passage.flags.is_some_and(|flags| flags & (SYN | ACK | RST) == SYN | ACK);
         self.agreed |= agrees && !passage.out && self.hold == Hold::Awaits && fate == Fate::Is(Reason::Held);
+        self.acknowledge(passage);
         fate.reason(Reason::KnownFlow)
+    }
+
+    fn acknowledge(&mut self, passage: Passage) {
+        let answers = passage.flags.is_some_and(|flags| flags & (SYN | ACK) == ACK) && !passage.out;
+        if let Hold::Shown(name, seen) = &self.hold
+            && answers
+            && passage.number.wrapping_sub(seen.end) as i32 >= 0
+        {
+            self.hold = Hold::Verified(Some(name.clone()));
+        }
     }
 
     fn fate(&self, protocol: u8, passage: Passage) -> Fate {
@@ -326,7 +352,7 @@ impl Flows {
     /// The flow goes on under the present epoch, by this decision; what was shown stays its name. What becomes of the packet.
     pub(crate) fn renew(&mut self, ends: &Ends, epoch: u32, decision: Decision, passage: Passage, now: u64) -> Reason {
         let Some(flow) = self.open.get_mut(ends) else { panic!("{ends:?} was just found") };
-        if !matches!(flow.hold, Hold::Verified(_)) {
+        if !matches!(flow.hold, Hold::Verified(_) | Hold::Shown(..)) {
             flow.hold = Hold::of(&decision);
             flow.told.name = decision.name;
         }
@@ -343,13 +369,33 @@ impl Flows {
         Some((**ends, flow.opened))
     }
 
+    /// When a flow was opened of which this packet is to be read.
+    pub(crate) fn readable(&self, ends: &Ends, passage: Passage) -> Option<u64> {
+        let flow = self.open.get(ends)?;
+        let begins = ends.protocol == TCP && passage.number == flow.first && flow.hold == Hold::Awaits;
+        (begins && flow.is_inspected(ends.protocol, passage)).then_some(flow.opened)
+    }
+
+    /// The program has read it: the packet passes.
+    pub(crate) fn shown(&mut self, ends: &Ends, decision: Decision, name: DnsName, passage: Passage, now: u64) {
+        let Some(flow) = self.open.get_mut(ends) else { panic!("{ends:?} was just found") };
+        (flow.told.reason, flow.told.rule, flow.told.name) = (decision.reason, decision.rule, decision.name);
+        flow.hold = Hold::Shown(name, Seen::of(passage));
+        flow.carry(passage, now);
+    }
+
+    /// Whether the far end has not acknowledged what the program read of it.
+    pub(crate) fn is_shown(&self, ends: &Ends) -> bool {
+        self.open.get(ends).is_some_and(|flow| matches!(flow.hold, Hold::Shown(..)))
+    }
+
     /// Its handshake was judged. What passes is decided again at its next packet.
     pub(crate) fn judged(&mut self, ends: &Ends, reason: Reason, hold: Hold) {
         let Some(flow) = self.open.get_mut(ends) else { panic!("{ends:?} was just found") };
         flow.told.reason = reason;
         flow.told.name = match &hold {
             Hold::Verified(name) => name.clone(),
-            Hold::Never | Hold::Awaits | Hold::Denied(_) => None,
+            Hold::Never | Hold::Awaits | Hold::Denied(_) | Hold::Shown(..) => None,
         };
         if matches!(hold, Hold::Verified(_)) {
             flow.epoch = u32::MAX;

@@ -10,6 +10,7 @@ use crate::packets::Wire;
 use crate::reading::{ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP};
 use crate::reference::Member;
 use crate::scenario::{Device, Entrance, Shot};
+use crate::sight;
 use crate::world::World;
 
 pub(crate) const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
@@ -221,6 +222,10 @@ fn transport(draw: &mut Draw, talk: Conversation, out: bool) -> Vec<u8> {
     let size = draw.of(&[0, 0, 4, 8, 40]);
     let asks = draw.one_in(2);
     let mut payload = transport_of(draw, talk.protocol, ports, talk.id, asks, size);
+    if talk.protocol == TCP && draw.one_in(3) {
+        payload.truncate(20);
+        payload.extend(sight::hello(draw));
+    }
     if talk.protocol == TCP && draw.one_in(6) {
         let fast_open: &[u8] = &[34, 2, 1, 1];
         let cookie: &[u8] = &[1, 34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 0];

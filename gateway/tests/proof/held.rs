@@ -16,6 +16,7 @@ use crate::flows::{Ends, Passage, ends_of};
 use crate::reading::{ACK, Content, FIN, Packet, RST, Reading, SYN, Transport, UDP, URG, read};
 use crate::reference::{Reference, Rules, target};
 use crate::scenario::Shot;
+use crate::sight::Seen;
 use crate::text::{dns, name};
 use crate::world::{Lookup, SECOND, World, address, any_name};
 
@@ -30,6 +31,8 @@ pub(crate) enum Hold {
     Denied(Reason),
     /// It named this, or nobody, and passes.
     Verified(Option<DnsName>),
+    /// The same, read by the program: the far end has not acknowledged it.
+    Shown(DnsName, Seen),
 }
 
 /// What becomes of a packet of an open flow.
@@ -64,10 +67,16 @@ pub(crate) enum Met {
     WaitedInVain,
     /// It was not read, and now would have to be.
     Unread,
+    /// It was read by the program.
+    AtSight,
+    /// The same, again.
+    AtSightAgain,
+    /// The far end has what the program read.
+    Acknowledged,
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Passes,
         Self::Refused,
         Self::LivesOn,
@@ -77,14 +86,19 @@ impl Met {
         Self::WaitsNoMore,
         Self::WaitedInVain,
         Self::Unread,
+        Self::AtSight,
+        Self::AtSightAgain,
+        Self::Acknowledged,
     ];
 
     /// A flow was decided again.
     pub(crate) fn again(hold: &Hold, decision: &Decision) -> Option<Self> {
         Some(match (hold, decision.allowed, decision.holds) {
-            (Hold::Verified(_), true, _) => Self::LivesOn,
-            (Hold::Verified(_), false, _) if decision.reason == Reason::DeniedByName => Self::EndsByName,
-            (Hold::Verified(_), false, _) => Self::Ends,
+            (Hold::Verified(_) | Hold::Shown(..), true, _) => Self::LivesOn,
+            (Hold::Verified(_) | Hold::Shown(..), false, _) if decision.reason == Reason::DeniedByName => {
+                Self::EndsByName
+            }
+            (Hold::Verified(_) | Hold::Shown(..), false, _) => Self::Ends,
             (Hold::Awaits, true, true) => Self::WaitsOn,
             (Hold::Awaits, true, false) => Self::WaitsNoMore,
             (Hold::Awaits, false, _) => Self::WaitedInVain,
@@ -131,6 +145,15 @@ impl Hold {
         match self {
             Self::Verified(_) if protocol == UDP && out && !whole => refused,
             Self::Never | Self::Verified(_) => Fate::Ordinary,
+            Self::Shown(..) if !out => Fate::Ordinary,
+            Self::Shown(..) if !whole || has(URG) || has(SYN) && data => refused,
+            Self::Shown(_, seen) if data && seen.is(passage, first) => Fate::Ordinary,
+            Self::Shown(_, seen) if data && (number.wrapping_sub(seen.end) as i32) < 0 => Fate::Inspected,
+            Self::Shown(..) if data => refused,
+            Self::Shown(..) if has(RST) => Fate::Ordinary,
+            Self::Shown(..) if has(SYN) && (has(FIN) || number.wrapping_add(1) != first) => refused,
+            Self::Shown(..) if ![first, first.wrapping_sub(1)].contains(&number) => refused,
+            Self::Shown(..) => Fate::Ordinary,
             Self::Denied(_) if out && whole && has(RST) && !data => Fate::Is(Reason::KnownFlow),
             Self::Denied(reason) => Fate::Is(*reason),
             Self::Awaits if !whole || has(SYN) && data || !out && data => refused,
@@ -156,7 +179,7 @@ impl Hold {
     pub(crate) fn shown(&self) -> Shown<'_> {
         match self {
             Self::Never | Self::Awaits | Self::Denied(_) => Shown::NotYet,
-            Self::Verified(Some(name)) => Shown::Name(name),
+            Self::Verified(Some(name)) | Self::Shown(name, _) => Shown::Name(name),
             Self::Verified(None) => Shown::Nothing(Unshown::NoName),
         }
     }

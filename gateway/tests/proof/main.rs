@@ -37,6 +37,7 @@ mod reference;
 mod rejection;
 mod scenario;
 mod segment;
+mod sight;
 #[path = "../../../policy/tests/verdicts/text.rs"]
 #[expect(dead_code, reason = "the policy's own tests use the rest")]
 mod text;

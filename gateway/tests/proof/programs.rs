@@ -36,7 +36,7 @@ const GATEWAY_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
 pub(crate) const BEGIN: u64 = 200 * SECOND;
 /// Bytes of `struct flow_key`, `struct flow`, `struct fragment_key`, `struct fragment`, and where their times are.
 type FlowKey = [u8; 44];
-type FlowValue = [u8; 72];
+type FlowValue = [u8; 88];
 type FragmentKey = [u8; 44];
 type FragmentValue = [u8; 16];
 const FLOW_TIMES: [usize; 2] = [0, 8];

@@ -14,6 +14,7 @@ use crate::flows::{Ends, Flows, Fragment, Known, Passage, Ports, Unsure, ends_of
 use crate::held::{Hold, Met};
 use crate::reading::{ACK, Content, FIN, ICMP, Icmp, Meaning, Packet, Piece, RST, Reading, SYN, TCP, Transport, read};
 use crate::scenario::{Entrance, Shot};
+use crate::sight;
 use crate::{held, rejection, segment};
 
 /// One of the node's workloads.
@@ -111,7 +112,7 @@ impl Reference {
             Content::Arp(message) => return Ok(segment::arp_from(message, own, answered)),
             Content::Ip(packet) => packet,
         };
-        let reason = self.packet_from(&frame, packet, index, shot.frame.len() as u64, rules, answered)?;
+        let reason = self.packet_from(&frame, packet, index, &shot.frame, rules, answered)?;
         self.remember(packet, index, own.epoch, reason, rules.now);
         Ok(reason)
     }
@@ -121,7 +122,7 @@ impl Reference {
         frame: &Reading<'_>,
         packet: &Packet<'_>,
         index: usize,
-        bytes: u64,
+        raw: &[u8],
         rules: &Rules<'_>,
         answered: &mut bool,
     ) -> Verdict {
@@ -147,13 +148,22 @@ impl Reference {
         if packet.is_for_many(frame.to) {
             return Ok(Reason::Multicast);
         }
-        if let Some(verdict) = self.without_ports(packet, index, true, bytes, rules) {
+        if let Some(verdict) = self.without_ports(packet, index, true, raw.len() as u64, rules) {
             return verdict;
         }
         let ends = ends_of(packet, index, true);
-        let passage = Passage::of(packet, true, bytes);
+        let (passage, payload) = (Passage::of(packet, true, raw), sight::payload(packet, raw));
+        if sight::named(payload).is_some() && rules.ledger.resolved(rules.ids[index], ends.remote).len() > sight::SLOTS
+        {
+            return Err(Unsure); // which of them the kernel has
+        }
+        let shown = self.flows.is_shown(&ends);
         if let Some(reason) = self.known(&ends, passage, rules)? {
-            return Ok(reason);
+            if shown && passage.length > 0 && reason == Reason::KnownFlow {
+                self.note(Met::AtSightAgain);
+            }
+            let read = (reason == Reason::Held).then(|| self.at_sight(&ends, payload, passage, rules)).flatten();
+            return Ok(read.unwrap_or(reason));
         }
         let whole = packet.piece == Piece::Whole;
         if is_answer(packet) {
@@ -230,8 +240,12 @@ impl Reference {
             return verdict;
         }
         let ends = ends_of(packet, index, false);
-        let passage = Passage::of(packet, false, bytes);
+        let passage = Passage::of(packet, false, &shot.frame);
+        let shown = self.flows.is_shown(&ends);
         if let Some(reason) = self.known(&ends, passage, rules)? {
+            if shown && !self.flows.is_shown(&ends) && reason == Reason::KnownFlow {
+                self.note(Met::Acknowledged);
+            }
             return Ok(reason);
         }
         if is_answer(packet) {
@@ -401,7 +415,7 @@ impl Rules<'_> {
         }
     }
 
-    fn sends_by(&self, index: usize, to: Target, resolved: &[Resolved], shown: Shown<'_>) -> Decision {
+    pub(crate) fn sends_by(&self, index: usize, to: Target, resolved: &[Resolved], shown: Shown<'_>) -> Decision {
         let flow = Outbound { from: &self.members[index].subject, to, resolved, shown, now: self.now };
         decide(self.model, &Query::From(flow))
     }

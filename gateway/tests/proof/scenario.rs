@@ -12,6 +12,7 @@ use crate::draw::Draw;
 use crate::frames::{Conversation, draw_again, draw_exchange, draw_shot};
 use crate::held::{self, Look};
 use crate::reference::Member;
+use crate::sight;
 use crate::text::name;
 use crate::world::World;
 
@@ -108,6 +109,9 @@ impl Scenario {
                     let look = (!draw.one_in(4)).then(|| Step::Look(Look::draw(&mut draw)));
                     phase.steps.extend(first.into_iter().map(Step::Frame).chain(look));
                     phase.steps.extend(then.into_iter().map(Step::Frame));
+                }
+                if draw.one_in(20) {
+                    phase.steps.extend(sight::visit(&mut draw, &phase.world, &members).into_iter().map(Step::Frame));
                 }
                 let shot = draw_shot(&mut draw, &phase.world, &members, &mut memory);
                 phase.steps.push(Step::Frame(shot));
