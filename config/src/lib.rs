@@ -17,6 +17,7 @@ pub mod feed;
 pub mod names;
 pub mod prefixes;
 mod problem;
+pub mod query_type;
 pub mod resource;
 mod set;
 mod uses;

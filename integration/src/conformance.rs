@@ -151,7 +151,15 @@ impl Cluster {
             labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.clone());
             let open = Fallback::Allow;
             let (name, network) = (parse(name), network.clone());
-            Namespace { name, labels, network, egress_default: open, ingress_default: open, on_deny: OnDeny::Reject }
+            Namespace {
+                name,
+                labels,
+                network,
+                egress_default: open,
+                ingress_default: open,
+                on_deny: OnDeny::Reject,
+                query_types: None,
+            }
         };
         self.spaces.iter().map(space).collect()
     }

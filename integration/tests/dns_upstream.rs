@@ -148,3 +148,31 @@ fn a_dead_upstream_is_said_and_so_is_that_it_is_back() {
     });
     assert_eq!((condition(), &dns()[0]["failing"]), (None, &serde_json::Value::Null));
 }
+
+#[test]
+fn only_the_types_that_the_namespace_says_are_asked_for() {
+    let site = Site::start();
+    let names = name_rule(&["api.example.com"], "[ { protocol: TCP, port: 7 } ]");
+    let types = |types: &str| two_tenants().replace("network: tenant-a }", &format!("network: tenant-a{types} }}"));
+    let rules = policy("shop", "shop-egress", &format!("  allow:\n{names}"));
+    site.netctl().apply(&(types(", queryTypes: [ AAAA, TYPE1 ]") + &rules));
+    let web = site.attach("shop", "web-1", &[]);
+    let dig = |words: &str| web.ok(&format!("dig @{} {words} +time=3 +tries=1", DNS.v4()));
+    for carrier in ["", "+tcp"] {
+        let refused = dig(&format!("{carrier} api.example.com TXT"));
+        assert!(refused.contains("status: NOERROR") && refused.contains("ANSWER: 0"), "{refused}");
+        assert!(refused.contains("queryTypes are A, AAAA, and not TXT"), "{refused}");
+        let unnamed = dig(&format!("{carrier} . NS"));
+        assert!(unnamed.contains("ANSWER: 0") && unnamed.contains("and not NS"), "{unnamed}");
+    }
+    assert_eq!(web.look_up(DNS.v4(), "api.example.com", Kind::A), API.v4(), "other types of the name are not touched");
+    assert_eq!(web.look_up(DNS.v4(), "api.example.com", Kind::Aaaa), API.v6());
+    web.must_reach(Target::new("tcp", API.v4(), 7));
+    assert!(site.netctl().ok(&["get", "namespace", "shop", "-o", "yaml"]).contains("queryTypes"));
+
+    site.netctl().apply(&types(", queryTypes: [ TXT ]"));
+    assert!(dig("api.example.com A").contains("and not A"), "what was kept before is not given out");
+    site.netctl().apply(&types(""));
+    let all = dig("api.example.com TXT");
+    assert!(!all.contains("queryTypes") && all.contains("status: NOERROR"), "{all}");
+}

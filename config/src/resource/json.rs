@@ -108,12 +108,16 @@ fn namespace(namespace: &Namespace) -> Map<String, Value> {
         OnDeny::Reject => "Reject",
         OnDeny::Drop => "Drop",
     };
-    object([
+    let mut spec = object([
         ("network", json!(namespace.network)),
         ("egressDefault", json!(word(namespace.egress_default))),
         ("ingressDefault", json!(word(namespace.ingress_default))),
         ("onDeny", json!(on_deny)),
-    ])
+    ]);
+    if let Some(types) = &namespace.query_types {
+        spec.insert("queryTypes".to_owned(), json!(types));
+    }
+    spec
 }
 
 fn address_set(set: &AddressSet) -> Map<String, Value> {

@@ -1,6 +1,9 @@
 //! `kind: Namespace`: a tenant's workloads, the network they are on, and what holds where no policy speaks.
 
+use std::collections::BTreeSet;
+
 use crate::names::Name;
+use crate::query_type::QueryType;
 use crate::resource::Labels;
 
 /// `kind: Namespace`: a tenant's group of workloads on one network.
@@ -18,6 +21,8 @@ pub struct Namespace {
     pub ingress_default: Default,
     /// Whether who sent what is denied is told.
     pub on_deny: OnDeny,
+    /// What its workloads may ask DNS for; `None`: every type.
+    pub query_types: Option<BTreeSet<QueryType>>,
 }
 
 /// `egressDefault`, `ingressDefault`

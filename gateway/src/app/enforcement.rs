@@ -25,6 +25,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use config::names::{InterfaceName, Name};
+use config::query_type::QueryType;
 use config::resource::{AddressSet, DnsVia, Network};
 use ipnetwork::IpNetwork;
 use parking_lot::{Mutex, MutexGuard};
@@ -109,6 +110,8 @@ pub(super) struct Asker {
     pub(super) subnets: Arc<[IpNetwork]>,
     /// The tenant's own resolvers, with the device that leads to them; `None` asks the node's.
     pub(super) dns: Option<(Arc<[SocketAddr]>, Option<InterfaceName>)>,
+    /// What it may ask for, where its namespace says it.
+    pub(super) query_types: Option<Arc<BTreeSet<QueryType>>>,
 }
 
 /// A workload's host side, and whom the workload sees as its gateway.
@@ -430,11 +433,13 @@ pub(super) fn masqueraded(desired: &Desired) -> BTreeMap<ipnetwork::IpNetwork, u
 fn asker(state: &State, desired: &Desired, workload: &Workload) -> impl Iterator<Item = (IpAddr, Asker)> {
     let policy = state.compiled.policy(&workload.subject());
     let network = desired.resources.network(&workload.network);
+    let namespace = desired.resources.namespace(&workload.namespace);
     let asker = policy.map(|policy| Asker {
         workload: workload.id,
         policy,
         subnets: network.into_iter().flat_map(|network| &network.subnets).map(|subnet| subnet.cidr).collect(),
         dns: network.and_then(own_dns),
+        query_types: namespace.and_then(|namespace| namespace.query_types.clone()).map(Arc::new),
     });
     let own = asker
         .into_iter()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::names::DnsName;
+use config::query_type::QueryType;
 use policy::ledger::LearnError;
 use policy::tables::NameId;
 use policy::{Resolve, Resolved};
@@ -45,18 +46,24 @@ impl Resolution for Names {
         self.enforcement.hold_back(WorkloadId(account));
     }
 
-    fn permit(&self, asker: IpAddr, name: &DnsName, _qtype: u16) -> Permit {
+    fn permit(&self, asker: IpAddr, name: &DnsName, qtype: u16) -> Permit {
         let state = self.enforcement.state();
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
+        if let Some(refused) = asker.refuses(qtype) {
+            return refused;
+        }
         match state.compiled.may_resolve(asker.policy.egress, name) {
             Resolve::Allowed { .. } => self.ask(asker),
             Resolve::Refused => Permit::Refused { why: format!("no policy lets this workload look up {name}") },
         }
     }
 
-    fn permit_unnamed(&self, asker: IpAddr, _qtype: u16) -> Permit {
+    fn permit_unnamed(&self, asker: IpAddr, qtype: u16) -> Permit {
         let state = self.enforcement.state();
         let Some(asker) = state.askers.get(&asker) else { return Permit::Unknown };
+        if let Some(refused) = asker.refuses(qtype) {
+            return refused;
+        }
         match state.compiled.resolves_everything(asker.policy.egress) {
             true => self.ask(asker),
             false => Permit::Refused { why: "no policy can name this".to_owned() },
@@ -81,6 +88,16 @@ impl Resolution for Names {
 
     fn learn(&self, asker: IpAddr, name: &DnsName, answers: &[(IpAddr, u32)]) -> Result<(), String> {
         self.enforcement.learn(asker, name, answers)
+    }
+}
+
+impl Asker {
+    fn refuses(&self, qtype: u16) -> Option<Permit> {
+        let kind = QueryType(qtype);
+        let types = self.query_types.as_ref().filter(|types| !types.contains(&kind))?;
+        let known: Vec<String> = types.iter().map(ToString::to_string).collect();
+        let why = format!("this namespace's queryTypes are {}, and not {kind}", known.join(", "));
+        Some(Permit::RefusedType { why })
     }
 }
 

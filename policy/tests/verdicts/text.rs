@@ -36,6 +36,7 @@ pub(crate) fn namespace(text: &str, egress_default: Fallback, ingress_default: F
         egress_default,
         ingress_default,
         on_deny: OnDeny::Reject,
+        query_types: None,
     }
 }
 

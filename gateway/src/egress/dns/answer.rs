@@ -49,7 +49,16 @@ pub(super) fn failed(question: &Question, extended: Extended, text: &str) -> Vec
 
 /// NXDOMAIN with a short negative TTL (RFC 2308, 5), and why.
 pub(super) fn no_such_name(question: &Question, extended: Extended, text: &str) -> Vec<u8> {
-    let mut message = reply(question, ResponseCode::NXDomain, Some((extended, text)));
+    negative(question, ResponseCode::NXDomain, extended, text)
+}
+
+/// No records of that type, with the same TTL, and why.
+pub(super) fn no_data(question: &Question, extended: Extended, text: &str) -> Vec<u8> {
+    negative(question, ResponseCode::NoError, extended, text)
+}
+
+fn negative(question: &Question, code: ResponseCode, extended: Extended, text: &str) -> Vec<u8> {
+    let mut message = reply(question, code, Some((extended, text)));
     let [server, person] =
         ["tidegate.invalid.", "nobody.invalid."].map(|name| Name::from_str(name).unwrap_or_default());
     let soa = SOA::new(server, person, 1, 3600, 600, 86400, NEGATIVE_TTL);

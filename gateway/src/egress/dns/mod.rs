@@ -8,7 +8,8 @@
 //! 3. [`quota`] bounds what one asker, and all of them, may have open, [`rate`] what one may ask in a second. From here a task on the *node's* runtime goes
 //!    on ([`resolve`]), so that upstream sockets are made in the node's namespace.
 //! 4. [`Resolution::permit`] decides. A refused name is NXDOMAIN with extended error 18 (Prohibited) and a short
-//!    negative TTL, never REFUSED: there glibc and musl stop their search list ([`answer`]). An unknown asker gets nothing.
+//!    negative TTL, never REFUSED: there glibc and musl stop their search list ([`answer`]). A refused type is no data, as other
+//!    types of the name may be allowed. An unknown asker gets nothing.
 //! 5. [`lookups`] has the answer if the same servers were asked for it before and its time is not over ([`cache`]), or else
 //!    lets one question go up for all who ask it at the time; a popular answer is asked for again before its time is over.
 //!    [`rate`] bounds how often one asker makes servers be asked. [`upstream`] asks by hickory, on sockets of [`node_side`]:
@@ -113,6 +114,11 @@ pub enum Permit {
     },
     /// NXDOMAIN, with this text for the client (extended error 18); at most 128 bytes of it are sent.
     Refused {
+        /// For the person who reads it.
+        why: String,
+    },
+    /// No records of this type, with this text for the client (extended error 18): other types of the name may be asked for.
+    RefusedType {
         /// For the person who reads it.
         why: String,
     },

@@ -87,6 +87,9 @@ impl Resolver {
             Permit::Refused { why } => {
                 end(Some(answer::no_such_name(question, Extended::Prohibited, &why)), Outcome::Refused, None)
             }
+            Permit::RefusedType { why } => {
+                end(Some(answer::no_data(question, Extended::Prohibited, &why)), Outcome::Refused, None)
+            }
             Permit::Allowed { upstreams, device } => {
                 // a device's number is another one in another namespace
                 let kept =
