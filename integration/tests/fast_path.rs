@@ -170,7 +170,7 @@ fn it_follows_routes_and_next_hops() {
 fn what_somebody_takes_from_the_uplink_is_put_back() {
     let (site, web) = stage();
     everything_runs(&site, &web);
-    let pins = site.world.bpffs().join("v4/links");
+    let pins = site.world.bpffs().join("v5/links");
     let pin = std::fs::read_dir(&pins).into_iter().flatten().flatten().map(|entry| entry.path());
     match pin.into_iter().find(|path| path.to_string_lossy().ends_with("from_uplink")) {
         Some(pin) => std::fs::remove_file(pin).expect("a pin can be removed"),

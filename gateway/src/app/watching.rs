@@ -158,6 +158,7 @@ fn measure(gate: &Gate) -> Result<(), String> {
     for (outcome, packets) in gate.enforcement.tables.rejections().map_err(|error| error.to_string())? {
         metrics::rejections(outcome, packets);
     }
+    metrics::dns_answered(gate.enforcement.tables.answered().map_err(|error| error.to_string())?);
     metrics::flow_events_lost(gate.enforcement.lost_events());
     metrics::dns_learned(gate.enforcement.learned() as u64);
     metrics::dns_over_bounds(gate.enforcement.over_bounds());

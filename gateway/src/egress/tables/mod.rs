@@ -1,6 +1,6 @@
 //! The door to the kernel's tables (`bpf/tables.h`).
 //!
-//! Everything is pinned below `<bpffs>/v4/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
+//! Everything is pinned below `<bpffs>/v5/`: `maps/`, `programs/`, `links/`. The number is the layout's; another number
 //! there is another build's, and is refused, while its programs go on as they are. [`Tables::open`] reuses what is
 //! pinned, so that flows, learned names and policies outlive the daemon.
 //!
@@ -9,10 +9,11 @@
 //! locks, around the loaded programs ([`super::attach`]) and around changes of the one entry of `uplink`; the kernel
 //! locks the maps.
 //!
-//! Files: [`workloads`] (who a device is), [`steps`] (policies), [`names`] (what DNS taught), [`flows`] (what is
+//! Files: [`workloads`] (who a device is), [`steps`] (policies), [`names`] (what DNS taught), [`answers`] (what DNS answered), [`flows`] (what is
 //! open), [`hold`] (what waits for a verdict on its handshake), [`nat`] (what is translated at the uplink), [`node`] (addresses, segments, the service namespace), [`uplink`]
 //! (past the node's stack), [`fill`] (counters and how full).
 
+pub mod answers;
 pub mod fill;
 pub mod flows;
 pub mod hold;
@@ -44,7 +45,7 @@ use crate::sys::bpf_test_run::test_run;
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.bpf.o"));
 
 /// The number of the maps' layout; a change of any struct or key in `bpf/tables.h` raises it.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// How long a closed TCP connection's entry waits for late segments.
 const CLOSED_IDLE: Duration = Duration::from_secs(10);
@@ -71,6 +72,9 @@ pub struct Tables {
     learned: Map<l::LearnedKey, l::Learned>,
     name_classes: Map<l::NameClassKey, u32>,
     names: Map<u32, l::NameText>,
+    answers: Map<l::Question, l::Answer>,
+    answer_rules: Map<u32, u64>,
+    answered: PerCpuArray<u64>,
     flows: Map<l::FlowKey, l::Flow>,
     usage: Map<u32, l::Usage>,
     service_flows: Map<l::FlowKey, u64>,
@@ -203,6 +207,9 @@ impl Tables {
             learned: open(&maps, "learned")?,
             name_classes: open(&maps, "name_classes")?,
             names: open(&maps, "names")?,
+            answers: open(&maps, "answers")?,
+            answer_rules: open(&maps, "answer_rules")?,
+            answered: open_array(per_cpu("answered"))?,
             flows: open(&maps, "flows")?,
             usage: open(&maps, "usage")?,
             service_flows: open(&maps, "service_flows")?,
@@ -263,7 +270,7 @@ impl Tables {
         fs::remove_dir_all(&self.folder).map_err(|source| AttachError::Pin { path: self.folder.clone(), source })
     }
 
-    /// Where the pins lie: `<bpffs>/v4`.
+    /// Where the pins lie: `<bpffs>/v5`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
