@@ -9,7 +9,7 @@
  * where presence alone decides, it stands in the key.
  *
  * When full: `flows` and `mappings` refuse new flows (TABLE_FULL), a workload's quota (QUOTA_FULL) and a network's
- * (NAT_QUOTA) its own only; `service_flows`, `fragments`, `nat_fragments`, `direct` and `budgets` lose their oldest;
+ * (NAT_QUOTA) its own only; `service_flows`, `fragments`, `nat_fragments`, `direct`, `budgets` and `answers` lose their oldest;
  * `events` loses new ones, counted in `losses`; in all other tables the daemon's write fails and the packet finds
  * nothing, which denies, or leaves it to the node's stack (`routed`).
  */
@@ -143,6 +143,45 @@ struct name_text {
 	char text[256]; /* lower case, zeros behind it */
 };
 HASH(names, 65536, __u32, struct name_text); /* for the daemon's restart, and for sight.h */
+
+/* DNS answers that a workload had, for when it asks again; see answers.h. */
+#define QUESTION_OCTETS 128 /* of a name, as a message has it */
+#define OPT_NONE 0
+#define OPT_PLAIN 1
+#define OPT_DNSSEC 2 /* DO is set */
+struct question {
+	__u32 workload;
+	__be16 kind;
+	__be16 flags; /* the header's: RD, AD and CD */
+	__u8 opt;
+	__u8 length; /* of the name */
+	__u8 pad[6];
+	__u8 name[QUESTION_OCTETS]; /* in lower case; zero behind it */
+};
+#define ANSWER_ADDRESSES 8
+#define ANSWER_TTLS 16
+#define ANSWER_OCTETS 508
+struct answer {
+	__u32 stamp; /* another with each write; the kernel copies a value from its begin to its end */
+	__u32 name;
+	__u32 class; /* the name's in the workload's policy; 0: it opens nothing */
+	__u8 addresses;
+	__u8 ttls;
+	__u16 length; /* of `octets`, at least 1 */
+	__u64 rules; /* it is true while `answer_rules` says so */
+	__u64 ask_ns; /* from then on the daemon is asked */
+	__u64 expires_ns;
+	__u64 opens_ns; /* what is learned of the addresses must last until then */
+	struct address address[ANSWER_ADDRESSES];
+	__u16 ttl[ANSWER_TTLS]; /* where in `octets` */
+	__be16 flags;
+	__be16 counts[3]; /* of the records behind the question */
+	__u8 octets[ANSWER_OCTETS]; /* all that is behind the question */
+	__u32 stamp_again;
+};
+LRU(answers, 8192, struct question, struct answer);
+MAP(answer_rules, BPF_MAP_TYPE_ARRAY, 1, 0, __u32, __u64); /* never the same again; 0: the daemon answers everything */
+MAP(answered, BPF_MAP_TYPE_PERCPU_ARRAY, 2, 0, __u32, __u64); /* questions by `enum answered` */
 
 #define ORIGIN_EGRESS 1
 #define ORIGIN_INGRESS 2

@@ -10,7 +10,7 @@
  *   2 not the workload's own MAC or address, a router advertisement, a DHCP server        drop
  *   3 known flow of the current epoch; fragment, ICMP error of one; reply to the edge     pass
  *   4 the segment's own control: ARP, ND, DHCP client, MLD                                pass
- *   5 port 53, UDP or TCP, whatever the server                                            service namespace
+ *   5 port 53, UDP or TCP, whatever the server                                            service namespace, or answered
  *     other multicast; the node's own addresses, apart from the edge's listeners          drop
  *   6 admin tier: deny by CIDR                                                            drop
  *     allow by CIDR or learned name                                                       pass
@@ -77,6 +77,7 @@
 #include "shortcut.h"
 #include "reject.h"
 #include "inspector.h"
+#include "answers.h"
 
 static __always_inline int is_dns(const struct packet *p)
 {
@@ -273,7 +274,9 @@ int from_workload(struct __sk_buff *skb)
 		conclude(&p, &k, &v);
 		return action;
 	}
-	if (v.reason == REASON_DNS || v.reason == REASON_EDGE)
+	if (v.reason == REASON_DNS)
+		action = answer_kept(skb, &p, &w);
+	if (v.reason == REASON_EDGE || (v.reason == REASON_DNS && action == NOT_KEPT))
 		action = into_service(skb, &p);
 	else if (v.reason == REASON_SEGMENT_CONTROL && p.answer)
 		action = p.family == FAMILY_ARP ? answer_arp(skb, &w) : answer_nd(skb, &p, &w);

@@ -122,7 +122,7 @@ pub struct DnsStatus {
     /// Learned (workload, address) pairs that are alive.
     #[serde(default)]
     pub learned: u64,
-    /// Queries by outcome; since the daemon started.
+    /// Queries by outcome; since the daemon started, `answered-in-kernel` since its tables were made.
     #[serde(default)]
     pub queries: BTreeMap<String, u64>,
     /// Workloads, `namespace/name`, that asked for too many names within the last minute and were held back.

@@ -64,6 +64,8 @@ pub(crate) struct Enforcement {
     /// Workloads that asked for too many names, and when last.
     pub(super) held_back: Mutex<BTreeMap<WorkloadId, Instant>>,
     pub(super) flow_quota: u32,
+    /// Under which rules the kernel answers, 0 if it does not ([`super::answers`]); changed under the lock.
+    pub(super) answer_rules: AtomicU64,
 }
 
 pub(super) struct State {
@@ -151,6 +153,7 @@ impl Enforcement {
             repairs: AtomicU64::new(0),
             held_back: Mutex::default(),
             flow_quota: settings.limits.flows_per_workload,
+            answer_rules: AtomicU64::new(0),
         })
     }
 
@@ -175,6 +178,7 @@ impl Enforcement {
             return Ok(self.put_sets(state, desired, &sets)?);
         }
         reserve(state, desired, store)?;
+        self.hold_answers()?;
         let rebuilding = std::mem::replace(&mut state.unknown_past, true);
         let retired = if rebuilding { Some(self.tables.former()?) } else { None };
         let former = rebuilding.then(|| {
@@ -234,6 +238,7 @@ impl Enforcement {
     }
 
     fn put_sets(&self, state: &mut Held<'_>, desired: &Desired, sets: &[&AddressSet]) -> Result<(), TableError> {
+        self.hold_answers()?;
         state.unknown_past = true;
         let keys: Vec<_> = sets.iter().map(|set| (set_key(set), desired.prefixes(set))).collect();
         let mut step = state.compiled.change_sets(keys.iter().map(|(key, prefixes)| (key, *prefixes)));
@@ -254,6 +259,7 @@ impl Enforcement {
         }
         let state = &mut self.state();
         reserve(state, desired, store)?;
+        self.hold_answers()?;
         state.unknown_past = true;
         let State { compiled, node, .. } = &mut **state;
         let mut step = compiled.join(&desired.resources_model(node), &resident(workload));
@@ -275,6 +281,7 @@ impl Enforcement {
     pub(crate) fn leave(&self, desired: &Desired, workload: &Workload, store: &Store) -> Result<(), InstallError> {
         {
             let state = &mut *self.state();
+            self.hold_answers()?;
             state.ports.remove(&workload.id);
             state.policies.remove(&workload.id);
             for address in &workload.addresses {
@@ -291,7 +298,7 @@ impl Enforcement {
         }
         let state = &mut self.state();
         if !state.desired.workloads.values().any(|own| own.id == workload.id) {
-            return Ok(());
+            return Ok(self.give_answers(state)?);
         }
         reserve(state, desired, store)?;
         state.unknown_past = true;

@@ -20,6 +20,7 @@
 //! 4. DNS, metrics and the admin socket answer. Ready.
 //! 5. SIGTERM or SIGINT: the edge drains, and the programs, tables and links stay as they are.
 
+mod answers;
 mod attachment;
 mod control;
 mod desired;

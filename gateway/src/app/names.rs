@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::explain::Memory;
 use super::rebinding::misled;
 use crate::egress::dns::{Permit, Resolution};
 use crate::egress::tables::TableError;
+use crate::egress::tables::answers::Kept;
 use crate::workload::WorkloadId;
 
 /// How long a workload that was held back is spoken of.
@@ -88,6 +90,16 @@ impl Resolution for Names {
 
     fn learn(&self, asker: IpAddr, name: &DnsName, answers: &[(IpAddr, u32)]) -> Result<(), String> {
         self.enforcement.learn(asker, name, answers)
+    }
+
+    fn rules(&self) -> Option<NonZeroU64> {
+        self.enforcement.rules()
+    }
+
+    fn keep(&self, asker: IpAddr, rules: NonZeroU64, name: &DnsName, addresses: &[(IpAddr, u32)], kept: &Kept) {
+        if let Err(error) = self.enforcement.keep_answer(asker, rules, name, addresses, kept) {
+            tracing::debug!(%error, "an answer is not kept in the kernel: the daemon gives it");
+        }
     }
 }
 

@@ -56,15 +56,14 @@ impl Enforcement {
         state.unknown_past = false;
         let Meanwhile { sealed, anew, .. } = std::mem::take(&mut state.meanwhile);
         if anew {
-            return self.decide_again(state);
+            self.decide_again(state)?;
+        } else if !sealed.is_empty() {
+            let desired = state.desired.clone();
+            let workloads = desired.workloads.values().map(|workload| &**workload);
+            let sealed = workloads.filter(|workload: &&Workload| sealed.contains(&workload.id));
+            self.switch(state, &desired, sealed, &Anew::Under(&BTreeSet::new()))?;
         }
-        if sealed.is_empty() {
-            return Ok(());
-        }
-        let desired = state.desired.clone();
-        let workloads = desired.workloads.values().map(|workload| &**workload);
-        let sealed = workloads.filter(|workload: &&Workload| sealed.contains(&workload.id));
-        self.switch(state, &desired, sealed, &Anew::Under(&BTreeSet::new()))
+        self.give_answers(state)
     }
 
     /// All open flows are decided again at their next packet, by the present policies and what is known of the node now.

@@ -162,12 +162,14 @@ impl Enforcement {
         if state.node == node {
             return Ok(false);
         }
+        self.hold_answers()?;
         self.tables.set_node_addresses(&node.addresses)?;
         let listener =
             |l: &policy::Listener| Listener { address: l.address, port: l.port, protocol: l.protocol.number() };
         self.tables.set_node_listeners(&node.listeners.iter().map(listener).collect())?;
         self.decide_again(state)?;
         state.node = node;
+        self.give_answers(state)?;
         Ok(true)
     }
 

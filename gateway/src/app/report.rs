@@ -48,6 +48,7 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
     });
     let fill = gate.enforcement.tables.fill().map_err(|error| unread(&error))?;
     let drops = gate.enforcement.tables.counters().map_err(|error| unread(&error))?;
+    let answered = gate.enforcement.tables.answered().map_err(|error| unread(&error))?;
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: features::release(),
@@ -63,7 +64,10 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
             upstreams: gate.upstreams.to_vec(),
             servers: upstreams::servers(gate, &desired),
             learned: gate.enforcement.learned() as u64,
-            queries: dns::outcomes().map(|(outcome, count)| (outcome.word().to_owned(), count)).collect(),
+            queries: dns::outcomes()
+                .map(|(outcome, count)| (outcome.word().to_owned(), count))
+                .chain([("answered-in-kernel".to_owned(), answered.sent)])
+                .collect(),
             held_back: held_back(gate, &desired),
         },
         edge: edge(gate, &desired),

@@ -160,6 +160,7 @@ fn measure(gate: &Gate) -> Result<(), String> {
     }
     let at_sight = gate.enforcement.tables.verified_at_sight().map_err(|error| error.to_string())?;
     metrics::inspections_at_sight(at_sight);
+    metrics::dns_answered(gate.enforcement.tables.answered().map_err(|error| error.to_string())?);
     metrics::flow_events_lost(gate.enforcement.lost_events());
     metrics::dns_learned(gate.enforcement.learned() as u64);
     metrics::dns_over_bounds(gate.enforcement.over_bounds());

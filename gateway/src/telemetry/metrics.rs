@@ -12,10 +12,10 @@
 //! | `tidegate_bytes_total` | verdict, reason | bytes, by the kernel's own counters |
 //! | `tidegate_rejections_total` | outcome | denied packets whose sender was to be told: `reset`, `icmp`; not told: `over-budget`, `failed` |
 //! | `tidegate_fast_path_packets_total` | stack, way | allowed packets that may skip the node's stack: skipped it or not, and how or why |
-//! | `tidegate_dns_queries_total` | outcome | queries of workloads |
+//! | `tidegate_dns_queries_total` | outcome | queries of workloads; `answered-in-kernel` and `failed-in-kernel` by the kernel's own counters |
 //! | `tidegate_dns_query_seconds` | outcome | from a query to its answer, where it was looked up |
 //! | `tidegate_dns_upstream_failures_total` | | upstream servers that did not answer when they were asked |
-//! | `tidegate_dns_cache_lookups_total` | result | permitted queries by where the answer is from: `hit`, `miss`, and `joined` where the same was being asked already |
+//! | `tidegate_dns_cache_lookups_total` | result | permitted queries by where the answer is from: `hit`, `miss`, `joined` where the same was being asked already, and `kernel` |
 //! | `tidegate_dns_cache_prefetches_total` | | kept answers asked for again before their time was over |
 //! | `tidegate_dns_cache_evictions_total` | | kept answers that had to go before their time was over, for want of room |
 //! | `tidegate_dns_cache_bytes` | | what kept answers take |
@@ -49,6 +49,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use policy::ledger::Counters;
 use policy::reason::Reason;
 
+use crate::egress::tables::answers::Answered;
 use crate::egress::tables::fill::Rejection;
 use crate::egress::tables::uplink::Way;
 
@@ -222,6 +223,14 @@ pub fn hold_inspected(time: Duration) {
 /// A workload's query has come to its end, the word of `egress::dns::Outcome`.
 pub fn dns_query(outcome: &'static str) {
     counter!("tidegate_dns_queries_total", "outcome" => outcome).increment(1);
+}
+
+/// The kernel's counters of queries since the tables were made: it answered these itself.
+pub fn dns_answered(answered: Answered) {
+    let Answered { sent, failed } = answered;
+    counter!("tidegate_dns_queries_total", "outcome" => "answered-in-kernel").absolute(sent);
+    counter!("tidegate_dns_queries_total", "outcome" => "failed-in-kernel").absolute(failed);
+    counter!("tidegate_dns_cache_lookups_total", "result" => "kernel").absolute(sent);
 }
 
 /// A query that was looked up has come to its end after this time; count it with [`dns_query`] too.

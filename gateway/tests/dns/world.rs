@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use config::names::{DnsName, InterfaceName};
 use gateway::egress::dns::{Limits, Permit, Resolution, Server};
+use gateway::egress::tables::answers::Kept;
 use gateway::service::Service;
 use hickory_resolver::proto::op::{Message, Query};
 use hickory_resolver::proto::rr::{Name, RecordType};
@@ -202,6 +204,13 @@ impl Resolution for Notes {
             .extend(answers.iter().map(|(address, ttl)| (asker, name.to_string(), *address, *ttl)));
         Ok(())
     }
+
+    /// There is no kernel here.
+    fn rules(&self) -> Option<NonZeroU64> {
+        None
+    }
+
+    fn keep(&self, _: IpAddr, _: NonZeroU64, _: &DnsName, _: &[(IpAddr, u32)], _: &Kept) {}
 }
 
 /// A node with a running server, its notes, and an upstream.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod admin;
+mod answers;
 mod attaching;
 mod audit;
 mod conformance;

@@ -10,7 +10,7 @@ mod tests;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::names::InterfaceName;
 use tokio::runtime::Handle;
@@ -84,21 +84,21 @@ impl Lookups {
         self.upstream.health.clone()
     }
 
-    /// What is kept of these servers, if it is; by the node's own routes, wherever it is called. What is to be asked ahead of
-    /// time is asked on `node`.
+    /// What is kept of these servers, if it is, and for how long it need not be asked for again; by the node's own routes,
+    /// wherever it is called. What is to be asked ahead of time is asked on `node`.
     pub(super) fn kept(
         self: &Arc<Self>,
         node: &Handle,
         asker: IpAddr,
         question: &Question,
         servers: &Arc<[SocketAddr]>,
-    ) -> Option<Result<Response, Unanswered>> {
+    ) -> Option<(Result<Response, Unanswered>, Duration)> {
         let known = self.known.as_ref()?;
         let key = Arc::new(View { servers: Arc::clone(servers), device: None, link: 0 }.key(question));
-        let (Landed { came, at }, ahead) = self.hit(&mut lock(known), &key)?;
+        let (Landed { came, at }, ahead, quiet) = self.hit(&mut lock(known), &key)?;
         ask_ahead(node, ahead, asker, question);
         metrics::dns_cache_lookup(Source::Cache.word());
-        Some(reply(came, question, at.elapsed()))
+        Some((reply(came, question, at.elapsed()), quiet))
     }
 
     /// The answer to a workload's question by these servers, as old as it may be; the workload is its handle and its number.
@@ -150,7 +150,7 @@ impl Lookups {
 
     fn find(self: &Arc<Self>, known: &Mutex<Known>, key: &Arc<Key>) -> Found {
         let known = &mut *lock(known);
-        if let Some((landed, ahead)) = self.hit(known, key) {
+        if let Some((landed, ahead, _)) = self.hit(known, key) {
             return Found::Kept(landed, ahead);
         }
         match known.open.get(key) {
@@ -159,13 +159,13 @@ impl Lookups {
         }
     }
 
-    /// What is kept, and the question that is to be asked, without waiting for it, so that it stays so.
-    fn hit(self: &Arc<Self>, known: &mut Known, key: &Arc<Key>) -> Option<(Landed, Option<Open>)> {
+    /// What is kept, the question that is to be asked, without waiting for it, so that it stays so, and how long none is.
+    fn hit(self: &Arc<Self>, known: &mut Known, key: &Arc<Key>) -> Option<(Landed, Option<Open>, Duration)> {
         let now = Instant::now();
         let hit = known.cache.look_up(key, now, known.ahead < AHEAD)?;
         known.ahead += usize::from(hit.due);
         let ahead = hit.due.then(|| self.open(known, key, true));
-        Some((Landed { came: hit.came, at: now.checked_sub(hit.age).unwrap_or(now) }, ahead))
+        Some((Landed { came: hit.came, at: now.checked_sub(hit.age).unwrap_or(now) }, ahead, hit.quiet))
     }
 
     fn open(self: &Arc<Self>, known: &mut Known, key: &Arc<Key>, ahead: bool) -> Open {

@@ -40,6 +40,7 @@ mod cache;
 mod chain;
 mod edit;
 mod health;
+mod kept;
 mod lookups;
 mod node_side;
 mod outcome;
@@ -53,6 +54,7 @@ mod upstream;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use config::names::{DnsName, InterfaceName};
@@ -62,6 +64,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tracing::info;
 
+use crate::egress::tables::answers::Kept;
 use crate::service::Service;
 use question::Question;
 use quota::Quota;
@@ -69,6 +72,7 @@ use resolve::Resolver;
 
 pub use chain::translated;
 pub use health::{Failing, Health, Seen};
+pub use kept::{asked, kept};
 pub use outcome::{Outcome, outcomes};
 
 /// The port that is served.
@@ -100,6 +104,14 @@ pub trait Resolution: Send + Sync + 'static {
     /// Opens what `asker` learned about `name`: addresses, each with its TTL in seconds (0 is possible). Returns once the
     /// kernel knows them. The policy may have changed since [`Self::permit`]. An error goes into the answer as text.
     fn learn(&self, asker: IpAddr, name: &DnsName, answers: &[(IpAddr, u32)]) -> Result<(), String>;
+
+    /// A number for all that decides about answers (policies, servers, addresses that are the node's or a tenant's): another
+    /// after each change, and none during one, or where the kernel is to answer nothing.
+    fn rules(&self) -> Option<NonZeroU64>;
+
+    /// Has the kernel give `asker` this answer about `name` again, which it was just given under these rules, while they are
+    /// in force and what it [learned](Self::learn) of the addresses (none but an answer's to A and AAAA) lasts.
+    fn keep(&self, asker: IpAddr, rules: NonZeroU64, name: &DnsName, addresses: &[(IpAddr, u32)], kept: &Kept);
 }
 
 /// What [`Resolution::permit`] says.

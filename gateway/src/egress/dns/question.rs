@@ -4,8 +4,9 @@ use config::names::DnsName;
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_resolver::proto::rr::{DNSClass, Name, RecordType};
 
-use super::answer;
 use super::outcome::Outcome;
+use super::{answer, kept};
+use crate::egress::tables::answers::Asked;
 
 /// Bytes of a DNS header (RFC 1035, 4.1.1).
 const HEADER: usize = 12;
@@ -24,6 +25,8 @@ pub(super) struct Question {
     pub(super) authentic_data: bool,
     /// What the client's OPT record said; `None` without one (RFC 6891).
     pub(super) edns: Option<ClientEdns>,
+    /// The same as the kernel reads it, if it does.
+    pub(super) asked: Option<Asked>,
 }
 
 impl Question {
@@ -38,6 +41,7 @@ impl Question {
             checking_disabled: false,
             authentic_data: false,
             edns: None,
+            asked: None,
         })
     }
 }
@@ -89,6 +93,7 @@ pub(super) fn read(bytes: &[u8]) -> Read {
             .edns
             .as_ref()
             .map(|edns| ClientEdns { payload: edns.max_payload(), dnssec_ok: edns.flags().dnssec_ok }),
+        asked: kept::asked(bytes),
     };
     if message.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
         return Read::Answer(answer::plain(&question, ResponseCode::BADVERS), Outcome::Unsupported);

@@ -1,8 +1,9 @@
 //! One question from permission to answer: at once, wherever it is read, if what it needs is kept; else on the node's runtime.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use config::names::{DnsName, InterfaceName};
 use hickory_resolver::proto::op::{Message, ResponseCode};
@@ -20,7 +21,8 @@ use super::question::Question;
 use super::quota::{Quota, Turn};
 use super::rate::Rate;
 use super::upstream::{Response, Unanswered};
-use super::{Limits, Permit, Resolution, chain, edit};
+use super::{Limits, Permit, Resolution, chain, edit, kept};
+use crate::sys::bpf::boot_time;
 
 /// What every listener shares.
 pub(super) struct Resolver {
@@ -78,6 +80,7 @@ impl Resolver {
             return end(Some(self.held_back(account, question)), Outcome::RateLimited, None);
         }
         let kind = question.query.query_type();
+        let rules = self.resolution.rules();
         let permit = match &question.name {
             Some(name) => self.resolution.permit(asker, name, kind.into()),
             None => self.resolution.permit_unnamed(asker, kind.into()),
@@ -95,8 +98,11 @@ impl Resolver {
                 let kept =
                     device.is_none().then(|| self.lookups.kept(&self.node, asker, question, &upstreams)).flatten();
                 match kept {
-                    Some(found) => {
+                    Some((found, quiet)) => {
                         let (bytes, outcome) = self.conclude((asker, account), question, found);
+                        if let (Outcome::Answered, Some(rules)) = (outcome, rules) {
+                            self.keep(asker, question, &bytes, (rules, quiet));
+                        }
                         end(Some(bytes), outcome, Some(Source::Cache))
                     }
                     None => Err(ToAsk { since, account, upstreams, device }),
@@ -173,6 +179,20 @@ impl Resolver {
             return (answer::failed(question, Extended::Other, &why), Outcome::NotLearned);
         }
         (answer::relayed(question, response.bytes), Outcome::Answered)
+    }
+
+    /// What was asked for again is for the kernel to answer from now on, as long as what decided about it holds.
+    fn keep(&self, asker: IpAddr, question: &Question, bytes: &[u8], (rules, quiet): (NonZeroU64, Duration)) {
+        let (Some(name), Some(asked)) = (&question.name, &question.asked) else { return };
+        let Some(kept) = kept::kept(asked, bytes, quiet, boot_time()) else { return };
+        let addresses = match question.query.query_type() {
+            RecordType::A | RecordType::AAAA => {
+                let Ok(message) = Message::from_vec(bytes) else { return };
+                chain::addresses(&message.answers, question.query.name())
+            }
+            _ => Vec::new(),
+        };
+        self.resolution.keep(asker, rules, name, &addresses, &kept);
     }
 
     fn hides_ech(&self, asker: IpAddr, question: &Question, message: &Message) -> bool {

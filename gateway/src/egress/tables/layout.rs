@@ -23,6 +23,14 @@ plain! {
     (C) Learned = "learned" { slots: [Slot; 4], }
     (C) NameClassKey = "name_class_key" { policy: u32, name: u32, }
     (C) NameText = "name_text" { text: [u8; 256], }
+    (C) Question = "question" {
+        workload: u32, kind: [u8; 2], flags: [u8; 2], opt: u8, length: u8, pad: [u8; 6], name: [u8; 128],
+    }
+    (C) Answer = "answer" {
+        stamp: u32, name: u32, class: u32, addresses: u8, ttls: u8, length: u16, rules: u64, ask_ns: u64, expires_ns: u64,
+        opens_ns: u64, address: [Address; 8], ttl: [u16; 16], flags: [u8; 2], counts: [[u8; 2]; 3], octets: [u8; 508],
+        stamp_again: u32,
+    }
     (C) FlowKey = "flow_key" {
         workload: u32, local: Address, remote: Address, local_port: Port, remote_port: Port, protocol: u8, pad: [u8; 3],
     }

@@ -9,10 +9,11 @@
 //! locks, around the loaded programs ([`super::attach`]) and around changes of the one entry of `uplink`; the kernel
 //! locks the maps.
 //!
-//! Files: [`workloads`] (who a device is), [`steps`] (policies), [`names`] (what DNS taught), [`flows`] (what is
+//! Files: [`workloads`] (who a device is), [`steps`] (policies), [`names`] (what DNS taught), [`answers`] (what DNS answered), [`flows`] (what is
 //! open), [`hold`] (what waits for a verdict on its handshake), [`nat`] (what is translated at the uplink), [`node`] (addresses, segments, the service namespace), [`uplink`]
 //! (past the node's stack), [`fill`] (counters and how full).
 
+pub mod answers;
 pub mod fill;
 pub mod flows;
 pub mod hold;
@@ -72,6 +73,9 @@ pub struct Tables {
     learned: Map<l::LearnedKey, l::Learned>,
     name_classes: Map<l::NameClassKey, u32>,
     names: Map<u32, l::NameText>,
+    answers: Map<l::Question, l::Answer>,
+    answer_rules: Map<u32, u64>,
+    answered: PerCpuArray<u64>,
     flows: Map<l::FlowKey, l::Flow>,
     usage: Map<u32, l::Usage>,
     service_flows: Map<l::FlowKey, u64>,
@@ -206,6 +210,9 @@ impl Tables {
             learned: open(&maps, "learned")?,
             name_classes: open(&maps, "name_classes")?,
             names: open(&maps, "names")?,
+            answers: open(&maps, "answers")?,
+            answer_rules: open(&maps, "answer_rules")?,
+            answered: open_array(per_cpu("answered"))?,
             flows: open(&maps, "flows")?,
             usage: open(&maps, "usage")?,
             service_flows: open(&maps, "service_flows")?,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use config::api::Direction;
 use policy::reason::Reason;
 
+use crate::egress::tables::answers::Answered;
 use crate::egress::tables::fill::Rejection;
 use crate::egress::tables::uplink::Way;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,9 +52,11 @@ async fn metrics_health_and_readiness_are_served() {
         r#"tidegate_rejections_total{outcome="reset"} 6"#,
         r#"tidegate_fast_path_packets_total{stack="taken",way="too-big"} 9"#,
         r#"tidegate_dns_queries_total{outcome="unknown-asker"} 1"#,
+        r#"tidegate_dns_queries_total{outcome="answered-in-kernel"} 8"#,
         r#"tidegate_dns_query_seconds_bucket{outcome="answered",le="0.0025"} 0"#,
         r#"tidegate_dns_query_seconds_bucket{outcome="answered",le="0.005"} 1"#,
         r#"tidegate_dns_cache_lookups_total{result="joined"} 1"#,
+        r#"tidegate_dns_cache_lookups_total{result="kernel"} 8"#,
         "tidegate_dns_cache_evictions_total 2",
         r#"tidegate_dns_over_bounds_total{what="answer"} 3"#,
         "tidegate_edge_connections_open 1",
@@ -91,6 +94,7 @@ fn everything() {
     metrics::fast_path(Way::TooBig, 9);
     metrics::dns_query("unknown-asker");
     metrics::dns_query_time("answered", Duration::from_millis(3));
+    metrics::dns_answered(Answered { sent: 8, failed: 0 });
     metrics::dns_upstream_failure();
     metrics::dns_cache_lookup("joined");
     metrics::dns_cache_prefetch();

@@ -78,6 +78,8 @@ pub(super) struct Hit {
     pub(super) age: Duration,
     /// To be asked again now, ahead of time. Said once in its life.
     pub(super) due: bool,
+    /// For how long it is not to be asked again.
+    pub(super) quiet: Duration,
 }
 
 /// The answers that are kept.
@@ -168,19 +170,16 @@ impl Cache {
             return None;
         }
         let age = now.saturating_duration_since(entry.since);
+        let quiet = (entry.life - entry.life / LAST_PART).saturating_sub(age);
         entry.hits = entry.hits.saturating_add(1);
-        let due = may_ask_ahead
-            && entry.hits >= POPULAR
-            && !entry.asked_ahead
-            && !entry.is_failure
-            && entry.life - age <= entry.life / LAST_PART;
+        let due = may_ask_ahead && entry.hits >= POPULAR && !entry.asked_ahead && !entry.is_failure && quiet.is_zero();
         entry.asked_ahead |= due;
         self.turn += 1;
         if let Some(known) = self.unused.remove(&(entry.holder, entry.used)) {
             self.unused.insert((entry.holder, self.turn), known);
         }
         entry.used = self.turn;
-        Some(Hit { came: entry.came.clone(), age, due })
+        Some(Hit { came: entry.came.clone(), age, due, quiet })
     }
 
     /// Keeps what `asker`'s question came to, if it may be kept and there is room; answers how many others went for it.

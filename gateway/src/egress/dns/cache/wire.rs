@@ -49,7 +49,7 @@ pub(in crate::egress::dns) fn spelling(name: &Name) -> Vec<u8> {
 
 /// How long an answer to a question of type `kind` may be kept; `None` is not at all. A negative one needs an SOA record
 /// that says so (RFC 2308, 5).
-pub(super) fn life(bytes: &[u8], kind: u16) -> Option<Duration> {
+pub(in crate::egress::dns) fn life(bytes: &[u8], kind: u16) -> Option<Duration> {
     let &[_, _, flags, code] = bytes.first_chunk()?;
     // Another operation, or cut.
     if flags & 0x7a != 0 {
@@ -72,6 +72,11 @@ pub(super) fn life(bytes: &[u8], kind: u16) -> Option<Duration> {
 /// Whether it is the answer of a server that failed.
 pub(super) fn is_failure(bytes: &[u8]) -> bool {
     bytes.get(3).is_some_and(|code| code & 0xf == SERVER_FAILURE)
+}
+
+/// Where the TTLs of a message are; `None` for what is no message.
+pub(in crate::egress::dns) fn ttls(bytes: &[u8]) -> Option<Vec<usize>> {
+    Some(records(bytes)?.into_iter().map(|record| record.at).collect())
 }
 
 /// Makes an answer that came `age` ago one to this spelling of its question (a client may compare that with what it sent),

@@ -97,7 +97,7 @@ fn structs_are_those_of_the_object() {
         Budget,
         Counter
     );
-    each!(Settings, Sweeper, Swept, Uplink, Nat, PrefixKey, OwnKey, Endpoint, Tuple, Mapping);
+    each!(Question, Answer, Settings, Sweeper, Swept, Uplink, Nat, PrefixKey, OwnKey, Endpoint, Tuple, Mapping);
 }
 
 #[test]
