@@ -163,8 +163,8 @@ struct question {
 #define ANSWER_OCTETS 508
 struct answer {
 	__u32 stamp; /* another with each write; the kernel copies a value from its begin to its end */
-	__u32 name;
-	__u32 class; /* the name's in the workload's policy; 0: it opens nothing */
+	__u32 class; /* of the name in the workload's policy; 0: it opens nothing */
+	__u32 pad;
 	__u8 addresses;
 	__u8 ttls;
 	__u16 length; /* of `octets`, at least 1 */

@@ -274,14 +274,17 @@ int from_workload(struct __sk_buff *skb)
 		conclude(&p, &k, &v);
 		return action;
 	}
-	if (v.reason == REASON_DNS)
+	if (v.reason == REASON_DNS) {
 		action = answer_kept(skb, &p, &w);
-	if (v.reason == REASON_EDGE || (v.reason == REASON_DNS && action == NOT_KEPT))
+		if (action == NOT_KEPT)
+			action = into_service(skb, &p);
+	} else if (v.reason == REASON_EDGE) {
 		action = into_service(skb, &p);
-	else if (v.reason == REASON_SEGMENT_CONTROL && p.answer)
+	} else if (v.reason == REASON_SEGMENT_CONTROL && p.answer) {
 		action = p.family == FAMILY_ARP ? answer_arp(skb, &w) : answer_nd(skb, &p, &w);
-	else if (passes(v.reason) && v.reason != REASON_SEGMENT_CONTROL)
+	} else if (passes(v.reason) && v.reason != REASON_SEGMENT_CONTROL) {
 		way = way_out(skb, &p, &w);
+	}
 	if (way == WAY_OUT || way == WAY_RESOLVED) {
 		__u8 refused = 0;
 		if (!is_translated_here(&p, &w, &v))

@@ -128,7 +128,7 @@ pub struct Limits {
     pub learned: u32,
     /// Bytes of DNS answers that are kept, with what it takes to find them; 0 keeps none.
     pub dns_cache: u32,
-    /// DNS queries a second of one workload; four seconds' worth may come at once.
+    /// DNS queries a second of one workload, without those that the kernel answers; four seconds' worth may come at once.
     pub dns_queries_per_second: u32,
     /// Of these, the ones for which servers are asked. What looks like a tunnel's (TXT and unknown types, very long names)
     /// counts ten times.

@@ -54,7 +54,7 @@ impl Enforcement {
         kept: &Kept,
     ) -> Result<(), TableError> {
         let state = &mut *self.state();
-        let State { compiled, ledger, askers, .. } = state;
+        let State { compiled, askers, .. } = state;
         let Some(asker) = askers.get(&asker).filter(|_| self.rules() == Some(rules)) else { return Ok(()) };
         let policy = asker.policy.egress;
         let class = if addresses.is_empty() { None } else { compiled.name_class(policy, name) };
@@ -69,8 +69,10 @@ impl Enforcement {
                 let mut addresses: Vec<IpAddr> = addresses.iter().map(|(address, _)| *address).collect();
                 addresses.sort_unstable();
                 addresses.dedup();
-                let Some(name) = ledger.number(name).filter(|_| addresses.len() <= ADDRESSES) else { return Ok(()) };
-                Some(Opened { name, class: class.class, addresses, until: kept.expires + LONGER })
+                if addresses.len() > ADDRESSES {
+                    return Ok(());
+                }
+                Some(Opened { class: class.class, addresses, until: kept.expires + LONGER })
             }
         };
         self.tables.keep_answer(asker.workload, rules, kept, opened.as_ref())

@@ -237,11 +237,6 @@ impl Ledger {
         names.into_iter().filter(|name| self.names.release(*name)).collect()
     }
 
-    /// A name's number, if it has one.
-    pub fn number(&self, name: &DnsName) -> Option<NameId> {
-        self.names.id(name)
-    }
-
     /// The text of a name's number.
     pub fn name(&self, id: NameId) -> Option<&DnsName> {
         self.names.text(id)

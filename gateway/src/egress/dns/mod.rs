@@ -28,6 +28,9 @@
 //!    as they came.
 //! 8. [`Resolution::learn`] puts them into the kernel's table. Only after that the answer leaves; if it fails, the answer
 //!    is SERVFAIL with an extended error. A UDP answer past 1 232 bytes, or the client's own limit, is cut to nothing with TC set.
+//! 9. What was kept and is handed out goes into the kernel's own table of answers ([`kept`], [`Resolution::keep`]): there the
+//!    same question of the same workload ends from now on, before 1, while [`Resolution::rules`] are the same and what was learned
+//!    lasts. No rate and no quota counts it, and no line of the log names it.
 //!
 //! Bounded things: [`Server`] owns two [`quota::Quota`]s, of queries and of TCP connections; a UDP query past its quota is
 //! dropped (the client asks again), one over TCP gets SERVFAIL, a connection is closed. Past a [`rate`] every question gets
@@ -155,7 +158,7 @@ pub struct Limits {
     pub connections_per_asker: usize,
     /// Bytes of answers that are kept; 0 keeps none.
     pub cache: usize,
-    /// Queries a second of one workload; four seconds' worth may come at once.
+    /// Queries a second of one workload, without those that the kernel answers; four seconds' worth may come at once.
     pub queries_per_second: u32,
     /// Of these, the ones for which servers are asked; what looks like a tunnel's counts ten times.
     pub lookups_per_second: u32,

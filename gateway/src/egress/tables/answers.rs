@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use policy::tables::{ClassId, NameId};
+use policy::tables::ClassId;
 
 use super::layout as l;
 use super::{InTable, TableError, Tables, nanoseconds, next_stamp};
@@ -56,9 +56,7 @@ pub struct Kept {
 /// What the kernel must have learned for an answer to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// The name that was asked for.
-    pub name: NameId,
-    /// Its class, or that of another name, must be open at each of the addresses.
+    /// A name of this class of the workload's policy, each of which opens the same, at each of the addresses.
     pub class: ClassId,
     /// At most [`ADDRESSES`].
     pub addresses: Vec<IpAddr>,
@@ -138,8 +136,8 @@ fn answer(rules: NonZeroU64, kept: &Kept, opened: Option<&Opened>) -> Option<l::
     let stamp = next_stamp();
     Some(l::Answer {
         stamp,
-        name: opened.map_or(0, |opened| opened.name.0),
         class: opened.map_or(0, |opened| opened.class.0),
+        pad: 0,
         addresses: addresses.len() as u8,
         ttls: kept.ttls.len() as u8,
         length: kept.tail.len() as u16,

@@ -27,7 +27,7 @@ plain! {
         workload: u32, kind: [u8; 2], flags: [u8; 2], opt: u8, length: u8, pad: [u8; 6], name: [u8; 128],
     }
     (C) Answer = "answer" {
-        stamp: u32, name: u32, class: u32, addresses: u8, ttls: u8, length: u16, rules: u64, ask_ns: u64, expires_ns: u64,
+        stamp: u32, class: u32, pad: u32, addresses: u8, ttls: u8, length: u16, rules: u64, ask_ns: u64, expires_ns: u64,
         opens_ns: u64, address: [Address; 8], ttl: [u16; 16], flags: [u8; 2], counts: [[u8; 2]; 3], octets: [u8; 508],
         stamp_again: u32,
     }

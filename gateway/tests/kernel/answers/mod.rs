@@ -45,7 +45,7 @@ fn kept(ask: &Ask, addresses: &[&str]) -> Kept {
 
 fn opened(addresses: &[&str], until: Duration) -> Opened {
     let addresses = addresses.iter().map(|address| addr(address)).collect();
-    Opened { name: NAME, class: NAME_CLASS, addresses, until }
+    Opened { class: NAME_CLASS, addresses, until }
 }
 
 fn keep(node: &Node, kept: &Kept, opened: Option<&Opened>) {
@@ -231,6 +231,7 @@ fn nothing_leaves_whose_addresses_are_not_open() {
     let found = kept(&ask, &addresses);
     let until = found.expires + Duration::from_secs(28);
     let long = until - boot_time() + Duration::from_secs(1);
+    node.tables.write_name_class(EGRESS, NAME, Some(NAME_CLASS)).unwrap();
     keep(&node, &found, Some(&opened(&addresses, until)));
     leaves(&node, &ask, "nothing is learned");
     node.learn(addresses[0], long);
@@ -244,6 +245,11 @@ fn nothing_leaves_whose_addresses_are_not_open() {
     leaves(&node, &ask, "the name was displaced");
     node.tables.write_name_class(EGRESS, another, Some(ClassId(51))).unwrap();
     leaves(&node, &ask, "by one that opens something else");
+    node.learn(addresses[1], long);
+    answers(&node, &ask, &found);
+    node.tables.write_name_class(EGRESS, NAME, Some(ClassId(52))).unwrap();
+    leaves(&node, &ask, "its number is another name's now");
+    node.tables.write_name_class(EGRESS, NAME, Some(NAME_CLASS)).unwrap();
     node.tables.write_name_class(EGRESS, same_class, Some(NAME_CLASS)).unwrap();
     node.learn_all(addresses[1], &[another, of_no_rule, same_class], long);
     answers(&node, &ask, &found);
