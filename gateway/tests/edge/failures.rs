@@ -127,8 +127,8 @@ fn a_kept_connection_that_the_backend_closes_costs_nothing() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = count.clone();
     let backend = Backend::start(world.address(2, 8080), move |_, stream| {
-        respond(stream, "200 OK", &[], "hello");
         counted.fetch_add(1, Ordering::Relaxed);
+        respond(stream, "200 OK", &[], "hello");
         false
     });
     world.serve([world.app(&[("/", &[backend.address])])]);
