@@ -233,6 +233,7 @@ impl Gateway {
         let settings = Settings {
             upstreams: vec![SINK.into()],
             listen: vec![([127, 0, 0, 1], 443).into()],
+            dns: String::new(),
             probes: None,
             more: more.to_owned(),
         };

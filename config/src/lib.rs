@@ -20,6 +20,7 @@ mod problem;
 pub mod query_type;
 pub mod resource;
 mod set;
+pub mod upstream;
 mod uses;
 mod wording;
 

@@ -1,10 +1,11 @@
 //! The node's settings: one TOML file, every key with a default.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use config::upstream::Upstream;
 use policy::Probes;
 use serde::Deserialize;
 
@@ -49,11 +50,19 @@ pub struct Node {
 }
 
 /// `[dns]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
-    /// Servers asked at port 53; empty: those of the node's resolv.conf.
-    pub upstreams: Vec<IpAddr>,
+    /// Servers; empty: those of the node's resolv.conf.
+    pub upstreams: Vec<Upstream>,
+    /// Certificates (PEM) of who may vouch for the names of servers that are asked by TLS.
+    pub tls_roots: PathBuf,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { upstreams: Vec::new(), tls_roots: "/etc/ssl/certs/ca-certificates.crt".into() }
+    }
 }
 
 /// `[egress]`
@@ -254,13 +263,14 @@ impl Settings {
 
     fn checked(self) -> Result<Self, SettingsError> {
         let wrong = |key, what: &str| Err(SettingsError::Value { key, what: what.to_owned() });
-        let folders = [
+        let paths = [
             ("[node] state_dir", &self.node.state_dir),
             ("[node] runtime_dir", &self.node.runtime_dir),
             ("[node] files_dir", &self.node.files_dir),
             ("[node] bpffs", &self.node.bpffs),
+            ("[dns] tls_roots", &self.dns.tls_roots),
         ];
-        if let Some((key, _)) = folders.into_iter().find(|(_, folder)| !folder.is_absolute()) {
+        if let Some((key, _)) = paths.into_iter().find(|(_, path)| !path.is_absolute()) {
             return wrong(key, "is no absolute path; begin it with /");
         }
         if self.node.handles_v4.prefix() > 22 {
@@ -315,6 +325,7 @@ mod tests {
     fn bad_settings_are_named() {
         assert!(load("[node]\nprobe = true\n").expect_err("unknown").contains("probe"));
         assert!(load("[node]\nstate_dir = \"state\"\n").expect_err("relative").contains("absolute"));
+        assert!(load("[dns]\ntls_roots = \"roots\"\n").expect_err("relative").contains("[dns] tls_roots"));
         assert!(load("[edge]\nlisten = []\n").expect_err("empty").contains("[edge] listen"));
         for (ports, said) in
             [("50000", "no range"), ("80-59999", "below 1024"), ("50000-50099", "fewer"), ("60000-50000", "fewer")]

@@ -21,6 +21,8 @@ const READY_BOUND: Duration = Duration::from_secs(20);
 pub struct Settings {
     /// `[dns] upstreams`
     pub upstreams: Vec<IpAddr>,
+    /// Further lines of `[dns]`.
+    pub dns: String,
     /// `[edge] listen`
     pub listen: Vec<SocketAddr>,
     /// `[node] probes`; `None` leaves it out.
@@ -201,7 +203,7 @@ fn toml(folder: &Path, bpffs: &Path, settings: &Settings) -> String {
     let quoted = |items: Vec<String>| items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
     let upstreams = quoted(settings.upstreams.iter().map(ToString::to_string).collect());
     let listen = quoted(settings.listen.iter().map(ToString::to_string).collect());
-    let _infallible = write!(text, "[dns]\nupstreams = [{upstreams}]\n[edge]\nlisten = [{listen}]\n");
+    let _infallible = write!(text, "[dns]\nupstreams = [{upstreams}]\n{}[edge]\nlisten = [{listen}]\n", settings.dns);
     text.push_str("[metrics]\nlisten = \"127.0.0.1:9464\"\n");
     text + &settings.more
 }

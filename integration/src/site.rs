@@ -174,7 +174,7 @@ impl Site {
     /// What the gateway is told unless a test says otherwise.
     pub fn settings() -> Settings {
         let listen = vec![SocketAddr::from((NODE4, 443)), SocketAddr::from((NODE6, 443))];
-        Settings { upstreams: DNS.both().to_vec(), listen, probes: None, more: String::new() }
+        Settings { upstreams: DNS.both().to_vec(), listen, dns: String::new(), probes: None, more: String::new() }
     }
 
     /// Where the daemon has pinned a table of the kernel.

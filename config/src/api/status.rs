@@ -115,7 +115,7 @@ pub struct MapFill {
 pub struct DnsStatus {
     /// Servers asked.
     #[serde(default)]
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<String>,
     /// How those do that were asked, and the networks' own.
     #[serde(default)]
     pub servers: Vec<DnsServer>,
@@ -134,8 +134,8 @@ pub struct DnsStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsServer {
-    /// With its port.
-    pub address: SocketAddr,
+    /// With its port, and how it is asked if not by datagrams.
+    pub address: String,
     /// The device it is reached by, where it is asked from within a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,

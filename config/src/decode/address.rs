@@ -8,7 +8,7 @@ use crate::names::NameError;
 use crate::wording::{quoted, wrong};
 
 /// An address, without prefix length or zone.
-pub(super) fn address(text: &str) -> Result<IpAddr, NameError> {
+pub(crate) fn address(text: &str) -> Result<IpAddr, NameError> {
     match text.parse() {
         Ok(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
             Some(v4) => {

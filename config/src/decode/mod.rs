@@ -33,7 +33,7 @@ use crate::resource::{Kind, Resource, ResourceKey};
 use crate::set::Origin;
 use header::Header;
 
-pub(crate) use address::prefix_or_address;
+pub(crate) use address::{address, prefix_or_address};
 
 /// A resource of a file, and where it stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use crate::document::field::Field;
 use crate::document::fields::Fields;
 use crate::names::{Name, VlanId};
 use crate::resource::{DnsVia, Gateway, Network, NetworkDns, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
+use crate::upstream::Upstream;
 use crate::wording::{quoted, wrong};
 
 pub(super) fn read(name: Option<Name>, spec: &Field<'_>) -> Option<Network> {
@@ -72,13 +73,8 @@ fn read_dns(field: &Field<'_>, gateway: Option<Gateway>) -> Option<NetworkDns> {
     let upstreams = upstreams.and_then(|field| field.some_items("server"));
     let upstreams = Field::all(&upstreams?, |item| {
         item.read(|text| {
-            let named_port = text.rsplit_once([':', '#']).filter(|(server, _)| address(server).is_ok());
-            if let (Some((server, _)), Err(_)) = (named_port, address(text)) {
-                let mend = format!("write {server}; servers are asked at port 53");
-                return Err(wrong(format!("{} names a port", quoted(text)), mend));
-            }
-            let server = address(text)?;
-            if server.is_unspecified() || server.is_multicast() || (through_network && server.is_loopback()) {
+            let server: Upstream = text.parse()?;
+            if through_network && server.address.ip().is_loopback() {
                 return Err(wrong(format!("{} is no server's address", quoted(text)), "write a unicast address"));
             }
             Ok(server)

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 
 use crate::names::{InterfaceName, Name, VlanId};
+use crate::upstream::Upstream;
 
 /// `kind: Network`: a tenant's layer-2 segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,8 +119,8 @@ pub enum WorkloadTraffic {
 /// `spec.dns`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkDns {
-    /// Servers, asked at port 53.
-    pub upstreams: Vec<IpAddr>,
+    /// Its servers.
+    pub upstreams: Vec<Upstream>,
     /// The way to them.
     pub via: DnsVia,
 }

@@ -19,7 +19,7 @@
 //! everything is compiled anew under fresh numbers beside it, and then all else goes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
@@ -27,6 +27,7 @@ use std::time::Instant;
 use config::names::{InterfaceName, Name};
 use config::query_type::QueryType;
 use config::resource::{AddressSet, DnsVia, Network};
+use config::upstream::Upstream;
 use ipnetwork::IpNetwork;
 use parking_lot::{Mutex, MutexGuard};
 use policy::compile::Compiled;
@@ -111,7 +112,7 @@ pub(super) struct Asker {
     /// Those of its network.
     pub(super) subnets: Arc<[IpNetwork]>,
     /// The tenant's own resolvers, with the device that leads to them; `None` asks the node's.
-    pub(super) dns: Option<(Arc<[SocketAddr]>, Option<InterfaceName>)>,
+    pub(super) dns: Option<(Arc<[Upstream]>, Option<InterfaceName>)>,
     /// What it may ask for, where its namespace says it.
     pub(super) query_types: Option<Arc<BTreeSet<QueryType>>>,
 }
@@ -454,9 +455,9 @@ fn asker(state: &State, desired: &Desired, workload: &Workload) -> impl Iterator
     own.collect::<Vec<_>>().into_iter()
 }
 
-fn own_dns(network: &Network) -> Option<(Arc<[SocketAddr]>, Option<InterfaceName>)> {
+fn own_dns(network: &Network) -> Option<(Arc<[Upstream]>, Option<InterfaceName>)> {
     let dns = network.dns.as_ref()?;
-    let upstreams = dns.upstreams.iter().map(|address| SocketAddr::new(*address, 53)).collect();
+    let upstreams = dns.upstreams.iter().cloned().collect();
     let device = match dns.via {
         DnsVia::Node => None,
         DnsVia::Network => Some(crate::segmentation::names::bridge(&network.name)),

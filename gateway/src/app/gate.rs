@@ -11,13 +11,14 @@
 //! | `uplink` | the way past the stack, where addresses are translated, the default routes | for one copy |
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use config::api::{Condition, ConditionState, Timestamp};
 use config::names::InterfaceName;
+use config::upstream::Upstream;
 use tokio::sync::watch;
 
 use super::desired::Desired;
@@ -45,7 +46,7 @@ pub(crate) struct Gate {
     pub(crate) service: Arc<Service>,
     pub(crate) history: History,
     /// The node's own DNS servers.
-    pub(crate) upstreams: Arc<[SocketAddr]>,
+    pub(crate) upstreams: Arc<[Upstream]>,
     /// How DNS servers do, from the moment on that they are asked.
     pub(crate) upstream_health: OnceLock<dns::Health>,
     pub(crate) segmentation_node: segmentation::Node,
@@ -84,7 +85,7 @@ pub(crate) struct Parts {
     pub(crate) edge: Edge,
     pub(crate) service: Arc<Service>,
     pub(crate) segmentation_node: segmentation::Node,
-    pub(crate) upstreams: Arc<[SocketAddr]>,
+    pub(crate) upstreams: Arc<[Upstream]>,
     pub(crate) vlan: bool,
 }
 

@@ -1,13 +1,14 @@
 //! DNS meets policy: who may look up what, and an answer in the kernel before it leaves.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::names::DnsName;
 use config::query_type::QueryType;
+use config::upstream::Upstream;
 use policy::ledger::LearnError;
 use policy::tables::NameId;
 use policy::{Resolve, Resolved};
@@ -27,7 +28,7 @@ const HELD_BACK: Duration = Duration::from_secs(60);
 pub(crate) struct Names {
     pub(crate) enforcement: Arc<Enforcement>,
     /// The node's own servers.
-    pub(crate) upstreams: Arc<[SocketAddr]>,
+    pub(crate) upstreams: Arc<[Upstream]>,
 }
 
 impl Names {

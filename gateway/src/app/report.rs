@@ -11,6 +11,7 @@ use config::api::{
 };
 use config::names::{DnsName, Name};
 use config::resource::Tls;
+use config::upstream::Upstream;
 use policy::Decision;
 use policy::reason::Reason;
 use policy::tables::RuleName;
@@ -61,7 +62,7 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
         maps: fill.into_iter().map(|f| MapFill { name: f.table.to_owned(), entries: f.entries, max: f.max }).collect(),
         fast_path: gate.fast_path().to_string(),
         dns: DnsStatus {
-            upstreams: gate.upstreams.to_vec(),
+            upstreams: gate.upstreams.iter().map(Upstream::with_port).collect(),
             servers: upstreams::servers(gate, &desired),
             learned: gate.enforcement.learned() as u64,
             queries: dns::outcomes()

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use config::Prefixes;
 use config::api::{ConditionState, WorkloadName};
 use config::resource::{AddressSet, Resource, SetSource};
+use config::upstream::Upstream;
 use policy::ledger::{self, Ledger};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -189,6 +190,7 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     let limits = dns::Limits {
         cache: gate.settings.limits.dns_cache as usize,
         queries_per_second: gate.settings.limits.dns_queries_per_second,
+        tls_roots: gate.settings.dns.tls_roots.clone(),
         lookups_per_second: gate.settings.limits.dns_lookups_per_second,
         ..dns::Limits::new(gate.settings.node.handles_v4, gate.settings.node.handles_v6)
     };
@@ -234,7 +236,7 @@ fn assemble(settings: Settings, prepared: Prepared) -> Result<Gate, StartError> 
     let segmentation = Segmentation::open(helper, Arc::new(Sealer(Arc::clone(&enforcement))))?;
     let dial: Arc<dyn Dial> = Arc::new(ServiceDial(Arc::clone(&service)));
     let edge = Edge::start(&settings.edge.listen, dial, FilesDir(settings.node.files_dir.clone()))?;
-    let upstreams: Arc<[SocketAddr]> = upstreams(&settings).into();
+    let upstreams: Arc<[Upstream]> = upstreams(&settings).into();
     let segmentation_node =
         segmentation::Node { seed: link_names::node_seed(), edge: settings.edge.listen.clone(), ..Default::default() };
     let gate = Gate::new(Parts {
@@ -357,12 +359,11 @@ fn ledger_limits(settings: &Settings) -> ledger::Limits {
 }
 
 /// The configured servers, or the node's own at port 53.
-fn upstreams(settings: &Settings) -> Vec<SocketAddr> {
-    let addresses: Vec<IpAddr> = match settings.dns.upstreams.as_slice() {
-        [] => resolv_conf(&PathBuf::from("/etc/resolv.conf")),
+fn upstreams(settings: &Settings) -> Vec<Upstream> {
+    match settings.dns.upstreams.as_slice() {
+        [] => resolv_conf(&PathBuf::from("/etc/resolv.conf")).into_iter().map(Upstream::plain).collect(),
         configured => configured.to_vec(),
-    };
-    addresses.into_iter().map(|address| SocketAddr::new(address, dns::PORT)).collect()
+    }
 }
 
 /// `nameserver` lines, resolv.conf(5); an address with a zone is left out.

@@ -1,9 +1,9 @@
 //! How DNS servers do, for `status`.
 
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use config::api::{Condition, ConditionState, DnsFailure, DnsServer, Timestamp};
+use config::upstream::Upstream;
 use tokio::time::Instant;
 
 use super::desired::Desired;
@@ -14,12 +14,12 @@ use crate::egress::dns::{Failing, Seen};
 pub(crate) fn servers(gate: &Gate, desired: &Desired) -> Vec<DnsServer> {
     let networks = || desired.resources.networks().filter_map(|network| network.dns.as_ref());
     let is_asked = |seen: &Seen| {
-        gate.upstreams.contains(&seen.address) || networks().any(|dns| dns.upstreams.contains(&seen.address.ip()))
+        gate.upstreams.contains(&seen.upstream) || networks().any(|dns| dns.upstreams.contains(&seen.upstream))
     };
     let present = seen(gate).into_iter().filter(is_asked);
     present
         .map(|seen| DnsServer {
-            address: seen.address,
+            address: seen.upstream.with_port(),
             device: seen.device.map(|device| device.to_string()),
             answered: seen.answered.map(time),
             failing: seen.failing.map(|failing| DnsFailure {
@@ -35,8 +35,8 @@ pub(crate) fn servers(gate: &Gate, desired: &Desired) -> Vec<DnsServer> {
 /// `dns`, while none of the node's own servers answers.
 pub(crate) fn condition(gate: &Gate) -> Option<Condition> {
     let seen = seen(gate);
-    let away = |server: &SocketAddr| {
-        let own = seen.iter().find(|seen| seen.address == *server && seen.device.is_none())?;
+    let away = |server: &Upstream| {
+        let own = seen.iter().find(|seen| seen.upstream == *server && seen.device.is_none())?;
         own.failing.as_ref().filter(|failing| failing.is_away())
     };
     let away: Vec<&Failing> = gate.upstreams.iter().map(away).collect::<Option<_>>()?;

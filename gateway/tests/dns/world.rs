@@ -155,7 +155,7 @@ impl Notes {
             return Permit::Refused { why: "no rule of shop/shop-egress allows this name".to_owned() };
         }
         Permit::Allowed {
-            upstreams: self.upstreams.lock().unwrap().as_slice().into(),
+            upstreams: self.upstreams.lock().unwrap().iter().map(|server| (*server).into()).collect(),
             device: self.device.lock().unwrap().clone(),
         }
     }

@@ -306,7 +306,7 @@ impl Random {
 
     fn bend(&mut self, octets: &mut Vec<u8>) {
         match self.below(6) {
-            0 | 1 | 2 => {
+            0..=2 => {
                 let at = self.below(octets.len());
                 octets[at] = self.below(256) as u8;
             }

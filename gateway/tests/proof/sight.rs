@@ -77,7 +77,7 @@ pub(crate) fn visit(draw: &mut Draw, world: &World, members: &[Member]) -> Vec<S
     let ports = [50_000 + draw.below(200) as u16, draw.of(&[443, 443, 80, 8000])];
     let said = if draw.one_in(3) { hello(draw) } else { hello_by(&lookup.name) };
     let end = 2 + said.len() as u32;
-    let mut segment = |out: bool, flags: u8, [sequence, acknowledged]: [u32; 2], carried: &[u8]| {
+    let segment = |out: bool, flags: u8, [sequence, acknowledged]: [u32; 2], carried: &[u8]| {
         let (from, to) = if out { (ports[0], ports[1]) } else { (ports[1], ports[0]) };
         let (mut wire, program) = match out {
             true => (Wire::new(local, remote, own.mac, GATEWAY), Program::FromWorkload),

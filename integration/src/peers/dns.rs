@@ -34,9 +34,14 @@ pub struct Unbound {
 impl Unbound {
     /// Starts it on port 53 of these addresses; files in `folder`.
     pub fn start(namespace: &Namespace, folder: &Path, addresses: &[IpAddr], zones: &Zones) -> Self {
+        Self::with(namespace, folder, addresses, zones, "")
+    }
+
+    /// The same, with further lines of `server:`.
+    pub fn with(namespace: &Namespace, folder: &Path, addresses: &[IpAddr], zones: &Zones, more: &str) -> Self {
         fs::create_dir_all(folder).expect("a folder for unbound");
         let asked = folder.join("queries.log");
-        let configuration = configuration(folder, addresses, zones);
+        let configuration = configuration(folder, addresses, zones, more);
         let file = folder.join("unbound.conf");
         fs::write(&file, configuration).expect("unbound.conf");
         let mut process = namespace.start("unbound", namespace.command("unbound").arg("-d").arg("-c").arg(&file));
@@ -76,7 +81,7 @@ fn lower_name(line: &str) -> String {
     head.to_owned() + &words.join(" ")
 }
 
-fn configuration(folder: &Path, addresses: &[IpAddr], zones: &Zones) -> String {
+fn configuration(folder: &Path, addresses: &[IpAddr], zones: &Zones, more: &str) -> String {
     let folder_text = folder.display();
     let mut text = format!(
         "server:\n  directory: \"{folder_text}\"\n  chroot: \"\"\n  username: \"\"\n  pidfile: \"\"\n  use-syslog: no\n  \
@@ -88,6 +93,7 @@ fn configuration(folder: &Path, addresses: &[IpAddr], zones: &Zones) -> String {
     for address in addresses {
         let _infallible = writeln!(text, "  interface: {address}");
     }
+    text.push_str(more);
     text.push_str("remote-control:\n  control-enable: no\n");
     for (apex, lines) in &zones.0 {
         let file = folder.join(format!("{apex}.zone"));

@@ -6,11 +6,11 @@
 //! that answers look dead.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::names::InterfaceName;
+use config::upstream::Upstream;
 use tokio::time::Instant;
 
 /// How long a server that failed is asked last.
@@ -25,7 +25,7 @@ const REMEMBERED: usize = 256;
 const AWAY: u64 = 3;
 
 /// A server, and the device it is reached by: tenants' servers may have the same address.
-pub(super) type Server = (SocketAddr, Option<InterfaceName>);
+pub(super) type Server = (Upstream, Option<InterfaceName>);
 
 /// What is known of servers. A clone is the same.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +56,8 @@ pub struct Failing {
 /// How a server did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// With its port.
-    pub address: SocketAddr,
+    /// Which.
+    pub upstream: Upstream,
     /// The device it is reached by; `None` is the node's own routes.
     pub device: Option<InterfaceName>,
     /// Its last answer.
@@ -89,22 +89,22 @@ impl Health {
         let known = self.lock();
         let mut seen: Vec<Seen> = known
             .iter()
-            .map(|((address, device), record)| Seen {
-                address: *address,
+            .map(|((upstream, device), record)| Seen {
+                upstream: upstream.clone(),
                 device: device.clone(),
                 answered: record.answered,
                 failing: record.failing.clone(),
             })
             .collect();
         drop(known);
-        seen.sort_by(|one, other| (one.address, &one.device).cmp(&(other.address, &other.device)));
+        seen.sort_by(|one, other| (&one.upstream, &one.device).cmp(&(&other.upstream, &other.device)));
         seen
     }
 
     /// The servers in order, those that failed lately last.
-    pub(super) fn ordered(&self, servers: &[SocketAddr], device: Option<&InterfaceName>, now: Instant) -> Vec<Server> {
+    pub(super) fn ordered(&self, servers: &[Upstream], device: Option<&InterfaceName>, now: Instant) -> Vec<Server> {
         let known = self.lock();
-        let all = servers.iter().map(|server| (*server, device.cloned()));
+        let all = servers.iter().map(|server| (server.clone(), device.cloned()));
         let (well, ill): (Vec<Server>, Vec<Server>) = all.partition(|server| {
             let failing = known.get(server).and_then(|record| record.failing.as_ref());
             failing.is_none_or(|failing| now.saturating_duration_since(failing.last) > AVOIDED)
@@ -172,8 +172,8 @@ fn entry<'a>(all: &'a mut HashMap<Server, Record>, server: &Server) -> &'a mut R
 mod tests {
     use super::*;
 
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, last], 53))
+    fn address(last: u8) -> Upstream {
+        Upstream::plain(([192, 0, 2, last]).into())
     }
 
     fn order(health: &Health, now: Instant) -> Vec<u8> {
@@ -181,7 +181,7 @@ mod tests {
         let ordered = health.ordered(&servers, None, now);
         ordered
             .iter()
-            .map(|(server, _)| match server.ip() {
+            .map(|(server, _)| match server.address.ip() {
                 std::net::IpAddr::V4(v4) => v4.octets()[3],
                 std::net::IpAddr::V6(_) => 0,
             })
@@ -230,10 +230,10 @@ mod tests {
     fn the_one_heard_of_longest_ago_is_forgotten() {
         let (health, begin) = (Health::default(), Instant::now());
         for number in 0..=256u16 {
-            let server = (SocketAddr::from(([10, 0, 0, 1], number)), None);
+            let server = (Upstream::from(std::net::SocketAddr::from(([10, 0, 0, 1], number))), None);
             health.note_answer(&server, begin + Duration::from_secs(number.into()));
         }
         let seen = health.seen();
-        assert_eq!((seen.len(), seen[0].address.port()), (256, 1));
+        assert_eq!((seen.len(), seen[0].upstream.address.port()), (256, 1));
     }
 }

@@ -8,11 +8,13 @@
 mod tests;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use config::names::InterfaceName;
+use config::upstream::Upstream as Server;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -75,9 +77,9 @@ impl Source {
 impl Lookups {
     /// `room` is in bytes; with 0 nothing is kept and nothing shared. `rate`: how often a second one workload makes servers
     /// be asked.
-    pub(super) fn new(room: usize, rate: u32) -> Arc<Self> {
+    pub(super) fn new(room: usize, rate: u32, tls_roots: PathBuf) -> Arc<Self> {
         let known = || Mutex::new(Known { cache: Cache::new(room), open: HashMap::new(), ahead: 0 });
-        Arc::new(Self { upstream: Upstream::default(), rate: Rate::new(rate), known: (room > 0).then(known) })
+        Arc::new(Self { upstream: Upstream::new(tls_roots), rate: Rate::new(rate), known: (room > 0).then(known) })
     }
 
     pub(super) fn health(&self) -> Health {
@@ -91,7 +93,7 @@ impl Lookups {
         node: &Handle,
         asker: IpAddr,
         question: &Question,
-        servers: &Arc<[SocketAddr]>,
+        servers: &Arc<[Server]>,
     ) -> Option<(Result<Response, Unanswered>, Duration)> {
         let known = self.known.as_ref()?;
         let key = Arc::new(View { servers: Arc::clone(servers), device: None, link: 0 }.key(question));
@@ -107,7 +109,7 @@ impl Lookups {
         self: &Arc<Self>,
         (asker, account): (IpAddr, u32),
         question: &Question,
-        servers: Arc<[SocketAddr]>,
+        servers: Arc<[Server]>,
         device: Option<InterfaceName>,
     ) -> (Result<Response, Unanswered>, Source) {
         let Some(known) = &self.known else {

@@ -13,7 +13,9 @@
 //! 5. [`lookups`] has the answer if the same servers were asked for it before and its time is not over ([`cache`]), or else
 //!    lets one question go up for all who ask it at the time; a popular answer is asked for again before its time is over.
 //!    [`rate`] bounds how often one asker makes servers be asked. [`upstream`] asks by hickory, on sockets of [`node_side`]:
-//!    random id, port and spelling of the name, the next server on failure, TCP where an answer is truncated or spelt otherwise. What comes back goes on byte for byte but for its id, the TTLs that are left and the
+//!    random id, port and spelling of the name, the next server on failure, TCP where an answer is truncated or spelt otherwise.
+//!    Servers that are named `tcp://` or `tls://` are asked by connections that are kept ([`kept_connections`]), never by datagrams.
+//!    What comes back goes on byte for byte but for its id, the TTLs that are left and the
 //!    client's spelling of the question, so that record types nobody here knows, CNAME chains and signatures pass. Client
 //!    options are not sent up; the DO, CD, AD and RD bits are. What follows is done for each asker, kept answer or not.
 //! 6. [`chain`] reads the answer section. An address that no name may have (loopback, link-local, multicast,
@@ -36,7 +38,7 @@
 //! dropped (the client asks again), one over TCP gets SERVFAIL, a connection is closed. Past a [`rate`] every question gets
 //! SERVFAIL with an extended error. [`tcp`] owns a channel of
 //! answers for each connection, [`health`] a map of how servers did lately, [`lookups`] the kept answers, bounded in
-//! bytes, and the open questions.
+//! bytes, and the open questions, [`kept_connections`] at most 64 connections to servers.
 
 mod answer;
 mod cache;
@@ -44,6 +46,7 @@ mod chain;
 mod edit;
 mod health;
 mod kept;
+mod kept_connections;
 mod lookups;
 mod node_side;
 mod outcome;
@@ -56,11 +59,13 @@ mod udp;
 mod upstream;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::names::{DnsName, InterfaceName};
+use config::upstream::Upstream;
 use hickory_resolver::proto::rr::RecordType;
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use tokio::runtime::Handle;
@@ -123,7 +128,7 @@ pub enum Permit {
     /// Ask these, in this order.
     Allowed {
         /// Servers with their ports.
-        upstreams: Arc<[SocketAddr]>,
+        upstreams: Arc<[Upstream]>,
         /// The device that upstream sockets are bound to; `None` is the node's own routes.
         device: Option<InterfaceName>,
     },
@@ -160,6 +165,8 @@ pub struct Limits {
     pub cache: usize,
     /// Queries a second of one workload, without those that the kernel answers; four seconds' worth may come at once.
     pub queries_per_second: u32,
+    /// Certificates (PEM) of who may vouch for servers that are asked by TLS.
+    pub tls_roots: PathBuf,
     /// Of these, the ones for which servers are asked; what looks like a tunnel's counts ten times.
     pub lookups_per_second: u32,
 }
@@ -202,6 +209,7 @@ impl Limits {
             connections_per_asker: 64,
             cache: 16 << 20,
             queries_per_second: 5_000,
+            tls_roots: "/etc/ssl/certs/ca-certificates.crt".into(),
             lookups_per_second: 500,
         }
     }

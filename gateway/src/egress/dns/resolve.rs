@@ -1,11 +1,12 @@
 //! One question from permission to answer: at once, wherever it is read, if what it needs is kept; else on the node's runtime.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::names::{DnsName, InterfaceName};
+use config::upstream::Upstream;
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use ipnetwork::{Ipv4Network, Ipv6Network};
@@ -39,7 +40,7 @@ pub(super) struct Resolver {
 pub(super) struct ToAsk {
     since: Instant,
     account: u32,
-    upstreams: Arc<[SocketAddr]>,
+    upstreams: Arc<[Upstream]>,
     device: Option<InterfaceName>,
 }
 
@@ -48,7 +49,7 @@ impl Resolver {
         Self {
             node,
             resolution,
-            lookups: Lookups::new(limits.cache, limits.lookups_per_second),
+            lookups: Lookups::new(limits.cache, limits.lookups_per_second, limits.tls_roots.clone()),
             handles: (limits.handles_v4, limits.handles_v6),
             queries,
             rate: Rate::new(limits.queries_per_second),

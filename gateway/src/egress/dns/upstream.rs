@@ -11,9 +11,11 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::names::InterfaceName;
+use config::upstream::{Carrier, Upstream as Given};
 use hickory_resolver::net::tcp::TcpClientStream;
 use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::{DnsRequestSender, FirstAnswer};
@@ -27,6 +29,7 @@ use tracing::{debug, warn};
 use super::answer::UDP_LIMIT;
 use super::cache::wire;
 use super::health::{Health, Server, Told};
+use super::kept_connections::KeptConnections;
 use super::node_side::NodeSide;
 use super::question::Question;
 use crate::telemetry::metrics;
@@ -42,6 +45,7 @@ const AGAIN: Duration = Duration::from_millis(700);
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
     pub(super) health: Health,
+    connections: KeptConnections,
 }
 
 /// An answer as read, and as it came.
@@ -67,16 +71,19 @@ pub(super) enum Unanswered {
 }
 
 impl Upstream {
+    pub(super) fn new(tls_roots: PathBuf) -> Self {
+        Self { health: Health::default(), connections: KeptConnections::new(tls_roots) }
+    }
+
     /// Asks the servers in order, those that failed lately last. The first answer that is neither SERVFAIL nor REFUSED
     /// is it; a SERVFAIL stands if no server does better.
     pub(super) async fn ask(
         &self,
         question: &Question,
-        servers: &[SocketAddr],
+        servers: &[Given],
         device: Option<&InterfaceName>,
     ) -> Result<Response, Unanswered> {
         let end = Instant::now() + DEADLINE;
-        let node = NodeSide::new(device.cloned(), DEADLINE);
         let ordered = self.health.ordered(servers, device, Instant::now());
         let (mut servfail, mut unanswered) = (None, Unanswered::NoServer);
         for (index, server) in ordered.iter().enumerate() {
@@ -86,7 +93,7 @@ impl Upstream {
                 break;
             }
             let turn = if index + 1 < ordered.len() { TURN.min(left) } else { left };
-            match timeout(turn, self.exchange(question, server, &node, turn)).await.unwrap_or(Err(NetError::Timeout)) {
+            match timeout(turn, self.exchange(question, server, device, turn)).await.unwrap_or(Err(NetError::Timeout)) {
                 Ok(response) => {
                     self.note_answer(server);
                     match response.message.metadata.response_code {
@@ -105,29 +112,48 @@ impl Upstream {
         servfail.ok_or(unanswered)
     }
 
+    async fn exchange(
+        &self,
+        question: &Question,
+        server: &Server,
+        device: Option<&InterfaceName>,
+        turn: Duration,
+    ) -> Result<Response, NetError> {
+        match server.0.carrier {
+            Carrier::Datagrams => {
+                self.by_datagrams(question, server, &NodeSide::new(device.cloned(), DEADLINE), turn).await
+            }
+            Carrier::Tcp | Carrier::Tls(_) => {
+                let request = request(question, &question.query, false);
+                checked(question, self.connections.ask(request, server, device, turn).await?)
+            }
+        }
+    }
+
     /// One server: UDP from a port of the kernel's choice with a random id and spelling, then TCP if the answer was cut or
     /// spelt otherwise.
-    async fn exchange(
+    async fn by_datagrams(
         &self,
         question: &Question,
         server: &Server,
         node: &NodeSide,
         turn: Duration,
     ) -> Result<Response, NetError> {
+        let address = server.0.address;
         let mixed = self.health.keeps_spelling(server, Instant::now());
         let asked = if mixed { respelt(&question.query) } else { question.query.clone() };
-        match by_udp(request(question, &asked, mixed), server.0, node, turn).await {
+        match by_udp(request(question, &asked, mixed), address, node, turn).await {
             Err(NetError::QueryCaseMismatch) => {}
             came => {
                 let response = checked(question, came?)?;
                 if !response.message.metadata.truncation {
                     return Ok(response);
                 }
-                return checked(question, by_tcp(request(question, &asked, false), server.0, node, turn).await?);
+                return checked(question, by_tcp(request(question, &asked, false), address, node, turn).await?);
             }
         }
         // A forged answer, or a server that does not keep the spelling.
-        match by_tcp(request(question, &asked, false), server.0, node, turn).await {
+        match by_tcp(request(question, &asked, false), address, node, turn).await {
             Ok(response) => {
                 if !response.queries.iter().all(|query| query.name().eq_case(asked.name())) {
                     self.note_respelling(server);
@@ -138,27 +164,27 @@ impl Upstream {
             Err(error) if !is_timeout(&error) => {
                 self.note_respelling(server);
                 let request = request(question, &question.query, false);
-                checked(question, by_udp(request, server.0, node, turn).await?)
+                checked(question, by_udp(request, address, node, turn).await?)
             }
             Err(error) => Err(error),
         }
     }
 
     fn note_respelling(&self, server: &Server) {
-        debug!(server = %server.0, "the upstream DNS server does not keep the spelling of names");
+        debug!(server = %server.0.with_port(), "the upstream DNS server does not keep the spelling of names");
         self.health.note_respelling(server, Instant::now());
     }
 
     fn note_answer(&self, server: &Server) {
         if self.health.note_answer(server, Instant::now()) == Told::AnswersAgain {
-            debug!(server = %server.0, "the upstream DNS server answers again");
+            debug!(server = %server.0.with_port(), "the upstream DNS server answers again");
         }
     }
 
     fn note_failure(&self, server: &Server, start: Instant, error: &NetError) {
         metrics::dns_upstream_failure();
         if self.health.note_failure(server, start, Instant::now(), &error.to_string()) == Told::Fails {
-            warn!(server = %server.0, %error, "an upstream DNS server does not answer; check `[dns] upstreams`, the network's `dns`, and the route there");
+            warn!(server = %server.0.with_port(), %error, "an upstream DNS server does not answer; check `[dns] upstreams`, the network's `dns`, and the route there");
         }
     }
 }

@@ -36,7 +36,7 @@ fn random_messages_are_read_as_the_daemon_reads_them() {
     let node = node();
     let asks = [Ask::default(), Ask { opt: Some((1232, 0)), kind: AAAA, ..Ask::default() }, Ask::named("a.bc")];
     let all: Vec<Kept> = asks.iter().map(|ask| keep_closed(&node, ask, &[])).collect();
-    let mut numbers = Numbers(0x5eed_0f_7e57);
+    let mut numbers = Numbers(0x005e_ed0f_7e57);
     let (mut hits, mut others) = (0, 0);
     for round in 0..6_000 {
         let mut question = asks[numbers.below(asks.len())].message();

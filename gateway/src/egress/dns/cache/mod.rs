@@ -19,11 +19,12 @@ pub(super) mod wire;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::names::InterfaceName;
+use config::upstream::Upstream;
 use hickory_resolver::proto::op::Message;
 
 use super::question::Question;
@@ -51,7 +52,7 @@ const HOLDER: usize = 2 * (size_of::<(IpAddr, usize)>() + size_of::<(usize, IpAd
 /// Who is asked, and by which device; `None` is the node's own routes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct View {
-    pub(super) servers: Arc<[SocketAddr]>,
+    pub(super) servers: Arc<[Upstream]>,
     pub(super) device: Option<InterfaceName>,
     /// The device's number: one that was made anew under the same name may lead to another tenant.
     pub(super) link: u32,

@@ -12,7 +12,7 @@ fn view(server: &str, device: Option<&str>) -> View {
 }
 
 fn node_view() -> View {
-    view("192.0.2.53:53", None)
+    view("192.0.2.53", None)
 }
 
 /// A question as a workload sends it, changed before it is sent.
@@ -205,10 +205,10 @@ fn what_was_asked_for_is_part_of_the_key() {
         of(&asked_with(name, RecordType::A, |message| message.metadata.checking_disabled = true)),
         of(&asked_with(name, RecordType::A, |message| message.metadata.authentic_data = true)),
         of(&asked_with(name, RecordType::A, |message| message.metadata.recursion_desired = false)),
-        view("192.0.2.54:53", None).key(&asked(name)),
-        view("192.0.2.53:53", Some("tgb-a")).key(&asked(name)),
-        view("192.0.2.53:53", Some("tgb-b")).key(&asked(name)),
-        View { link: 7, ..view("192.0.2.53:53", Some("tgb-b")) }.key(&asked(name)),
+        view("192.0.2.54", None).key(&asked(name)),
+        view("192.0.2.53", Some("tgb-a")).key(&asked(name)),
+        view("192.0.2.53", Some("tgb-b")).key(&asked(name)),
+        View { link: 7, ..view("192.0.2.53", Some("tgb-b")) }.key(&asked(name)),
     ];
     let mut cache = Cache::new(1 << 20);
     let now = Instant::now();

@@ -4,7 +4,7 @@ use hickory_resolver::proto::op::OpCode;
 use hickory_resolver::proto::rr::rdata::A;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::super::question::{Read, read};
 use super::*;
@@ -30,8 +30,8 @@ impl Server {
         }
     }
 
-    fn address(&self) -> [SocketAddr; 1] {
-        [self.udp.local_addr().unwrap()]
+    fn address(&self) -> [Given; 1] {
+        [self.udp.local_addr().unwrap().into()]
     }
 
     /// One question by datagram, answered in another spelling or in its own; the spelling that it had.
@@ -42,13 +42,18 @@ impl Server {
     /// The same by a connection.
     async fn connection(&self, address: Ipv4Addr, lower: bool) -> String {
         let (mut stream, _) = self.tcp.accept().await.unwrap();
-        let mut bytes = vec![0; usize::from(stream.read_u16().await.unwrap())];
-        stream.read_exact(&mut bytes).await.unwrap();
-        let (spelling, answer) = answered(&bytes, address, lower);
-        stream.write_u16(answer.len() as u16).await.unwrap();
-        stream.write_all(&answer).await.unwrap();
-        spelling
+        next(&mut stream, address, lower).await
     }
+}
+
+/// The next question of a connection, answered.
+async fn next(stream: &mut TcpStream, address: Ipv4Addr, lower: bool) -> String {
+    let mut bytes = vec![0; usize::from(stream.read_u16().await.unwrap())];
+    stream.read_exact(&mut bytes).await.unwrap();
+    let (spelling, answer) = answered(&bytes, address, lower);
+    stream.write_u16(answer.len() as u16).await.unwrap();
+    stream.write_all(&answer).await.unwrap();
+    spelling
 }
 
 async fn datagram(udp: &UdpSocket, address: Ipv4Addr, lower: bool) -> String {
@@ -138,10 +143,37 @@ async fn a_server_that_does_not_keep_spellings_is_spared_them() {
 async fn one_that_has_no_tcp_either_is_asked_again_as_it_likes() {
     let (Server { udp, tcp }, upstream) = (Server::start().await, Upstream::default());
     drop(tcp);
-    let (question, address_of) = (question(), [udp.local_addr().unwrap()]);
+    let (question, address_of) = (question(), [udp.local_addr().unwrap().into()]);
     let served = async { (datagram(&udp, RIGHT, true).await, datagram(&udp, RIGHT, true).await) };
     let (answer, (mixed, plain)) = tokio::join!(upstream.ask(&question, &address_of, None), served);
     assert_eq!(address(answer), RIGHT);
     assert_ne!(mixed, NAME);
     assert_eq!(plain, NAME);
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_until_it_brings_no_more_answers() {
+    let (server, upstream) = (Server::start().await, Upstream::default());
+    let by_tcp = [Given { address: server.udp.local_addr().unwrap(), carrier: Carrier::Tcp }];
+    let question = question();
+    let ask = || upstream.ask(&question, &by_tcp, None);
+    let served = async {
+        let (mut stream, _) = server.tcp.accept().await.unwrap();
+        next(&mut stream, RIGHT, false).await;
+        stream
+    };
+    let (answer, mut first) = tokio::join!(ask(), served);
+    assert_eq!(address(answer), RIGHT);
+    let (answer, _) = tokio::join!(ask(), next(&mut first, RIGHT, false));
+    assert_eq!(address(answer), RIGHT, "by the same");
+    // It stands, and nothing comes: who asks goes away, and the next one has another.
+    let unheard = async {
+        first.read_u16().await.unwrap();
+    };
+    tokio::select! { answer = ask() => panic!("{answer:?}"), () = unheard => {} }
+    let (answer, _) = tokio::join!(ask(), server.connection(RIGHT, false));
+    assert_eq!(address(answer), RIGHT);
+    // That one was closed by the server.
+    let (answer, _) = tokio::join!(ask(), server.connection(RIGHT, false));
+    assert_eq!(address(answer), RIGHT);
 }
