@@ -6,16 +6,31 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
 
-/// A non-blocking UDP socket bound to the wildcard address, for one family only.
-pub fn udp_wildcard(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
+/// A non-blocking UDP socket that is bound to nothing. It is, and stays, of the calling thread's network namespace: whoever
+/// binds or connects it does so there (`sock_net`, include/net/sock.h).
+pub fn udp(ipv6: bool) -> io::Result<OwnedFd> {
+    unbound(ipv6, libc::SOCK_DGRAM)
+}
+
+/// The same for TCP.
+pub fn tcp(ipv6: bool) -> io::Result<OwnedFd> {
+    unbound(ipv6, libc::SOCK_STREAM)
+}
+
+fn unbound(ipv6: bool, kind: libc::c_int) -> io::Result<OwnedFd> {
     let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
     // SAFETY: socket takes numbers only.
-    let raw = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
+    let raw = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
     if raw < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
-    let socket = UdpSocket::from(unsafe { OwnedFd::from_raw_fd(raw) });
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// A non-blocking UDP socket bound to the wildcard address, for one family only.
+pub fn udp_wildcard(ipv6: bool, port: u16) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::from(udp(ipv6)?);
     let fd = socket.as_fd();
     if ipv6 {
         only_ipv6(fd)?;

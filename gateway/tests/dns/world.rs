@@ -192,8 +192,7 @@ impl Resolution for Notes {
         let mut gate = self.gate.lock().unwrap();
         if let Some(waiting) = gate.as_mut() {
             *waiting += 1;
-            // What was asked upstream is learned on the node's runtime, which has other threads.
-            tokio::task::block_in_place(|| drop(self.moved.wait_while(gate, |gate| gate.is_some()).unwrap()));
+            drop(self.moved.wait_while(gate, |gate| gate.is_some()).unwrap());
         }
         if let Some(why) = self.failing.lock().unwrap().clone() {
             return Err(why);

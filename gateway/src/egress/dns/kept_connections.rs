@@ -27,6 +27,7 @@ use tokio::sync::Mutex as Turn;
 
 use super::health::Server;
 use super::node_side::NodeSide;
+use super::node_sockets::NodeSockets;
 
 /// Servers, each behind one device, whose connection is kept.
 const MOST: usize = 64;
@@ -34,8 +35,9 @@ const MOST: usize = 64;
 const ACTIVE: usize = 1024;
 
 /// The connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KeptConnections {
+    sockets: Arc<NodeSockets>,
     trust: Trust,
     servers: Mutex<HashMap<Server, Arc<Kept>>>,
 }
@@ -55,8 +57,8 @@ struct Connection {
 }
 
 impl KeptConnections {
-    pub(super) fn new(roots: PathBuf) -> Self {
-        Self { trust: Trust { roots, read: Mutex::default() }, servers: Mutex::default() }
+    pub(super) fn new(sockets: Arc<NodeSockets>, roots: PathBuf) -> Self {
+        Self { sockets, trust: Trust { roots, read: Mutex::default() }, servers: Mutex::default() }
     }
 
     /// Asks by the connection that is kept, or a new one. One that brings nobody an answer until the caller gives up
@@ -82,7 +84,7 @@ impl KeptConnections {
             match opened {
                 Some(opened) => opened,
                 None => {
-                    let fresh = self.open(&server.0, NodeSide::new(device.cloned(), turn), turn).await?;
+                    let fresh = self.open(&server.0, NodeSide::new(&self.sockets, device.cloned(), turn), turn).await?;
                     lock(&kept.connection).insert(fresh).clone()
                 }
             }

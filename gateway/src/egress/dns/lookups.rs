@@ -20,10 +20,10 @@ use tokio::sync::watch;
 
 use super::cache::{Cache, Came, Key, View, reply};
 use super::health::Health;
+use super::node_sockets::NodeSockets;
 use super::question::Question;
 use super::rate::{Rate, cost};
 use super::upstream::{Response, Unanswered, Upstream};
-use crate::sys::interface;
 use crate::telemetry::metrics;
 
 /// Questions asked ahead of time at one time.
@@ -77,9 +77,10 @@ impl Source {
 impl Lookups {
     /// `room` is in bytes; with 0 nothing is kept and nothing shared. `rate`: how often a second one workload makes servers
     /// be asked.
-    pub(super) fn new(room: usize, rate: u32, tls_roots: PathBuf) -> Arc<Self> {
+    pub(super) fn new(sockets: Arc<NodeSockets>, room: usize, rate: u32, tls_roots: PathBuf) -> Arc<Self> {
         let known = || Mutex::new(Known { cache: Cache::new(room), open: HashMap::new(), ahead: 0 });
-        Arc::new(Self { upstream: Upstream::new(tls_roots), rate: Rate::new(rate), known: (room > 0).then(known) })
+        let upstream = Upstream::new(sockets, tls_roots);
+        Arc::new(Self { upstream, rate: Rate::new(rate), known: (room > 0).then(known) })
     }
 
     pub(super) fn health(&self) -> Health {
@@ -87,10 +88,10 @@ impl Lookups {
     }
 
     /// What is kept of these servers, if it is, and for how long it need not be asked for again; by the node's own routes,
-    /// wherever it is called. What is to be asked ahead of time is asked on `node`.
+    /// wherever it is called. What is to be asked ahead of time is asked by a task of `tasks`.
     pub(super) fn kept(
         self: &Arc<Self>,
-        node: &Handle,
+        tasks: &Handle,
         asker: IpAddr,
         question: &Question,
         servers: &Arc<[Server]>,
@@ -98,13 +99,12 @@ impl Lookups {
         let known = self.known.as_ref()?;
         let key = Arc::new(View { servers: Arc::clone(servers), device: None, link: 0 }.key(question));
         let (Landed { came, at }, ahead, quiet) = self.hit(&mut lock(known), &key)?;
-        ask_ahead(node, ahead, asker, question);
+        ask_ahead(tasks, ahead, asker, question);
         metrics::dns_cache_lookup(Source::Cache.word());
         Some((reply(came, question, at.elapsed()), quiet))
     }
 
     /// The answer to a workload's question by these servers, as old as it may be; the workload is its handle and its number.
-    /// For the node's runtime, in its namespace.
     pub(super) async fn ask(
         self: &Arc<Self>,
         (asker, account): (IpAddr, u32),
@@ -119,7 +119,10 @@ impl Lookups {
             let answer = self.upstream.ask(question, &servers, device.as_ref()).await;
             return (answer, Source::Upstream);
         };
-        let link = device.as_ref().and_then(|device| interface::index(device.as_str()).ok()).unwrap_or(0);
+        let link = match &device {
+            Some(device) => self.upstream.sockets.number_of(device.clone()).await.unwrap_or(0),
+            None => 0,
+        };
         let key = Arc::new(View { servers, device, link }.key(question));
         let (source, Landed { came, at }) = loop {
             match self.find(known, &key) {
@@ -177,11 +180,11 @@ impl Lookups {
     }
 }
 
-fn ask_ahead(node: &Handle, ahead: Option<Open>, asker: IpAddr, question: &Question) {
+fn ask_ahead(tasks: &Handle, ahead: Option<Open>, asker: IpAddr, question: &Question) {
     if let Some(open) = ahead {
         metrics::dns_cache_prefetch();
         let question = question.clone();
-        node.spawn(async move { open.ask(asker, &question).await });
+        tasks.spawn(async move { open.ask(asker, &question).await });
     }
 }
 

@@ -5,15 +5,15 @@
 //!    handle; the answer leaves from the very address that was asked.
 //! 2. [`question`] reads the message. What is no single question of class IN is answered at once, or dropped when
 //!    there is nothing to answer to.
-//! 3. [`quota`] bounds what one asker, and all of them, may have open, [`rate`] what one may ask in a second. From here a task on the *node's* runtime goes
-//!    on ([`resolve`]), so that upstream sockets are made in the node's namespace.
+//! 3. [`quota`] bounds what one asker, and all of them, may have open, [`rate`] what one may ask in a second. What servers must be asked for
+//!    goes on as a task of the same thread ([`resolve`]).
 //! 4. [`Resolution::permit`] decides. A refused name is NXDOMAIN with extended error 18 (Prohibited) and a short
 //!    negative TTL, never REFUSED: there glibc and musl stop their search list ([`answer`]). A refused type is no data, as other
 //!    types of the name may be allowed. An unknown asker gets nothing.
 //! 5. [`lookups`] has the answer if the same servers were asked for it before and its time is not over ([`cache`]), or else
 //!    lets one question go up for all who ask it at the time; a popular answer is asked for again before its time is over.
-//!    [`rate`] bounds how often one asker makes servers be asked. [`upstream`] asks by hickory, on sockets of [`node_side`]:
-//!    random id, port and spelling of the name, the next server on failure, TCP where an answer is truncated or spelt otherwise.
+//!    [`rate`] bounds how often one asker makes servers be asked. [`upstream`] asks by hickory, on sockets of
+//!    the node's namespace ([`node_side`], [`node_sockets`]): random id, port and spelling of the name, the next server on failure, TCP where an answer is truncated or spelt otherwise.
 //!    Servers that are named `tcp://` or `tls://` are asked by connections that are kept ([`kept_connections`]), never by datagrams.
 //!    What comes back goes on byte for byte but for its id, the TTLs that are left and the
 //!    client's spelling of the question, so that record types nobody here knows, CNAME chains and signatures pass. Client
@@ -49,6 +49,7 @@ mod kept;
 mod kept_connections;
 mod lookups;
 mod node_side;
+mod node_sockets;
 mod outcome;
 mod question;
 mod quota;
@@ -217,7 +218,7 @@ impl Limits {
 
 impl Server {
     /// Listens in the service namespace and answers until dropped. `node` is a runtime whose threads live in the
-    /// node's namespace: there upstream servers are asked. What is kept is answered where it is asked for.
+    /// node's namespace, which upstream servers are asked from.
     pub async fn start(
         service: &Service,
         node: Handle,
@@ -226,12 +227,13 @@ impl Server {
     ) -> Result<Self, DnsError> {
         let queries = Quota::new(limits.queries, limits.queries_per_asker);
         let connections = Quota::new(limits.connections, limits.connections_per_asker);
-        let resolver = Arc::new(Resolver::new(node, resolution, &limits, queries));
+        let started = service.spawn(async move {
+            let resolver = Arc::new(Resolver::new(node, resolution, &limits, queries));
+            Ok((listen(&resolver, &connections)?, resolver))
+        });
+        let (listeners, resolver) = started.await.map_err(|_| DnsError::Stopped)??;
         let health = resolver.health();
-        let listening = Arc::clone(&resolver);
-        let bound =
-            service.spawn(async move { listen(&listening, &connections) }).await.map_err(|_| DnsError::Stopped)?;
-        Ok(Self { listeners: bound?, resolver, health })
+        Ok(Self { listeners, resolver, health })
     }
 
     /// Asks for a name's addresses as if a workload had, which `asker` is a handle of: by its policy, within its budget, and

@@ -1,9 +1,10 @@
-//! The sockets that hickory's exchanges use: of the node's namespace, so to be made on the node's runtime.
+//! The sockets that hickory's exchanges use: of the node's namespace, whatever thread uses them ([`NodeSockets`]).
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,11 +15,13 @@ use tokio::io::{Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use super::node_sockets::NodeSockets;
 use crate::sys::socket;
 
 /// Sockets of the node's namespace, bound to a device where one is given.
 #[derive(Clone)]
 pub(super) struct NodeSide {
+    sockets: Arc<NodeSockets>,
     device: Option<InterfaceName>,
     patience: Duration,
     tasks: TokioHandle,
@@ -26,8 +29,8 @@ pub(super) struct NodeSide {
 
 impl NodeSide {
     /// `patience` is for connecting where hickory sets no time itself.
-    pub(super) fn new(device: Option<InterfaceName>, patience: Duration) -> Self {
-        Self { device, patience, tasks: TokioHandle::default() }
+    pub(super) fn new(sockets: &Arc<NodeSockets>, device: Option<InterfaceName>, patience: Duration) -> Self {
+        Self { sockets: Arc::clone(sockets), device, patience, tasks: TokioHandle::default() }
     }
 
     fn device(&self) -> Option<&[u8]> {
@@ -50,18 +53,23 @@ impl RuntimeProvider for NodeSide {
     fn connect_tcp(&self, server: SocketAddr, _: Option<SocketAddr>, wait: Option<Duration>) -> Soon<Self::Tcp> {
         let node = self.clone();
         Box::pin(async move {
-            let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            socket.bind_device(node.device())?;
+            let socket = TcpSocket::from_std_stream(node.sockets.tcp(server.is_ipv6()).await?.into());
+            if let Some(device) = node.device() {
+                socket.bind_device(Some(device))?;
+            }
             socket.set_nodelay(true)?;
             Ok(AsyncIoTokioAsStd(timeout(wait.unwrap_or(node.patience), socket.connect(server)).await??))
         })
     }
 
-    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Soon<Datagrams> {
+    /// `local` names no port: connecting takes a random one of the node's (`udp_lib_get_port`, net/ipv4/udp.c).
+    fn bind_udp(&self, _: SocketAddr, server: SocketAddr) -> Soon<Datagrams> {
         let node = self.clone();
         Box::pin(async move {
-            let socket = UdpSocket::bind(local).await?;
-            socket.bind_device(node.device())?;
+            let socket = UdpSocket::from_std(node.sockets.udp(server.is_ipv6()).await?.into())?;
+            if let Some(device) = node.device() {
+                socket.bind_device(Some(device))?;
+            }
             socket.connect(server).await?;
             Ok(Datagrams { socket, server })
         })

@@ -1,4 +1,4 @@
-//! One question from permission to answer: at once, wherever it is read, if what it needs is kept; else on the node's runtime.
+//! One question from permission to answer: at once, wherever it is read, if what it needs is kept; else in a task.
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
@@ -17,6 +17,7 @@ use super::answer::{self, Extended};
 use super::edit::Cuts;
 use super::health::Health;
 use super::lookups::{Lookups, Source};
+use super::node_sockets::NodeSockets;
 use super::outcome::Outcome;
 use super::question::Question;
 use super::quota::{Quota, Turn};
@@ -27,7 +28,7 @@ use crate::sys::bpf::boot_time;
 
 /// What every listener shares.
 pub(super) struct Resolver {
-    node: Handle,
+    tasks: Handle,
     resolution: Arc<dyn Resolution>,
     lookups: Arc<Lookups>,
     handles: (Ipv4Network, Ipv6Network),
@@ -45,11 +46,13 @@ pub(super) struct ToAsk {
 }
 
 impl Resolver {
+    /// Servers are asked by tasks of the current runtime, on sockets that are made on `node`.
     pub(super) fn new(node: Handle, resolution: Arc<dyn Resolution>, limits: &Limits, queries: Arc<Quota>) -> Self {
+        let (sockets, roots) = (NodeSockets::new(node), limits.tls_roots.clone());
         Self {
-            node,
+            tasks: Handle::current(),
             resolution,
-            lookups: Lookups::new(limits.cache, limits.lookups_per_second, limits.tls_roots.clone()),
+            lookups: Lookups::new(sockets, limits.cache, limits.lookups_per_second, roots),
             handles: (limits.handles_v4, limits.handles_v6),
             queries,
             rate: Rate::new(limits.queries_per_second),
@@ -97,7 +100,7 @@ impl Resolver {
             Permit::Allowed { upstreams, device } => {
                 // a device's number is another one in another namespace
                 let kept =
-                    device.is_none().then(|| self.lookups.kept(&self.node, asker, question, &upstreams)).flatten();
+                    device.is_none().then(|| self.lookups.kept(&self.tasks, asker, question, &upstreams)).flatten();
                 match kept {
                     Some((found, quiet)) => {
                         let (bytes, outcome) = self.conclude((asker, account), question, found);
@@ -112,7 +115,7 @@ impl Resolver {
         }
     }
 
-    /// Asks on the node's runtime and calls `then` there with the answer.
+    /// Asks in a task and calls `then` there with the answer.
     pub(super) fn start<F>(
         self: &Arc<Self>,
         asker: IpAddr,
@@ -124,7 +127,7 @@ impl Resolver {
         F: Future<Output = ()> + Send,
     {
         let resolver = Arc::clone(self);
-        self.node.spawn(async move {
+        self.tasks.spawn(async move {
             let ToAsk { since, account, upstreams, device } = asking;
             let (found, source) = resolver.lookups.ask((asker, account), &question, upstreams, device).await;
             let (bytes, outcome) = resolver.conclude((asker, account), &question, found);

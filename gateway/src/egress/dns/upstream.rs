@@ -12,6 +12,7 @@ mod tests;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::names::InterfaceName;
@@ -31,6 +32,7 @@ use super::cache::wire;
 use super::health::{Health, Server, Told};
 use super::kept_connections::KeptConnections;
 use super::node_side::NodeSide;
+use super::node_sockets::NodeSockets;
 use super::question::Question;
 use crate::telemetry::metrics;
 
@@ -42,9 +44,10 @@ const TURN: Duration = Duration::from_millis(1_500);
 const AGAIN: Duration = Duration::from_millis(700);
 
 /// The way to upstream servers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) health: Health,
+    pub(super) sockets: Arc<NodeSockets>,
     connections: KeptConnections,
 }
 
@@ -71,8 +74,9 @@ pub(super) enum Unanswered {
 }
 
 impl Upstream {
-    pub(super) fn new(tls_roots: PathBuf) -> Self {
-        Self { health: Health::default(), connections: KeptConnections::new(tls_roots) }
+    pub(super) fn new(sockets: Arc<NodeSockets>, tls_roots: PathBuf) -> Self {
+        let connections = KeptConnections::new(Arc::clone(&sockets), tls_roots);
+        Self { health: Health::default(), sockets, connections }
     }
 
     /// Asks the servers in order, those that failed lately last. The first answer that is neither SERVFAIL nor REFUSED
@@ -121,7 +125,8 @@ impl Upstream {
     ) -> Result<Response, NetError> {
         match server.0.carrier {
             Carrier::Datagrams => {
-                self.by_datagrams(question, server, &NodeSide::new(device.cloned(), DEADLINE), turn).await
+                let node = NodeSide::new(&self.sockets, device.cloned(), DEADLINE);
+                self.by_datagrams(question, server, &node, turn).await
             }
             Carrier::Tcp | Carrier::Tls(_) => {
                 let request = request(question, &question.query, false);

@@ -49,6 +49,10 @@ impl Server {
     }
 }
 
+fn of_room(room: usize) -> Arc<Lookups> {
+    Lookups::new(NodeSockets::new(Handle::current()), room, 500, PathBuf::new())
+}
+
 fn asked(name: &str) -> Question {
     let mut message = Message::query();
     message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
@@ -77,7 +81,7 @@ async fn begun<T>(asking: &mut (impl Future<Output = T> + Unpin)) {
 
 #[tokio::test]
 async fn equal_questions_go_up_once() {
-    let (server, lookups) = (Server::start().await, Lookups::new(1 << 20, 500, PathBuf::new()));
+    let (server, lookups) = (Server::start().await, of_room(1 << 20));
     let (plain, spelled) = (asked("www.example.com."), asked("wWw.eXample.com."));
     let first = lookups.ask(asker(1), &plain, server.address(), None);
     let second = async { lookups.ask(asker(2), &spelled, server.address(), None).await };
@@ -94,7 +98,7 @@ async fn equal_questions_go_up_once() {
 
 #[tokio::test]
 async fn who_leaves_takes_nothing_from_the_others() {
-    let (server, lookups) = (Server::start().await, Lookups::new(1 << 20, 500, PathBuf::new()));
+    let (server, lookups) = (Server::start().await, of_room(1 << 20));
     let question = asked("www.example.com.");
     let mut first = Box::pin(lookups.ask(asker(1), &question, server.address(), None));
     begun(&mut first).await;
@@ -117,7 +121,7 @@ async fn who_leaves_takes_nothing_from_the_others() {
 
 #[tokio::test]
 async fn what_is_not_kept_is_shared_by_those_who_wait_only() {
-    let (server, lookups) = (Server::start().await, Lookups::new(1 << 20, 500, PathBuf::new()));
+    let (server, lookups) = (Server::start().await, of_room(1 << 20));
     let question = asked("www.example.com.");
     for _round in 0..2 {
         let first = lookups.ask(asker(1), &question, server.address(), None);
@@ -125,7 +129,7 @@ async fn what_is_not_kept_is_shared_by_those_who_wait_only() {
         let (first, second, ()) = tokio::join!(first, second, async { server.answer(server.next().await, 0).await });
         assert_eq!((ttl(first), ttl(second)), ((0, Source::Upstream), (0, Source::Joined)));
     }
-    let off = Lookups::new(0, 500, PathBuf::new());
+    let off = of_room(0);
     for _round in 0..2 {
         let asking = off.ask(asker(1), &question, server.address(), None);
         let (answer, ()) = tokio::join!(asking, async { server.answer(server.next().await, 300).await });
@@ -135,8 +139,7 @@ async fn what_is_not_kept_is_shared_by_those_who_wait_only() {
 
 #[tokio::test]
 async fn another_view_is_asked_for_itself() {
-    let (here, there, lookups) =
-        (Server::start().await, Server::start().await, Lookups::new(1 << 20, 500, PathBuf::new()));
+    let (here, there, lookups) = (Server::start().await, Server::start().await, of_room(1 << 20));
     let question = asked("www.example.com.");
     for (server, seconds) in [(&here, 300), (&there, 200)] {
         let asking = lookups.ask(asker(1), &question, server.address(), None);
@@ -149,7 +152,7 @@ async fn another_view_is_asked_for_itself() {
 
 #[tokio::test]
 async fn a_failure_is_not_asked_for_again_at_once() {
-    let lookups = Lookups::new(1 << 20, 500, PathBuf::new());
+    let lookups = of_room(1 << 20);
     let closed = Server::start().await;
     let address = closed.address();
     drop(closed);
@@ -164,7 +167,7 @@ async fn a_failure_is_not_asked_for_again_at_once() {
 #[tokio::test]
 async fn a_popular_answer_is_asked_for_ahead_of_its_end() {
     const SECONDS: u32 = 4;
-    let (server, lookups) = (Server::start().await, Lookups::new(1 << 20, 500, PathBuf::new()));
+    let (server, lookups) = (Server::start().await, of_room(1 << 20));
     let question = asked("www.example.com.");
     let first = lookups.ask(asker(1), &question, server.address(), None);
     let (first, ()) = tokio::join!(first, async { server.answer(server.next().await, SECONDS).await });

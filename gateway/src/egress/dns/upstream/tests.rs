@@ -5,6 +5,7 @@ use hickory_resolver::proto::rr::rdata::A;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::Handle;
 
 use super::super::question::{Read, read};
 use super::*;
@@ -77,6 +78,10 @@ fn answered(bytes: &[u8], address: Ipv4Addr, lower: bool) -> (String, Vec<u8>) {
     (spelling, message.to_vec().unwrap())
 }
 
+fn upstream() -> Upstream {
+    Upstream::new(NodeSockets::new(Handle::current()), PathBuf::new())
+}
+
 fn question() -> Question {
     let mut message = Message::query();
     message.add_query(Query::query(Name::from_ascii(NAME).unwrap(), RecordType::A));
@@ -100,7 +105,7 @@ fn address(response: Result<Response, Unanswered>) -> Ipv4Addr {
 
 #[tokio::test]
 async fn names_go_up_in_a_random_spelling_each_time() {
-    let (server, upstream) = (Server::start().await, Upstream::default());
+    let (server, upstream) = (Server::start().await, upstream());
     let mut spellings = Vec::new();
     for _ in 0..3 {
         let (question, address_of) = (question(), server.address());
@@ -116,7 +121,7 @@ async fn names_go_up_in_a_random_spelling_each_time() {
 
 #[tokio::test]
 async fn an_answer_that_did_not_see_the_spelling_is_not_believed() {
-    let (server, upstream) = (Server::start().await, Upstream::default());
+    let (server, upstream) = (Server::start().await, upstream());
     for _ in 0..2 {
         let (question, address_of) = (question(), server.address());
         let asking = upstream.ask(&question, &address_of, None);
@@ -130,7 +135,7 @@ async fn an_answer_that_did_not_see_the_spelling_is_not_believed() {
 
 #[tokio::test]
 async fn a_server_that_does_not_keep_spellings_is_spared_them() {
-    let (server, upstream) = (Server::start().await, Upstream::default());
+    let (server, upstream) = (Server::start().await, upstream());
     let (question, address_of) = (question(), server.address());
     let asking = upstream.ask(&question, &address_of, None);
     let (answer, ..) = tokio::join!(asking, server.datagram(RIGHT, true), server.connection(RIGHT, true));
@@ -141,7 +146,7 @@ async fn a_server_that_does_not_keep_spellings_is_spared_them() {
 
 #[tokio::test]
 async fn one_that_has_no_tcp_either_is_asked_again_as_it_likes() {
-    let (Server { udp, tcp }, upstream) = (Server::start().await, Upstream::default());
+    let (Server { udp, tcp }, upstream) = (Server::start().await, upstream());
     drop(tcp);
     let (question, address_of) = (question(), [udp.local_addr().unwrap().into()]);
     let served = async { (datagram(&udp, RIGHT, true).await, datagram(&udp, RIGHT, true).await) };
@@ -153,7 +158,7 @@ async fn one_that_has_no_tcp_either_is_asked_again_as_it_likes() {
 
 #[tokio::test]
 async fn a_connection_is_kept_until_it_brings_no_more_answers() {
-    let (server, upstream) = (Server::start().await, Upstream::default());
+    let (server, upstream) = (Server::start().await, upstream());
     let by_tcp = [Given { address: server.udp.local_addr().unwrap(), carrier: Carrier::Tcp }];
     let question = question();
     let ask = || upstream.ask(&question, &by_tcp, None);
