@@ -4,7 +4,7 @@
 //! 1. [`ways`] builds a node with each of them, and one where the client asks the server beyond by itself.
 //! 2. [`load`] has `dnsperf` ask: names that are kept, and names that are new each time; at one rate for what the machine
 //!    computes, and at full speed for lookups a second.
-//! 3. [`latency`] asks one question at a time for a name that is kept.
+//! 3. [`latency`] asks one question at a time for a name that is kept, and for a new one: at an address of 160 000 names, too.
 //! 4. [`first`] connects at once to what a lookup gave, and counts the SYNs that had to be sent again.
 
 mod first;
@@ -24,6 +24,7 @@ pub(crate) fn measure(slices: u32, slice: Duration, lookups: u32) -> (Vec<Measur
     let mut measurements = load::measure(&ways, slices, slice);
     let [dnsmasq, tidegate] = &ways;
     measurements.extend(latency::measure([&direct, dnsmasq, tidegate], slices, slice));
+    measurements.extend(latency::measure_new(tidegate, slices, slice));
     drop((direct, ways));
     let (more, first) = first::measure(lookups);
     measurements.extend(more);

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
+use idna::AsciiDenyList;
+use idna::uts46::{DnsLength, Hyphens, Uts46};
 use serde::{Deserialize, Serialize};
 
 use crate::wording::{quoted, wrong};
@@ -23,6 +25,9 @@ pub struct InterfaceName(String);
 pub struct VlanId(u16);
 
 /// A DNS name in lower-case ASCII without the trailing dot (RFC 1035, RFC 5890 A-labels), at most 253 bytes.
+///
+/// `parse` takes what people write, U-labels too (`bücher.example`, made A-labels by UTS 46); `try_from` what is on the wire,
+/// where a name that is not ASCII is another name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DnsName(String);
@@ -103,13 +108,31 @@ impl TryFrom<String> for DnsName {
     }
 }
 
+impl std::str::FromStr for DnsName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        written_name(text, text)
+    }
+}
+
+fn written_name(text: &str, shown: &str) -> Result<DnsName, NameError> {
+    if text.is_ascii() {
+        return dns_name(text, shown);
+    }
+    let a_labels =
+        Uts46::new().to_ascii(text.as_bytes(), AsciiDenyList::EMPTY, Hyphens::CheckFirstLast, DnsLength::Ignore);
+    match a_labels {
+        Ok(a_labels) => dns_name(&a_labels, shown),
+        Err(_) => Err(wrong(
+            format!("{} is no internationalised name (UTS 46)", quoted(shown)),
+            "write it as the browser's address line shows it, or as A-labels (xn--…)",
+        )),
+    }
+}
+
 /// `shown` is what the user wrote, of which `text` is the name.
 fn dns_name(text: &str, shown: &str) -> Result<DnsName, NameError> {
     let lower = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-    if !lower.is_ascii() {
-        let mend = "write internationalised names as A-labels (xn--…)";
-        return Err(wrong(format!("{} is not ASCII", quoted(shown)), mend));
-    }
     let label = |l: &str| {
         (1..=63).contains(&l.len())
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
@@ -127,12 +150,12 @@ impl TryFrom<&str> for DomainPattern {
     type Error = NameError;
     fn try_from(text: &str) -> Result<Self, NameError> {
         match text.strip_prefix("*.") {
-            Some(apex) => dns_name(apex, text).map(Self::Below),
+            Some(apex) => written_name(apex, text).map(Self::Below),
             None if text.contains('*') => Err(wrong(
                 format!("{} has `*` elsewhere than in front", quoted(text)),
                 "write `*.example.com` (one or more labels), or name each host",
             )),
-            None => dns_name(text, text).map(Self::Exact),
+            None => written_name(text, text).map(Self::Exact),
         }
     }
 }
@@ -177,13 +200,19 @@ macro_rules! text {
         impl From<$type> for String {
             fn from(name: $type) -> Self { name.as_str().to_owned() }
         }
+    )*};
+}
+text!(Name, InterfaceName, DnsName);
+
+macro_rules! as_written {
+    ($($type:ty),*) => {$(
         impl std::str::FromStr for $type {
             type Err = NameError;
             fn from_str(text: &str) -> Result<Self, NameError> { Self::try_from(text.to_owned()) }
         }
     )*};
 }
-text!(Name, InterfaceName, DnsName);
+as_written!(Name, InterfaceName);
 
 impl From<VlanId> for u16 {
     fn from(id: VlanId) -> Self {
@@ -232,9 +261,29 @@ mod tests {
         for text in ["localhost", "_srv.example.com", "xn--bcher-kva.example", &long] {
             assert!(text.parse::<DnsName>().is_ok(), "{text}");
         }
-        for text in ["", ".", "a..b", "a.b..", "-a.b", "a b", "10.0.0.1", "bücher.example", &format!("x{long}")] {
+        for text in ["", ".", "a..b", "a.b..", "-a.b", "a b", "10.0.0.1", &format!("x{long}")] {
             assert!(text.parse::<DnsName>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn people_may_write_u_labels_and_the_wire_has_none() {
+        for (written, name) in [
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("BÜCHER.Example.", "xn--bcher-kva.example"),
+            ("bu\u{308}cher.example", "xn--bcher-kva.example"),
+            ("faß.example", "xn--fa-hia.example"),
+            ("例え。テスト", "xn--r8jz45g.xn--zckzah"),
+        ] {
+            assert_eq!(written.parse::<DnsName>().unwrap().as_str(), name);
+            assert!(DnsName::try_from(written.to_owned()).is_err(), "{written} on the wire");
+        }
+        let long = "ü".repeat(60);
+        for text in ["a\u{200d}b.example", "xn--ü.example", "bücher .example", "ü..example", "٠.-ü", &long] {
+            assert!(text.parse::<DnsName>().is_err(), "{text}");
+        }
+        let below: DomainPattern = "*.Bücher.example".parse().unwrap();
+        assert_eq!(below.to_string(), "*.xn--bcher-kva.example");
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl FromStr for Upstream {
             Some(("tcp", rest)) => Self { address: with_port(text, rest, PORT)?, carrier: Carrier::Tcp },
             Some(("tls", rest)) => {
                 let (address, name) = match rest.split_once('#') {
-                    Some((address, name)) => (address, Some(DnsName::try_from(name.to_owned())?)),
+                    Some((address, name)) => (address, Some(name.parse()?)),
                     None => (rest, None),
                 };
                 Self { address: with_port(text, address, TLS_PORT)?, carrier: Carrier::Tls(name) }

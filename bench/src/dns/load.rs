@@ -25,6 +25,8 @@ pub(crate) const PEERS_NOTE: &str =
 
 /// `dnsperf` runs for so long at least, as its start is part of it.
 const LEAST: Duration = Duration::from_secs(1);
+/// For questions that all are to be answered.
+const LONGEST: Duration = Duration::from_secs(120);
 /// Sockets of `dnsperf`, and questions that it has open at full speed.
 const CLIENTS: &str = "8";
 const OPEN: &str = "64";
@@ -104,6 +106,13 @@ pub(super) fn measure(ways: &[Way], slices: u32, slice: Duration) -> Vec<Measure
         }
     }
     measurements
+}
+
+/// Has all these names looked up once; `questions` as `dnsperf` reads them.
+pub(super) fn learn(way: &Way, questions: &str) {
+    let load = Load { way, asked: 0, new: true };
+    let said = load.ask(&load.file(questions), LONGEST, &["-q", OPEN]);
+    assert_eq!(said.completed as usize, questions.lines().count(), "{}: each was answered", way.name);
 }
 
 /// Questions of one client.

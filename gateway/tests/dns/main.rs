@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's world stops the test when it cannot be made")]
 
+mod corpus;
 #[path = "../service_world/mod.rs"]
 mod service_world;
 mod world;
