@@ -33,8 +33,9 @@ pub(crate) const PORT: u16 = 443;
 /// Of curl with OpenSSL 3.0, for [`NAME`].
 const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/curl");
 
-/// Connections that are open at the same time.
-const AT_ONCE: [usize; 2] = [1, 16];
+/// Of Chromium 148, for the same: with a post-quantum key share it takes two segments.
+const LONG_HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/chromium");
+
 const BOUND: Duration = Duration::from_secs(10);
 /// The last byte of a slice of bulk; all others are 1.
 const LAST: u8 = 2;
@@ -63,6 +64,21 @@ const ADDED_TO_MANY: Subject = Subject {
     unit: 1.0,
     suffix: "µs",
 };
+const LONG: Subject = Subject {
+    title: "CPU of the whole machine for a connection whose hello takes two segments, one at a time",
+    key: "cpuPerLongVerifiedConnectionUs",
+    unit: 1.0,
+    suffix: "µs",
+};
+const ADDED_TO_LONG: Subject = Subject {
+    title: "CPU added to plain routing's for a verified connection whose hello takes two segments, one at a time",
+    key: "cpuAddedPerLongVerifiedConnectionUs",
+    unit: 1.0,
+    suffix: "µs",
+};
+/// What connections show, and how many are open at the same time.
+const CONNECTIONS: [(&[u8], usize, Subject, Subject); 3] =
+    [(HELLO, 1, SINGLE, ADDED), (HELLO, 16, MANY, ADDED_TO_MANY), (LONG_HELLO, 1, LONG, ADDED_TO_LONG)];
 const BULK: Subject = Subject {
     title: "CPU of the whole machine for a gigabyte on a verified connection",
     key: "cpuPerVerifiedGigabyteMs",
@@ -93,6 +109,7 @@ const HALF_A_HELLO: &[u8] = include_bytes!("../../fuzz/corpus/quic_initial/aioqu
 /// A lane, and where its sink accepts.
 struct Way<'a> {
     lane: &'a Lane,
+    hello: &'static [u8],
     listener: TcpListener,
 }
 
@@ -112,9 +129,8 @@ pub(crate) fn measure(slices: u32, slice: Duration) -> (Vec<Measurement>, Vec<St
     let lanes: Vec<&Lane> = [&plain].into_iter().chain(proxied.iter().map(|it| &it.lane)).chain([&verified]).collect();
     let names: Vec<&str> = lanes.iter().map(|lane| lane.name).collect();
     let mut measurements = Vec::new();
-    let subjects = [(SINGLE, ADDED), (MANY, ADDED_TO_MANY)];
-    for (at_once, (whole, added)) in AT_ONCE.into_iter().zip(subjects) {
-        let ways: Vec<Way> = lanes.iter().map(|lane| Way::new(lane)).collect();
+    for (hello, at_once, whole, added) in CONNECTIONS {
+        let ways: Vec<Way> = lanes.iter().map(|lane| Way::new(lane, hello)).collect();
         let mut waits = vec![Vec::new(); ways.len()];
         let costs = in_turns(slices, ways.len(), |lane| {
             let slice = ways[lane].slice(at_once, slice);
@@ -123,7 +139,7 @@ pub(crate) fn measure(slices: u32, slice: Duration) -> (Vec<Measurement>, Vec<St
         });
         measurements.push(Measurement::of_last(whole, &names, &costs));
         measurements.push(Measurement::of_last(added, &names[1..], &beyond_first(&costs)));
-        if at_once == 1 {
+        if whole.key == SINGLE.key {
             for (subject, share) in [(WAIT, 0.5), (LONGEST_WAIT, 0.99)] {
                 // the first turn warms up
                 let at = |turns: &Vec<Vec<f64>>| turns[1..].iter().map(|turn| quantile(turn, share)).collect();
@@ -159,7 +175,7 @@ pub(crate) fn verified() -> (Lane, Unbound) {
 fn beside_a_flood(lane: &Lane, slices: u32, slice: Duration) -> (Measurement, String) {
     let other = lane.another("flooder");
     other.look_up(SINK.into(), NAME, Kind::A);
-    let (hop, way, rate) = (lane.next_hop_of(&other), Way::new(lane), Cell::new((0.0, 0)));
+    let (hop, way, rate) = (lane.next_hop_of(&other), Way::new(lane, HELLO), Cell::new((0.0, 0)));
     let first_port = Cell::new(10_000);
     let costs = in_turns(slices, FLOODED.len(), |turn| {
         let work = || quantile(&way.slice(1, slice).waits, 0.99);
@@ -189,9 +205,9 @@ fn beyond_first(costs: &[Vec<f64>]) -> Vec<Vec<f64>> {
 }
 
 impl<'a> Way<'a> {
-    fn new(lane: &'a Lane) -> Self {
+    fn new(lane: &'a Lane, hello: &'static [u8]) -> Self {
         let listener = lane.sink.enter(|| TcpListener::bind((SINK, PORT))).expect("a listener in the sink");
-        Self { lane, listener }
+        Self { lane, hello, listener }
     }
 
     fn slice(&self, at_once: usize, slice: Duration) -> Slice {
@@ -213,9 +229,9 @@ impl<'a> Way<'a> {
         let mut clients: Vec<TcpStream> = (0..at_once).map(open).collect();
         let begin = Instant::now();
         for client in &mut clients {
-            client.write_all(HELLO).unwrap_or_else(|error| panic!("{name}: {error}"));
+            client.write_all(self.hello).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        let accepted: Vec<TcpStream> = (0..at_once).map(|_| greet(&self.listener, begin, waits)).collect();
+        let accepted: Vec<TcpStream> = (0..at_once).map(|_| greet(&self.listener, self.hello, begin, waits)).collect();
         for client in &mut clients {
             client.read_exact(&mut [0]).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
@@ -224,13 +240,13 @@ impl<'a> Way<'a> {
 }
 
 /// Accepts a connection, reads its hello and answers one byte.
-fn greet(listener: &TcpListener, begin: Instant, waits: &mut Vec<f64>) -> TcpStream {
+fn greet(listener: &TcpListener, said: &[u8], begin: Instant, waits: &mut Vec<f64>) -> TcpStream {
     let (mut stream, _) = listener.accept().expect("a connection from the client");
     reset_when_dropped(&stream).expect("SO_LINGER");
-    let mut hello = [0; HELLO.len()];
+    let mut hello = vec![0; said.len()];
     stream.read_exact(&mut hello).expect("the client's hello");
     waits.push(begin.elapsed().as_secs_f64() * 1e6);
-    assert_eq!(hello, HELLO, "it comes as it was sent");
+    assert_eq!(hello, said, "it comes as it was sent");
     stream.write_all(&[1]).expect("the sink answers");
     stream
 }
@@ -249,7 +265,7 @@ impl Stream {
         let mut client = client.unwrap_or_else(|error| panic!("{}: {error}", lane.name));
         client.set_write_timeout(Some(BOUND)).expect("a write timeout");
         client.write_all(HELLO).expect("the hello");
-        let sink = greet(&listener, Instant::now(), &mut Vec::new());
+        let sink = greet(&listener, HELLO, Instant::now(), &mut Vec::new());
         client.read_exact(&mut [0]).expect("the sink's answer");
         Self { name: lane.name, client, sink }
     }
