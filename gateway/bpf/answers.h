@@ -28,7 +28,6 @@ enum answered {
 #define DNS_OPT 41
 #define DNS_DO 0x8000 /* of an OPT record's flags */
 #define ANSWER_PLAIN 512 /* octets, to a client that sends no OPT record (RFC 1035, 2.3.4) */
-#define ANSWER_MOST 1232 /* as the daemon has it */
 
 struct dns_head {
 	struct udphdr udp;
@@ -108,7 +107,7 @@ static __always_inline int read_opt(struct __sk_buff *skb, struct answering *a, 
 	    opt->version || opt->flags & ~bpf_htons(DNS_DO) || opt->length)
 		return -1;
 	__u32 payload = bpf_ntohs(opt->payload);
-	a->most = payload < ANSWER_PLAIN ? ANSWER_PLAIN : payload > ANSWER_MOST ? ANSWER_MOST : payload;
+	a->most = payload < ANSWER_PLAIN ? ANSWER_PLAIN : payload;
 	return opt->flags ? OPT_DNSSEC : OPT_PLAIN;
 }
 

@@ -29,7 +29,7 @@ impl Enforcement {
 
     /// It has changed, and is in force. In the middle of another change nothing happens: that ends with this, too.
     pub(super) fn give_answers(&self, state: &State) -> Result<(), TableError> {
-        if state.unknown_past {
+        if state.unknown_past || state.node_unknown {
             return Ok(());
         }
         let next = self.tables.next_answer_rules()?;

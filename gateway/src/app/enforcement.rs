@@ -85,6 +85,8 @@ pub(super) struct State {
     /// What was installed last.
     pub(super) desired: Desired,
     pub(super) node: Node,
+    /// The tables may have another node: putting it there failed half way.
+    pub(super) node_unknown: bool,
     pub(super) numbers: Numbers,
     /// The tables may have other policies than the present ones: of an earlier daemon, or of a change that failed half way.
     pub(super) unknown_past: bool,
@@ -143,6 +145,7 @@ impl Enforcement {
             named: BTreeMap::new(),
             desired: Desired::default(),
             node: Node { probes: settings.node.probes(), ..Node::default() },
+            node_unknown: false,
             numbers,
             unknown_past: true,
             meanwhile: Meanwhile::default(),
@@ -302,6 +305,7 @@ impl Enforcement {
             return Ok(self.give_answers(state)?);
         }
         reserve(state, desired, store)?;
+        self.hold_answers()?; // between the two, the node's addresses may have changed, which gives them
         state.unknown_past = true;
         let State { compiled, node, .. } = &mut **state;
         let mut step = compiled.leave(&desired.resources_model(node), &resident(workload));

@@ -159,16 +159,18 @@ impl Enforcement {
     /// address that has moved here must not go on to the node itself.
     pub(crate) fn set_node(&self, node: Node) -> Result<bool, TableError> {
         let state = &mut *self.state();
-        if state.node == node {
+        if state.node == node && !state.node_unknown {
             return Ok(false);
         }
         self.hold_answers()?;
+        state.node_unknown = true;
         self.tables.set_node_addresses(&node.addresses)?;
         let listener =
             |l: &policy::Listener| Listener { address: l.address, port: l.port, protocol: l.protocol.number() };
         self.tables.set_node_listeners(&node.listeners.iter().map(listener).collect())?;
         self.decide_again(state)?;
         state.node = node;
+        state.node_unknown = false;
         self.give_answers(state)?;
         Ok(true)
     }

@@ -19,6 +19,8 @@ const NO_ERROR: u16 = 0;
 const NO_SUCH_NAME: u16 = 3;
 const IN: u16 = 1;
 const ANY: u16 = 255;
+/// Bytes of an answer to who sends no OPT record (RFC 1035, 2.3.4).
+const PLAIN: usize = 512;
 /// An answer for less is not worth its place.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -54,7 +56,8 @@ pub fn kept(asked: &Asked, message: &[u8], quiet: Duration, now: Duration) -> Op
     let is_asked = word(message, 4)? == 1
         && message.get(HEADER..begin)?.eq_ignore_ascii_case(&asked.name)
         && (word(message, begin)?, word(message, begin + 2)?) == (asked.kind, IN);
-    if !is_answer || !is_asked || asked.kind == ANY {
+    let fits = asked.dnssec_ok.is_some() || message.len() <= PLAIN;
+    if !is_answer || !is_asked || !fits || asked.kind == ANY {
         return None;
     }
     let tail = message.get(behind..).filter(|tail| (1..=TAIL).contains(&tail.len()))?;

@@ -90,16 +90,21 @@ async fn read_all(
                 outcome.count();
                 place.send(answer);
             }
-            Read::Question(question) => match resolver.admit(asker) {
-                None => drop(place.send(answer::failed(&question, Extended::Other, "too many queries at one time"))),
-                Some(turn) => match resolver.at_once(asker, &question) {
-                    Ok(None) => {}
-                    Ok(Some(answer)) => drop(place.send(answer)),
-                    Err(asking) => resolver.start(asker, question, turn, asking, async move |_, answer| {
-                        place.send(answer);
-                    }),
-                },
-            },
+            Read::Question(mut question) => {
+                question.asked = None; // the kernel answers datagrams only
+                match resolver.admit(asker) {
+                    None => {
+                        drop(place.send(answer::failed(&question, Extended::Other, "too many queries at one time")));
+                    }
+                    Some(turn) => match resolver.at_once(asker, &question) {
+                        Ok(None) => {}
+                        Ok(Some(answer)) => drop(place.send(answer)),
+                        Err(asking) => resolver.start(asker, question, turn, asking, async move |_, answer| {
+                            place.send(answer);
+                        }),
+                    },
+                }
+            }
         }
     }
 }

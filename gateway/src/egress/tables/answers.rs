@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use policy::tables::ClassId;
@@ -90,13 +91,16 @@ impl Tables {
 
     /// From now on the kernel answers only what was kept under these rules; `None`: nothing.
     pub fn set_answer_rules(&self, rules: Option<NonZeroU64>) -> Result<(), TableError> {
-        self.answer_rules.set(&0, &rules.map_or(0, NonZeroU64::get)).in_table("answer_rules")
+        let number = rules.map_or(0, NonZeroU64::get);
+        self.answer_rules_given.fetch_max(number, Relaxed);
+        self.answer_rules.set(&0, &number).in_table("answer_rules")
     }
 
     /// A number that [`Self::set_answer_rules`] was never given, on this boot of the node, as the tables hold nothing longer.
     pub fn next_answer_rules(&self) -> Result<NonZeroU64, TableError> {
-        let last = self.answer_rules.get(&0).in_table("answer_rules")?.unwrap_or(0);
-        let now = nanoseconds(boot_time());
+        let standing = self.answer_rules.get(&0).in_table("answer_rules")?.unwrap_or(0);
+        let last = self.answer_rules_given.load(Relaxed).max(standing);
+        let now = nanoseconds(boot_time()); // later than any of an earlier daemon
         Ok(NonZeroU64::MIN.saturating_add(now.max(last)))
     }
 

@@ -75,6 +75,8 @@ pub struct Tables {
     names: Map<u32, l::NameText>,
     answers: Map<l::Question, l::Answer>,
     answer_rules: Map<u32, u64>,
+    /// The greatest that it was given.
+    answer_rules_given: AtomicU64,
     answered: PerCpuArray<u64>,
     flows: Map<l::FlowKey, l::Flow>,
     usage: Map<u32, l::Usage>,
@@ -212,6 +214,7 @@ impl Tables {
             names: open(&maps, "names")?,
             answers: open(&maps, "answers")?,
             answer_rules: open(&maps, "answer_rules")?,
+            answer_rules_given: AtomicU64::new(0),
             answered: open_array(per_cpu("answered"))?,
             flows: open(&maps, "flows")?,
             usage: open(&maps, "usage")?,

@@ -76,10 +76,15 @@ fn what_must_not_be_given_again_is_not_kept() {
     }
     let many = |count: u8, size: usize| (0..count).map(|_| record(1, 60, &vec![0; size])).collect::<Vec<_>>();
     assert!(keeps(&answer(0x8180, 1, [&many(16, 4), &[], &[]]), 1, LONG).is_some());
-    assert!(keeps(&answer(0x8180, 1, [&many(1, TAIL - 12), &[], &[]]), 1, LONG).is_some());
+    let [longest, more] = [TAIL - 12, TAIL - 11].map(|size| answer(0x8180, 1, [&many(1, size), &[], &[]]));
+    let by_edns = asked(&question(1, &[0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0])).unwrap();
+    assert!(kept(&by_edns, &longest, LONG, NOW).is_some());
+    assert_eq!(kept(&by_edns, &more, LONG, NOW), None, "too long");
+    let fits = PLAIN - HEADER - NAME_OCTETS.len() - TYPE_CLASS - 12;
+    assert!(keeps(&answer(0x8180, 1, [&many(1, fits), &[], &[]]), 1, LONG).is_some());
     for (what, message) in [
         ("17 TTLs", answer(0x8180, 1, [&many(17, 4), &[], &[]])),
-        ("too long", answer(0x8180, 1, [&many(1, TAIL - 11), &[], &[]])),
+        ("longer than who sends no OPT record takes", answer(0x8180, 1, [&many(1, fits + 1), &[], &[]])),
         ("about to end", answer(0x8180, 1, [&address(5), &[], &[]])),
         ("nobody says for how long", answer(0x8180, 1, [&[], &[], &[]])),
         ("no answer to that", answer(0x8180, 1, [&[record(5, 60, &[0])], &[], &[]])),
