@@ -207,7 +207,11 @@ CHECKED_ALONE __u32 shown_name(struct hello *h, __u32 length, __u64 then)
 	return 0;
 }
 
-/* The octets of a packet that may be a hello, and what they are known by. 0: they are not to be had. */
+/*
+ * The octets of a packet that may be a hello, and what they are known by. 0: they are not to be had. They are read where
+ * nobody else can write: pages of a frame may be its sender's, too (sendfile(2), MSG_ZEROCOPY), so that the frame gets a
+ * copy of its own first.
+ */
 CHECKED_ALONE __u32 take_hello(struct __sk_buff *skb, struct packet *p, struct hello *h)
 {
 	if (!p || !h || skb->gso_size || !is_sum_in_place(skb, p))
@@ -216,7 +220,8 @@ CHECKED_ALONE __u32 take_hello(struct __sk_buff *skb, struct packet *p, struct h
 	if (length > HELLO_MOST)
 		return 0;
 	asm volatile("" : "+r"(length)); /* two comparisons, which the verifier understands, and not one of a difference */
-	if (length < HELLO_LEAST || bpf_skb_load_bytes(skb, p->l4 + p->l4_header, h->octets, length))
+	if (length < HELLO_LEAST || bpf_skb_pull_data(skb, p->l4 + p->l4_header + length) ||
+	    bpf_skb_load_bytes(skb, p->l4 + p->l4_header, h->octets, length))
 		return 0;
 	__builtin_memset(h->octets + length, 0, 8);
 	h->shown = fingerprint(h, length);

@@ -35,13 +35,18 @@ pub(crate) fn line(class: ClassId, protocol: u8, action: Action, number: RuleId)
 /// The workload has resolved a name to both addresses that it may reach at port 443 once it has shown it.
 pub(crate) fn node() -> Node {
     let mut node = Node::new();
+    verifies(&mut node, &FAR.map(|(_, far)| far));
+    node
+}
+
+/// The same of a node that is there, and these addresses.
+pub(crate) fn verifies(node: &mut Node, resolved: &[&str]) {
     let lines = [TCP, UDP].map(|protocol| line(CLASS, protocol, Action::Allow, VERIFIED));
     node.tables.apply(&Step { lines: lines.to_vec(), ..Step::default() }).unwrap();
     node.tables.write_name_class(EGRESS, NAME, Some(CLASS)).unwrap();
-    FAR.iter().for_each(|(_, far)| node.learn(far, Duration::from_secs(60)));
+    resolved.iter().for_each(|far| node.learn(far, Duration::from_secs(60)));
     node.tables.set_inspector(Some(node.device)).unwrap();
     node.change(|entry| entry.rejects = true);
-    node
 }
 
 pub(crate) fn segment(flags: u8, sequence: u32, payload: &[u8]) -> Vec<u8> {

@@ -3,6 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read as _;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +19,7 @@ use policy::tables::{Action, ClassId, NameId, Step};
 use super::attaching::{quiet, send};
 use super::frames::*;
 use super::hold::{self, CLASS, FAR, OTHER, VERIFIED, acknowledging, held, line, segment, shake};
+use super::live::{Net, connect, listen};
 use super::world::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -102,6 +106,33 @@ fn a_whole_hello_by_an_allowed_name_needs_no_inspector() {
         assert_eq!(node.sends(&out(&segment(ACK, end, b"more"))), KnownFlow);
         assert_eq!(sights(&node), turn, "each flow counts once");
     }
+}
+
+/// A frame may be made of pages that its sender has too (sendfile(2)), and changes once it is on its way.
+#[test]
+fn what_was_read_leaves_whatever_becomes_of_the_pages_that_it_was_in() {
+    let mut net = Net::new();
+    let (_, far) = FAR[0];
+    hold::verifies(&mut net.node, &[far]);
+    net.far.ip(&format!("addr add {far}/32 dev lo"));
+    ip(&format!("route add {far} via {FAR4}"));
+    calls(&net.node, NAME, "a.example");
+    let (allowed, other) = (hello("a.example"), hello("b.example"));
+    let path = std::env::temp_dir().join(format!("tidegate-hello-{}", std::process::id()));
+    fs::write(&path, &allowed).unwrap();
+    let listener = listen(&net.far, (addr(far), 443).into());
+    let here = connect(&net.workload, (addr(far), 443).into(), MINUTE).unwrap();
+    let (mut there, _) = listener.accept().unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    // SAFETY: two open descriptors; the place in the file is its own.
+    let sent = unsafe { libc::sendfile(here.as_raw_fd(), file.as_raw_fd(), std::ptr::null_mut(), allowed.len()) };
+    assert_eq!(sent as usize, allowed.len());
+    wait_until("it is read at sight", || sights(&net.node) == 1);
+    file.write_all_at(&other, 0).unwrap();
+    fs::remove_file(&path).unwrap();
+    let mut came = vec![0; allowed.len()];
+    there.read_exact(&mut came).unwrap();
+    assert_eq!(came, allowed, "and not what is in the pages now");
 }
 
 fn node_bytes(frames: &[&[u8]]) -> u64 {
