@@ -113,6 +113,11 @@ impl Background {
 
     /// Kills it (SIGKILL) and waits for its end.
     pub fn kill(mut self) {
+        self.end_now();
+    }
+
+    /// The same to one that is still looked at afterwards.
+    pub fn end_now(&mut self) {
         self.signal(Signal::Kill);
         self.child.wait().expect("the end of a killed process");
     }

@@ -92,7 +92,10 @@ impl World {
             fs::write(folder.join("resolv.conf"), format!("nameserver {resolver}\noptions timeout:2 attempts:2\n"))
                 .expect("resolv.conf of the namespace");
         }
-        Namespace::new(name, self.folder.join("log").join(role), self.lasting)
+        let made = Namespace::new(name, self.folder.join("log").join(role), self.lasting);
+        // a namespace begins with the settings of the machine's first, which may route
+        made.sysctl("ipv4/ip_forward", "0");
+        made
     }
 
     /// Joins two namespaces by a veth pair, both ends up and ready to carry frames.

@@ -10,7 +10,6 @@ use integration::peers::certificates::Authority;
 use integration::peers::dns::{Unbound, Zones};
 use integration::peers::query::{Carrier, Kind};
 use integration::site::{API, DNS, Host};
-use integration::sys::process::Signal;
 use integration::world::World;
 use integration::{Pod, Site};
 
@@ -22,7 +21,6 @@ const SERVER_FAILURE: u8 = 2;
 struct Stage {
     site: Site,
     theirs: Unbound,
-    more: String,
     roots: PathBuf,
 }
 
@@ -37,14 +35,18 @@ impl Stage {
         }
         let pair = authority.issue("dns", &["dns.example.com"]);
         let more = format!(
-            "  do-udp: no\n  tls-port: 853\n  interface: {}@853\n  interface: {}@853\n  tls-service-key: \"{}\"\n  tls-service-pem: \"{}\"\n",
-            SERVER.v4(),
-            SERVER.v6(),
+            "  do-udp: no\n  tls-port: 853\n  tls-service-key: \"{}\"\n  tls-service-pem: \"{}\"\n",
             pair.key.display(),
             pair.certificate.display()
         );
-        let theirs = serve(&site, &more);
-        Self { site, theirs, more, roots: authority.certificate() }
+        let mut zones = Zones::default();
+        for number in 0..40 {
+            zones.add("example.com", &format!("n{number}"), &format!("60 A {}", API.v4()));
+        }
+        let listens = [53, 853].map(|port| SERVER.both().map(|address| (address, port).into())).concat();
+        let folder = site.world.folder().join("unbound-2");
+        let theirs = Unbound::with(&site.internet.namespace, &folder, &listens, &zones, &more);
+        Self { site, theirs, roots: authority.certificate() }
     }
 
     /// The workload of a tenant whose server this is.
@@ -75,15 +77,6 @@ impl Stage {
     }
 }
 
-fn serve(site: &Site, more: &str) -> Unbound {
-    let mut zones = Zones::default();
-    for number in 0..40 {
-        zones.add("example.com", &format!("n{number}"), &format!("60 A {}", API.v4()));
-    }
-    let folder = site.world.folder().join("unbound-2");
-    Unbound::with(&site.internet.namespace, &folder, &[SERVER.v4(), SERVER.v6()], &zones, more)
-}
-
 fn finds(pod: &Pod, number: u32) -> Option<IpAddr> {
     let answer = pod.ask(DNS.v4(), &format!("n{number}.example.com"), Kind::A, Carrier::Udp).expect("an answer");
     (answer.code != SERVER_FAILURE).then(|| pod.look_up(DNS.v4(), &format!("n{number}.example.com"), Kind::A))
@@ -105,8 +98,7 @@ fn a_server_is_asked_by_tls_or_tcp_over_one_connection_and_a_new_one_when_that_e
         assert_eq!(stage.connections(family, port), 1, "{upstream}");
         let shown = stage.server();
         assert!(shown["answered"].is_string() && shown["failing"].is_null(), "{upstream}: {shown}");
-        stage.theirs.process().signal(Signal::Kill);
-        stage.theirs = serve(&stage.site, &stage.more);
+        stage.theirs.replace();
         assert_eq!(finds(&pod, 20), Some(API.v4()), "{upstream}: the server was another one");
         stage.site.netctl().ok(&["detach", name, "-n", "shop"]);
     }
@@ -131,8 +123,7 @@ fn a_certificate_for_another_name_or_by_another_authority_is_not_taken() {
     let other = Authority::new(&stage.site.world.folder().join("others"));
     fs::copy(other.certificate(), &stage.roots).unwrap();
     assert_eq!(finds(&pod, 3), Some(API.v4()), "by the connection that stands");
-    stage.theirs.process().signal(Signal::Kill);
-    stage.theirs = serve(&stage.site, &stage.more);
+    stage.theirs.replace();
     assert_eq!(finds(&pod, 4), None, "the roots are read again");
     stage.fails("invalid peer certificate");
     fs::write(&stage.roots, "nothing").unwrap();

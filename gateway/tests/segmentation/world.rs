@@ -35,7 +35,10 @@ impl Namespace {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("tgseg{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         must(&["ip", "netns", "add", &name]);
-        Self { name }
+        let node = Self { name };
+        // a namespace begins with the settings of the machine's first, which may route
+        node.inside(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0")).join().unwrap().unwrap();
+        node
     }
 
     pub(crate) fn path(&self) -> PathBuf {

@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::namespace::Namespace;
 use crate::process::Background;
 use crate::wait::wait_until;
+
+const FILE: &str = "unbound.conf";
+const QUERIES: &str = "queries.log";
 
 /// Zones: apex → lines of a zone file, names relative to the apex.
 #[derive(Clone, Debug, Default)]
@@ -28,29 +31,31 @@ impl Zones {
 #[derive(Debug)]
 pub struct Unbound {
     process: Background,
-    asked: PathBuf,
+    namespace: Namespace,
+    folder: PathBuf,
+    listens: Vec<SocketAddr>,
 }
 
 impl Unbound {
     /// Starts it on port 53 of these addresses; files in `folder`.
     pub fn start(namespace: &Namespace, folder: &Path, addresses: &[IpAddr], zones: &Zones) -> Self {
-        Self::with(namespace, folder, addresses, zones, "")
+        let listens: Vec<SocketAddr> = addresses.iter().map(|address| (*address, 53).into()).collect();
+        Self::with(namespace, folder, &listens, zones, "")
     }
 
-    /// The same, with further lines of `server:`.
-    pub fn with(namespace: &Namespace, folder: &Path, addresses: &[IpAddr], zones: &Zones, more: &str) -> Self {
+    /// The same, where it is to listen, and with further lines of `server:`.
+    pub fn with(namespace: &Namespace, folder: &Path, listens: &[SocketAddr], zones: &Zones, more: &str) -> Self {
         fs::create_dir_all(folder).expect("a folder for unbound");
-        let asked = folder.join("queries.log");
-        let configuration = configuration(folder, addresses, zones, more);
-        let file = folder.join("unbound.conf");
-        fs::write(&file, configuration).expect("unbound.conf");
-        let mut process = namespace.start("unbound", namespace.command("unbound").arg("-d").arg("-c").arg(&file));
-        let listens = || addresses.iter().all(|address| namespace.listens((*address, 53).into()));
-        wait_until("unbound listens", Duration::from_secs(10), || {
-            assert!(process.is_running(), "unbound ended: {}", process.log());
-            listens()
-        });
-        Self { process, asked }
+        fs::write(folder.join(FILE), configuration(folder, listens, zones, more)).expect(FILE);
+        let (folder, listens) = (folder.to_owned(), listens.to_vec());
+        let process = run(namespace, &folder, &listens);
+        Self { process, namespace: namespace.clone(), folder, listens }
+    }
+
+    /// Kills it, and starts another with the same configuration.
+    pub fn replace(&mut self) {
+        self.process.end_now();
+        self.process = run(&self.namespace, &self.folder, &self.listens);
     }
 
     /// The questions that reached it: one line each with name, in lower case, and type.
@@ -60,7 +65,7 @@ impl Unbound {
 
     /// The same, with names as they were spelt.
     pub fn spellings(&self) -> Vec<String> {
-        let log = fs::read_to_string(&self.asked).unwrap_or_default();
+        let log = fs::read_to_string(self.folder.join(QUERIES)).unwrap_or_default();
         log.lines()
             .filter(|line| line.contains("info:") && line.trim_end().ends_with(" IN"))
             .map(str::to_owned)
@@ -73,6 +78,16 @@ impl Unbound {
     }
 }
 
+fn run(namespace: &Namespace, folder: &Path, listens: &[SocketAddr]) -> Background {
+    let mut process =
+        namespace.start("unbound", namespace.command("unbound").arg("-d").arg("-c").arg(folder.join(FILE)));
+    wait_until("unbound listens", Duration::from_secs(10), || {
+        assert!(process.is_running(), "unbound ended: {}", process.log());
+        listens.iter().all(|at| namespace.listens(*at))
+    });
+    process
+}
+
 /// `… info: 192.0.2.1 nAmE.example. A IN`
 fn lower_name(line: &str) -> String {
     let (head, asked) = line.split_at(line.find("info:").unwrap_or(0));
@@ -81,17 +96,17 @@ fn lower_name(line: &str) -> String {
     head.to_owned() + &words.join(" ")
 }
 
-fn configuration(folder: &Path, addresses: &[IpAddr], zones: &Zones, more: &str) -> String {
+fn configuration(folder: &Path, listens: &[SocketAddr], zones: &Zones, more: &str) -> String {
     let folder_text = folder.display();
     let mut text = format!(
         "server:\n  directory: \"{folder_text}\"\n  chroot: \"\"\n  username: \"\"\n  pidfile: \"\"\n  use-syslog: no\n  \
-         logfile: \"{folder_text}/queries.log\"\n  log-queries: yes\n  verbosity: 0\n  do-daemonize: no\n  num-threads: 1\n  \
+         logfile: \"{folder_text}/{QUERIES}\"\n  log-queries: yes\n  verbosity: 0\n  do-daemonize: no\n  num-threads: 1\n  \
          module-config: \"iterator\"\n  access-control: 0.0.0.0/0 allow\n  access-control: ::/0 allow\n  \
          do-not-query-localhost: no\n  minimal-responses: yes\n  trust-anchor-signaling: no\n  root-hints: \"\"\n  \
          edns-buffer-size: 1232\n  max-udp-size: 1232\n  rrset-roundrobin: no\n"
     );
-    for address in addresses {
-        let _infallible = writeln!(text, "  interface: {address}");
+    for at in listens {
+        let _infallible = writeln!(text, "  interface: {}@{}", at.ip(), at.port());
     }
     text.push_str(more);
     text.push_str("remote-control:\n  control-enable: no\n");
