@@ -107,7 +107,7 @@ fn shutdown_lets_requests_end_and_cuts_the_rest() {
     eventually("both are under way", || backend.seen().len() == 2);
     let listen = world.listen();
     let edge = world.edge.take().unwrap();
-    let shutdown = world.runtime.spawn(async move { edge.shutdown(Duration::from_millis(700)).await });
+    let shutdown = world.runtime.spawn(async move { edge.shutdown(Duration::from_secs(4)).await });
     eventually("nothing is accepted any longer", || std::net::TcpStream::connect(listen).is_err());
     go.send(()).unwrap();
     assert!(read_all(&mut ends).ends_with("hello"));
