@@ -1,4 +1,4 @@
-//! JSON over HTTP/1.1 on the daemon's Unix socket; one connection a request.
+//! The daemon, seen from its admin socket: JSON over HTTP/1.1; one connection a request. The API itself is [`config::api`].
 
 use std::io;
 use std::marker::PhantomData;
@@ -17,22 +17,51 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::failure::Failure;
-
 /// For an answer; longer than the daemon takes to give up by itself.
 const ANSWER_TIME: Duration = Duration::from_secs(90);
 /// The largest answer, and the longest line of a stream, bytes.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
-/// The daemon, seen from here.
+/// Why there is no answer as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The daemon does not run, or may not be asked.
+    #[error("{message}; {mend}")]
+    NoDaemon {
+        /// What is so.
+        message: String,
+        /// What to do.
+        mend: String,
+    },
+    /// The daemon refused, or what it was asked for failed.
+    #[error("{message}; {mend}")]
+    Refused {
+        /// HTTP status, 400 or above.
+        status: u16,
+        /// What is wrong.
+        message: String,
+        /// What to do; may be empty.
+        mend: String,
+    },
+    /// The answer did not come, or is not understood.
+    #[error("{message}; {mend}")]
+    NoAnswer {
+        /// What is wrong.
+        message: String,
+        /// What to do; may be empty.
+        mend: String,
+    },
+}
+
+/// The daemon's socket.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub struct Client {
     socket: PathBuf,
 }
 
 /// A stream of JSON lines.
 #[derive(Debug)]
-pub(crate) struct Lines<T> {
+pub struct Lines<T> {
     body: Incoming,
     buffer: BytesMut,
     searched: usize,
@@ -41,31 +70,27 @@ pub(crate) struct Lines<T> {
 
 impl Client {
     /// Connects at the first request.
-    pub(crate) fn new(socket: PathBuf) -> Self {
+    pub fn new(socket: PathBuf) -> Self {
         Self { socket }
     }
 
     /// Asks.
-    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         whole(response).await
     }
 
     /// Asks with a body.
-    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
-        let body =
-            serde_json::to_vec(body).map_err(|error| Failure::refused(format!("writing the request: {error}"), ""))?;
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).map_err(|error| no_answer(format!("writing the request: {error}"), ""))?;
         if body.len() > MAX_BODY {
-            return Err(Failure::refused(
-                format!("the manifests are larger than {MAX_BODY} bytes"),
-                "apply them in parts",
-            ));
+            return Err(no_answer(format!("the manifests are larger than {MAX_BODY} bytes"), "apply them in parts"));
         }
         whole(self.send(Method::POST, path, body.into()).await?).await
     }
 
     /// Asks for a stream.
-    pub(crate) async fn stream<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, Failure> {
+    pub async fn stream<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, Error> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         if response.status().as_u16() >= 400 {
             return whole::<serde::de::IgnoredAny>(response)
@@ -75,7 +100,7 @@ impl Client {
         Ok(Lines { body: response.into_body(), buffer: BytesMut::new(), searched: 0, of: PhantomData })
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Error> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.no_daemon(&error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(cut_short)?;
         tokio::spawn(connection);
@@ -85,14 +110,14 @@ impl Client {
             .header("host", "gateway")
             .header("content-type", "application/json")
             .body(Full::new(body))
-            .map_err(|error| Failure::refused(format!("writing the request: {error}"), ""))?;
+            .map_err(|error| no_answer(format!("writing the request: {error}"), ""))?;
         match timeout(ANSWER_TIME, sender.send_request(request)).await {
             Ok(response) => response.map_err(cut_short),
             Err(_) => Err(too_late()),
         }
     }
 
-    fn no_daemon(&self, error: &io::Error) -> Failure {
+    fn no_daemon(&self, error: &io::Error) -> Error {
         let socket = self.socket.display();
         let (message, mend) = match error.kind() {
             io::ErrorKind::NotFound => (
@@ -108,13 +133,13 @@ impl Client {
                 "see whether the gateway runs, and whether this is its socket",
             ),
         };
-        Failure::NoDaemon { message, mend: mend.to_owned() }
+        Error::NoDaemon { message, mend: mend.to_owned() }
     }
 }
 
 impl<T: DeserializeOwned> Lines<T> {
     /// The next line; `None` when the daemon ended the stream.
-    pub(crate) async fn next(&mut self) -> Result<Option<T>, Failure> {
+    pub async fn next(&mut self) -> Result<Option<T>, Error> {
         loop {
             if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(self.searched + at + 1);
@@ -128,10 +153,7 @@ impl<T: DeserializeOwned> Lines<T> {
             match self.body.frame().await {
                 None if self.buffer.is_empty() => return Ok(None),
                 None => {
-                    return Err(Failure::refused(
-                        "the gateway ended in the middle of a line",
-                        "see its log, and try again",
-                    ));
+                    return Err(no_answer("the gateway ended in the middle of a line", "see its log, and try again"));
                 }
                 Some(frame) => {
                     if let Ok(data) = frame.map_err(cut_short)?.into_data() {
@@ -143,11 +165,12 @@ impl<T: DeserializeOwned> Lines<T> {
     }
 }
 
-async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, Failure> {
+async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, Error> {
     let status = response.status();
     let body = match timeout(ANSWER_TIME, Limited::new(response.into_body(), MAX_ANSWER).collect()).await {
-        Ok(body) => body
-            .map_err(|error| Failure::refused(format!("the answer was cut short: {error}"), "see the gateway's log"))?,
+        Ok(body) => {
+            body.map_err(|error| no_answer(format!("the answer was cut short: {error}"), "see the gateway's log"))?
+        }
         Err(_) => return Err(too_late()),
     };
     let body = body.to_bytes();
@@ -155,29 +178,30 @@ async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, F
         return decode(&body);
     }
     match serde_json::from_slice::<ErrorBody>(&body) {
-        Ok(ErrorBody { message, mend }) => Err(Failure::Refused { message, mend }),
+        Ok(ErrorBody { message, mend }) => Err(Error::Refused { status: status.as_u16(), message, mend }),
         Err(_) => Err(not_understood(&format!("HTTP status {status}"))),
     }
 }
 
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+fn no_answer(message: impl Into<String>, mend: impl Into<String>) -> Error {
+    Error::NoAnswer { message: message.into(), mend: mend.into() }
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|error| not_understood(&error.to_string()))
 }
 
-fn not_understood(what: &str) -> Failure {
-    Failure::refused(
+fn not_understood(what: &str) -> Error {
+    no_answer(
         format!("the answer is not understood: {what}"),
         "use the netctl of the gateway's version, and its admin socket",
     )
 }
 
-fn cut_short(error: hyper::Error) -> Failure {
-    Failure::refused(format!("the gateway hung up: {error}"), "see its log, and whether this is its admin socket")
+fn cut_short(error: hyper::Error) -> Error {
+    no_answer(format!("the gateway hung up: {error}"), "see its log, and whether this is its admin socket")
 }
 
-fn too_late() -> Failure {
-    Failure::refused(
-        format!("no answer within {} s", ANSWER_TIME.as_secs()),
-        "see the gateway's log, and `netctl status`",
-    )
+fn too_late() -> Error {
+    no_answer(format!("no answer within {} s", ANSWER_TIME.as_secs()), "see the gateway's log, and `netctl status`")
 }

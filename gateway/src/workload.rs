@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use config::api::Attachment;
 use config::names::{InterfaceName, Name};
 use config::resource::{Labels, NamedPort};
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,9 @@ pub struct Workload {
     pub mac: Mac,
     /// Its addresses, with their handles.
     pub addresses: Vec<Address>,
+    /// What the container engine knows it by, where one attached it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<Attachment>,
 }
 
 impl Workload {
@@ -59,6 +64,24 @@ impl Workload {
     pub fn link_local(&self) -> Ipv6Addr {
         let [a, b, c, d, e, f] = self.mac.0.map(u16::from);
         Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
+    }
+}
+
+/// No Ethernet address that a workload can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no Ethernet address of one host")]
+pub struct MacError(String);
+
+impl FromStr for Mac {
+    type Err = MacError;
+
+    /// `02:00:5e:10:00:01`; a group's address, or all zeros, is nobody's (IEEE 802, 8.2).
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let wrong = || MacError(text.to_owned());
+        let byte = |part: &str| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2 && !part.starts_with('+'));
+        let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+        let bytes: [u8; 6] = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(wrong)?;
+        if bytes[0] & 1 == 1 || bytes == [0; 6] { Err(wrong()) } else { Ok(Self(bytes)) }
     }
 }
 

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config::names::Name;
 
-use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::verbs::{
     Done, apply, attach, delete, describe, detach, diff, doctor, explain, flows, get, patch, plan, status,
 };
+use client::Client;
 
 /// Configures and explains Tidegate, the node's gate for containers.
 #[derive(Debug, Parser)]

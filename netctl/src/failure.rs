@@ -69,6 +69,17 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        match error {
+            client::Error::NoDaemon { message, mend } => Self::NoDaemon { message, mend },
+            client::Error::Refused { message, mend, .. } | client::Error::NoAnswer { message, mend } => {
+                Self::Refused { message, mend }
+            }
+        }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

@@ -2,14 +2,13 @@
 //!
 //! 1. [`command`]: the command line.
 //! 2. [`manifests`]: `-f FILE|DIR|-` to texts; the daemon parses them.
-//! 3. [`client`]: JSON over HTTP on the daemon's Unix socket.
+//! 3. [`client`]: JSON over HTTP on the daemon's Unix socket; a crate of its own.
 //! 4. [`verbs`]: one file a verb.
 //! 5. [`output`]: tables, YAML, diffs, colours.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `explain` 0 allowed and 3 denied. Errors go to standard error
 //! with what to do; a reader that closes the pipe is no error.
 
-mod client;
 mod command;
 mod failure;
 mod manifests;

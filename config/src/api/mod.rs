@@ -16,9 +16,11 @@
 //! 5. [`explain`]: would it pass, by which rule, how to mend.
 //! 6. [`flow`]: open flows and events.
 //! 7. [`status`]: status and doctor.
-//! 8. [`time`]: the timestamp.
+//! 8. [`cni`]: what the CNI plugin asks.
+//! 9. [`time`]: the timestamp.
 
 pub mod change;
+pub mod cni;
 pub mod explain;
 pub mod flow;
 pub mod kind;
@@ -33,6 +35,7 @@ pub use change::{
     Action, ApplyRequest, ApplyResponse, Change, DeleteRequest, DiffResponse, Difference, File, FilesRequest,
     PlanResponse,
 };
+pub use cni::{Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected, ConnectedAddress};
 pub use explain::{Answer, ExplainRequest, Explanation, Host, Protocol, Target, WorkloadName};
 pub use flow::{Direction, Endpoint, Flow, FlowEvent, FlowList, FlowQuery, Verdict};
 pub use kind::{Kind, ResourceName};

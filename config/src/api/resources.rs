@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::cni::Attachment;
 use super::kind::Kind;
 use super::time::Timestamp;
 use crate::names::{InterfaceName, Name};
@@ -81,6 +82,12 @@ pub struct AttachRequest {
     /// Interface to make inside; `None` is `eth0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<InterfaceName>,
+    /// Addresses that it is to have, at most one of each family; others are chosen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// The Ethernet address that it is to have; `None`: one is made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
     /// Whether its namespace may have other interfaces, which nobody polices.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub beside_others: bool,
@@ -139,6 +146,9 @@ pub struct WorkloadSpec {
     /// Names of its ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<NamedPort>,
+    /// What the container engine knows it by, where one attached it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<Attachment>,
 }
 
 /// `status` of a [`Workload`].

@@ -3,9 +3,10 @@
 use std::pin::Pin;
 
 use config::api::{
-    ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
-    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse,
-    ResourceList, ResourceQuery, Status, WatchEvent, Workload,
+    ApplyRequest, ApplyResponse, AttachRequest, Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected,
+    DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest, Explanation, FilesRequest, Flow, FlowList,
+    FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse, ResourceList, ResourceQuery, Status, WatchEvent,
+    Workload,
 };
 use tokio::sync::mpsc;
 
@@ -35,6 +36,16 @@ pub trait Control: Send + Sync + 'static {
     fn attach(&self, request: AttachRequest) -> Reply<'_, Workload>;
     /// Detaches a workload.
     fn detach(&self, request: DetachRequest) -> Reply<'_, ()>;
+    /// Attaches what a container engine adds.
+    fn cni_add(&self, request: CniAddRequest) -> Reply<'_, Connected>;
+    /// Detaches it; done, where it is not there.
+    fn cni_del(&self, attachment: Attachment) -> Reply<'_, ()>;
+    /// Looks whether it still is as it was made.
+    fn cni_check(&self, attachment: Attachment) -> Reply<'_, Connected>;
+    /// Detaches what its engine knows no more.
+    fn cni_gc(&self, request: CniGcRequest) -> Reply<'_, ()>;
+    /// Whether something could be added.
+    fn cni_status(&self, request: CniStatusRequest) -> Reply<'_, ()>;
     /// Would it pass.
     fn explain(&self, request: ExplainRequest) -> Reply<'_, Explanation>;
     /// Open flows and recent events.

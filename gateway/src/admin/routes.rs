@@ -14,6 +14,9 @@
 //! 10. `GET /v1/status` → [`config::api::Status`]
 //! 11. `GET /v1/doctor` → [`config::api::Doctor`]
 //! 12. `POST /v1/patch/addressset` [`config::api::PatchSetRequest`] → [`config::api::PatchSetResponse`]
+//! 13. `POST /v1/cni/add` [`config::api::CniAddRequest`], `cni/check` [`config::api::Attachment`] →
+//!     [`config::api::Connected`]; `cni/del` [`config::api::Attachment`], `cni/gc` [`config::api::CniGcRequest`], `cni/status`
+//!     [`config::api::CniStatusRequest`] → `{}`
 //!
 //! Lines are JSON objects that end in a newline (`application/x-ndjson`). Values of a query are names and words; nothing
 //! in them needs percent-encoding, and none is undone.
@@ -115,10 +118,12 @@ async fn route(control: &dyn Control, asked: Asked) -> Answered {
         ("POST", "delete") => json(&control.delete(decode(&body)?).await?),
         ("POST", "patch/addressset") => json(&control.patch_set(decode(&body)?).await?),
         ("POST", "attach") => json(&control.attach(decode(&body)?).await?),
-        ("POST", "detach") => {
-            control.detach(decode(&body)?).await?;
-            json(&serde_json::json!({}))
-        }
+        ("POST", "detach") => done(control.detach(decode(&body)?).await),
+        ("POST", "cni/add") => json(&control.cni_add(decode(&body)?).await?),
+        ("POST", "cni/check") => json(&control.cni_check(decode(&body)?).await?),
+        ("POST", "cni/del") => done(control.cni_del(decode(&body)?).await),
+        ("POST", "cni/gc") => done(control.cni_gc(decode(&body)?).await),
+        ("POST", "cni/status") => done(control.cni_status(decode(&body)?).await),
         ("POST", "explain") => json(&control.explain(decode(&body)?).await?),
         ("GET", "flows") => flows(control, query).await,
         ("GET", "status") => json(&control.status().await?),
@@ -202,6 +207,10 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
 
 fn unknown(method: &Method, path: &str) -> ControlError {
     ControlError::not_found(format!("the daemon knows no {method} /v1/{path}"), "use a netctl of the daemon's version")
+}
+
+fn done(result: Result<(), ControlError>) -> Answered {
+    result.and_then(|()| json(&serde_json::json!({})))
 }
 
 fn json(value: &impl Serialize) -> Answered {

@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 
-use config::api::{AttachRequest, DetachRequest, WorkloadName};
-use config::names::InterfaceName;
-use config::resource::check_label;
+use config::api::{AttachRequest, Attachment, DetachRequest, WorkloadName};
+use config::names::{InterfaceName, Name};
+use config::resource::{Network, check_label};
 
 use super::desired::Desired;
 use super::endpoints;
@@ -18,18 +18,28 @@ use super::gate::Gate;
 use super::reload::{in_place, not_stored, refresh_edge, refused_by_segmentation};
 use crate::admin::ControlError;
 use crate::segmentation::attachment::{Request, prepare};
+use crate::segmentation::ipam::IpamError;
 use crate::store::Change;
-use crate::workload::Workload;
+use crate::workload::{MacError, Workload};
 
-/// Attaches; the same request again is answered with what is there.
-pub(crate) async fn attach(gate: &Gate, request: AttachRequest) -> Result<Workload, ControlError> {
-    let before = gate.now();
+/// Attaches; the same request again is answered with what is there. Another one takes the place of a workload whose network
+/// namespace is gone. `cni`: what a container engine will ask by.
+pub(crate) async fn attach(
+    gate: &Gate,
+    request: AttachRequest,
+    cni: Option<Attachment>,
+) -> Result<Workload, ControlError> {
     let name = WorkloadName { namespace: request.namespace.clone(), name: request.name.clone() };
-    if let Some(there) = before.workloads.get(&name) {
-        return same(there, &request);
+    if let Some(there) = gate.now().workloads.get(&name) {
+        let decided = same(there, &request, cni.as_ref());
+        if decided.is_ok() || !gate.segmentation.is_gone(there).await {
+            return decided;
+        }
+        detach(gate, &DetachRequest { namespace: name.namespace.clone(), name: name.name.clone() }).await?;
     }
+    let before = gate.now();
     let beside_others = request.beside_others;
-    let workload = prepared(gate, &before, request)?;
+    let workload = prepared(gate, &before, request, cni)?;
     if !beside_others {
         alone(gate, &workload).await?;
     }
@@ -81,7 +91,12 @@ pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<(), C
     Ok(())
 }
 
-fn prepared(gate: &Gate, before: &Desired, request: AttachRequest) -> Result<Workload, ControlError> {
+fn prepared(
+    gate: &Gate,
+    before: &Desired,
+    request: AttachRequest,
+    cni: Option<Attachment>,
+) -> Result<Workload, ControlError> {
     for (key, value) in &request.labels {
         check_label(key, value).map_err(|error| ControlError::bad_request(error.problem, error.mend))?;
     }
@@ -89,13 +104,10 @@ fn prepared(gate: &Gate, before: &Desired, request: AttachRequest) -> Result<Wor
         let message = format!("the port `{}` has the number 0", zero.name);
         return Err(ControlError::bad_request(message, "give it a number of 1–65535"));
     }
-    let Some(network) = before.resources.network_of(&request.namespace) else {
-        let mend = "`netctl apply` the Namespace and its Network first";
-        return Err(ControlError::not_found(
-            format!("there is no namespace {} with a network", request.namespace),
-            mend,
-        ));
-    };
+    let network = network_of(before, &request.namespace)?;
+    let mac = request.mac.as_deref().map(str::parse).transpose();
+    let mac =
+        mac.map_err(|error: MacError| ControlError::bad_request(error.to_string(), "write it as 02:00:5e:10:00:01"))?;
     let request = Request {
         id: gate.enforcement.next_workload(&gate.store).map_err(|error| not_stored(&error))?,
         namespace: request.namespace,
@@ -104,26 +116,48 @@ fn prepared(gate: &Gate, before: &Desired, request: AttachRequest) -> Result<Wor
         ports: request.ports.into_iter().collect(),
         netns: request.netns,
         guest_interface: request.interface,
+        wanted: request.addresses,
+        mac,
+        cni,
     };
     let handles = (gate.settings.node.handles_v4, gate.settings.node.handles_v6);
     let mut cursor = gate.cursor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let seed = &gate.segmentation_node.seed;
     prepare(request, network, before.workloads.values().map(|workload| &**workload), seed, handles, &mut cursor)
-        .map_err(|error| ControlError::refused(error.to_string(), "widen the subnet's `range`, or detach workloads"))
+        .map_err(|error| {
+            let mend = match error {
+                IpamError::NotToBeHad { .. } | IpamError::MacTaken(_) => "ask for another, or for none",
+                IpamError::NetworkFull { .. } | IpamError::HandlesFull { .. } => {
+                    "widen the subnet's `range`, or detach workloads"
+                }
+            };
+            ControlError::refused(error.to_string(), mend)
+        })
 }
 
-fn same(there: &Workload, request: &AttachRequest) -> Result<Workload, ControlError> {
+/// The network that a namespace's workloads are on.
+pub(crate) fn network_of<'a>(desired: &'a Desired, namespace: &Name) -> Result<&'a Network, ControlError> {
+    desired.resources.network_of(namespace).ok_or_else(|| {
+        let mend = "`netctl apply` the Namespace and its Network first";
+        ControlError::not_found(format!("there is no namespace {namespace} with a network"), mend)
+    })
+}
+
+fn same(there: &Workload, request: &AttachRequest, cni: Option<&Attachment>) -> Result<Workload, ControlError> {
     let interface = request.interface.as_ref();
     if there.netns == request.netns
         && there.labels == request.labels
         && there.ports == request.ports.iter().cloned().collect()
         && interface.is_none_or(|interface| *interface == there.guest_interface)
+        && request.addresses.iter().all(|wanted| there.addresses.iter().any(|own| own.address == *wanted))
+        && request.mac.as_ref().is_none_or(|wanted| wanted.parse() == Ok(there.mac))
+        && cni == there.cni.as_ref()
     {
         return Ok(there.clone());
     }
     Err(ControlError::conflict(
         format!(
-            "workload {}/{} is attached already, with another namespace, labels, ports or interface",
+            "workload {}/{} is attached already, with another namespace, labels, ports, interface or addresses",
             there.namespace, there.name
         ),
         format!("first `netctl detach {} -n {}`", there.name, there.namespace),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use config::api::{
-    ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
-    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse,
-    ResourceList, ResourceName, ResourceQuery, Status, WatchEvent, Workload,
+    ApplyRequest, ApplyResponse, AttachRequest, Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected,
+    DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest, Explanation, FilesRequest, Flow, FlowList,
+    FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse, ResourceList, ResourceName, ResourceQuery, Status,
+    WatchEvent, Workload,
 };
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
@@ -16,7 +17,7 @@ use super::gate::Gate;
 use super::history::meant;
 use super::manifests::{self, Merged};
 use super::views::View;
-use super::{attachment, loading, reload, report, sets};
+use super::{attachment, cni, loading, reload, report, sets};
 use crate::admin::{Control, ControlError, Reply};
 
 /// Lines that a follower of flows, or of resources, may lag behind before the stream waits for it.
@@ -94,7 +95,7 @@ impl Control for Admin {
     fn attach(&self, request: AttachRequest) -> Reply<'_, Workload> {
         Box::pin(async move {
             let _turn = self.0.changing.lock().await;
-            let workload = attachment::attach(&self.0, request).await?;
+            let workload = attachment::attach(&self.0, request, None).await?;
             Ok(self.view(|view| view.attached(&workload)))
         })
     }
@@ -104,6 +105,38 @@ impl Control for Admin {
             let _turn = self.0.changing.lock().await;
             attachment::detach(&self.0, &request).await
         })
+    }
+
+    fn cni_add(&self, request: CniAddRequest) -> Reply<'_, Connected> {
+        Box::pin(async move {
+            let _turn = self.0.changing.lock().await;
+            cni::add(&self.0, request).await
+        })
+    }
+
+    fn cni_del(&self, attachment: Attachment) -> Reply<'_, ()> {
+        Box::pin(async move {
+            let _turn = self.0.changing.lock().await;
+            cni::del(&self.0, &attachment).await
+        })
+    }
+
+    fn cni_check(&self, attachment: Attachment) -> Reply<'_, Connected> {
+        Box::pin(async move {
+            let _turn = self.0.changing.lock().await;
+            cni::check(&self.0, &attachment).await
+        })
+    }
+
+    fn cni_gc(&self, request: CniGcRequest) -> Reply<'_, ()> {
+        Box::pin(async move {
+            let _turn = self.0.changing.lock().await;
+            cni::gc(&self.0, &request).await
+        })
+    }
+
+    fn cni_status(&self, request: CniStatusRequest) -> Reply<'_, ()> {
+        Box::pin(async move { cni::status(&self.0, &request) })
     }
 
     fn explain(&self, request: ExplainRequest) -> Reply<'_, Explanation> {

@@ -1,7 +1,7 @@
 //! Where the flows meet: the daemon from its start to its end.
 //!
 //! Files: [`desired`] is what the node should be; [`manifests`] make the next of it; [`reload`] carries one change through
-//! all flows; [`attachment`] does that for a workload that comes or goes, [`sets`] for the prefixes of address sets, long
+//! all flows; [`attachment`] does that for a workload that comes or goes, for container engines by [`cni`], [`sets`] for the prefixes of address sets, long
 //! ones by [`loading`]; [`enforcement`] is policy in the kernel's tables, with [`portions`] of what takes long and
 //! [`placing`] for workloads' entries; [`names`] is what DNS adds to
 //! it, [`verify`] judges held flows by the name in their handshake, [`rebinding`] is where names may not lead, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
@@ -22,6 +22,7 @@
 
 mod answers;
 mod attachment;
+mod cni;
 mod control;
 mod desired;
 mod egress_address;

@@ -26,7 +26,7 @@ use super::numbers::Numbers;
 use super::seal::Sealer;
 use super::sets::Loaded;
 use super::verify::Verifying;
-use super::{endpoints, reload, watching};
+use super::{cni, endpoints, reload, watching};
 use crate::admin::{AdminError, AdminSocket};
 use crate::edge::{Dial, Edge, EdgeError, FilesDir};
 use crate::egress::dns::{self, DnsError, Resolution};
@@ -200,6 +200,10 @@ async fn serve(settings: Settings, prepared: Prepared) -> Result<(), StartError>
     gate.upstream_health.get_or_init(|| dns.health().clone());
     let verifying =
         Verifying::start(&gate, &dns).map_err(|source| StartError::Process { doing: "start threads", source })?;
+    {
+        let _turn = gate.changing.lock().await;
+        cni::catch_up(&gate, socket.path()).await;
+    }
     let mut watching = watching::start(&gate);
     drop(restoring);
     tracing::info!(socket = %socket.path().display(), "ready");

@@ -151,6 +151,7 @@ impl View<'_> {
                 netns: workload.netns.clone(),
                 interface: workload.guest_interface.clone(),
                 ports: workload.ports.iter().cloned().collect(),
+                cni: workload.cni.clone(),
             },
             status: api::WorkloadStatus {
                 id: workload.id.0,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use config::api::Attachment;
 use config::names::{InterfaceName, Name};
 use config::resource::{Labels, NamedPort, Network};
 use ipnetwork::{Ipv4Network, Ipv6Network};
@@ -29,6 +30,12 @@ pub struct Request {
     pub netns: PathBuf,
     /// How its interface is to be called inside; `None` is `eth0`.
     pub guest_interface: Option<InterfaceName>,
+    /// Addresses that it is to have, at most one of each family.
+    pub wanted: Vec<IpAddr>,
+    /// The Ethernet address that it is to have.
+    pub mac: Option<Mac>,
+    /// What a container engine knows it by.
+    pub cni: Option<Attachment>,
 }
 
 /// Works out MAC, addresses (the link-local one last) and handles. `others` are all workloads of the node.
@@ -47,7 +54,12 @@ pub fn prepare<'a>(
     let neighbours = others.iter().filter(|other| other.network == network.name);
     let addresses: BTreeSet<IpAddr> = neighbours.flat_map(|other| &other.addresses).map(|own| own.address).collect();
     let mut moved = cursor.clone();
-    let given = ipam::allocate(network, &addresses, &mut moved)?;
+    let given = ipam::allocate(network, &addresses, &request.wanted, &mut moved)?;
+    let mac = match request.mac {
+        Some(mac) if macs.contains(&mac) => return Err(IpamError::MacTaken(mac)),
+        Some(mac) => mac,
+        None => free_mac(seed, request.id, &macs),
+    };
     let mut workload = Workload {
         id: request.id,
         namespace: request.namespace,
@@ -58,8 +70,9 @@ pub fn prepare<'a>(
         netns: request.netns,
         host_interface: names::host(request.id),
         guest_interface: request.guest_interface.unwrap_or_else(|| "eth0".parse().expect("a literal name")),
-        mac: free_mac(seed, request.id, &macs),
+        mac,
         addresses: Vec::new(),
+        cni: request.cni,
     };
     let all: Vec<IpAddr> = given.into_iter().chain([IpAddr::V6(workload.link_local())]).collect();
     workload.addresses = ipam::allocate_handles(&all, handles, &used, &mut moved)?;

@@ -12,7 +12,7 @@ use config::resource::{Network, Subnet};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
-use crate::workload::Address;
+use crate::workload::{Address, Mac};
 
 /// The address given last, by block. Kept by whoever keeps the leases; one entry a subnet or handle block.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,19 @@ pub enum IpamError {
         /// Of that family.
         subnets: Vec<IpNetwork>,
     },
+    /// A wanted address that no workload of this network can have.
+    #[error("{address} is not to be had in network {network}: {why}")]
+    NotToBeHad {
+        /// Wanted.
+        address: IpAddr,
+        /// The network.
+        network: Name,
+        /// What is in the way.
+        why: &'static str,
+    },
+    /// The wanted Ethernet address is another workload's.
+    #[error("{0} is the Ethernet address of another workload of this node")]
+    MacTaken(Mac),
     /// In a block of handles.
     #[error(
         "no handle is free in {block}: {used} of {total} are used; detach workloads, or set a larger block in [node] handles_v4 or handles_v6"
@@ -49,11 +62,32 @@ pub enum IpamError {
     },
 }
 
-/// One address of each family that the network has, first subnet first. `taken`: addresses of this network in use.
-pub fn allocate(network: &Network, taken: &BTreeSet<IpAddr>, cursor: &mut Cursor) -> Result<Vec<IpAddr>, IpamError> {
+/// One address of each family that the network has: the wanted one, or the next of the first subnet that has one. `taken`:
+/// addresses of this network in use.
+pub fn allocate(
+    network: &Network,
+    taken: &BTreeSet<IpAddr>,
+    wanted: &[IpAddr],
+    cursor: &mut Cursor,
+) -> Result<Vec<IpAddr>, IpamError> {
     let mut given = Vec::new();
     let mut moved = cursor.clone();
+    for &address in wanted {
+        let not = |why| Err(IpamError::NotToBeHad { address, network: network.name.clone(), why });
+        if given.iter().any(|other: &IpAddr| other.is_ipv4() == address.is_ipv4()) {
+            return not("a workload has one address of each family");
+        }
+        match network.subnets.iter().find(|subnet| subnet.cidr.contains(address)) {
+            None => return not("it lies in none of its subnets"),
+            Some(subnet) if whole(subnet).excludes(address) => return not("it is the subnet's own, or the gateway's"),
+            Some(_) if taken.contains(&address) => return not("another workload has it"),
+            Some(_) => given.push(address),
+        }
+    }
     for (ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {
+        if given.iter().any(|address| address.is_ipv4() == ipv4) {
+            continue;
+        }
         let subnets: Vec<&Subnet> = network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == ipv4).collect();
         if subnets.is_empty() {
             continue;
@@ -75,6 +109,7 @@ pub fn allocate(network: &Network, taken: &BTreeSet<IpAddr>, cursor: &mut Cursor
         moved.0.insert(block, address);
         given.push(address);
     }
+    given.sort_by_key(IpAddr::is_ipv6);
     *cursor = moved;
     Ok(given)
 }
@@ -139,6 +174,10 @@ impl Range {
         None
     }
 
+    fn excludes(&self, address: IpAddr) -> bool {
+        self.without.iter().any(|(a, b)| (*a..=*b).contains(&number(address)))
+    }
+
     fn used(&self, taken: &BTreeSet<IpAddr>) -> u128 {
         let inside =
             |n: &u128| (self.first..=self.last).contains(n) && !self.without.iter().any(|(a, b)| (*a..=*b).contains(n));
@@ -170,9 +209,17 @@ impl Range {
     }
 }
 
+/// What is given to those who want no certain one.
 fn range_of(subnet: &Subnet) -> Range {
+    let all = whole(subnet);
+    let (first, last) = subnet.range.map_or((all.first, all.last), |(a, b)| (number(a), number(b)));
+    let without = all.without.clone();
+    Range { first, last, without: Vec::new(), ..all }.leaving_out(without)
+}
+
+/// All that a workload may have.
+fn whole(subnet: &Subnet) -> Range {
     let (network, broadcast) = (number(subnet.cidr.network()), number(subnet.cidr.broadcast()));
-    let (first, last) = subnet.range.map_or((network, broadcast), |(a, b)| (number(a), number(b)));
     let ipv4 = subnet.cidr.is_ipv4();
     let mut out: Vec<(u128, u128)> =
         subnet.gateway.iter().map(|gateway| (number(*gateway), number(*gateway))).collect();
@@ -183,7 +230,7 @@ fn range_of(subnet: &Subnet) -> Range {
             out.push((broadcast, broadcast));
         }
     }
-    Range { ipv4, first, last, without: Vec::new() }.leaving_out(out)
+    Range { ipv4, first: network, last: broadcast, without: Vec::new() }.leaving_out(out)
 }
 
 fn handles_v4(block: Ipv4Network) -> Range {

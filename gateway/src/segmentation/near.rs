@@ -192,6 +192,28 @@ impl Keeper {
         }
     }
 
+    /// Whether a workload is connected as it was made. Its network namespace is its own: what is missing there stays so.
+    pub(super) async fn verify(&self, workload: &Workload) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        match self.near(&mut state, &workload.network, Some(workload)).await {
+            Ok(Some((plan, _))) if plan.is_empty() && plan.refusals.is_empty() => {}
+            Ok(Some((plan, _))) => return Err(format!("its side of the node is not as it shall be:\n{plan}")),
+            Ok(None) => return Err(format!("network {} is not in place", workload.network)),
+            Err(error) => return Err(error.to_string()),
+        }
+        let netns = self.helper.open_namespace(&workload.netns).await.map_err(|error| error.to_string())?;
+        let inside = self.helper.netlink_inside(&netns).await.map_err(|error| error.to_string())?;
+        let name = &workload.guest_interface;
+        let link = inside.link(name).await.map_err(|error| error.to_string())?;
+        let link = link.ok_or_else(|| format!("there is no {name} inside"))?;
+        if link.mac != Some(workload.mac) || !link.up {
+            return Err(format!("{name} inside is down, or has not {}", workload.mac));
+        }
+        let present = inside.addresses_of(link.index).await.map_err(|error| error.to_string())?;
+        let missing = workload.addresses.iter().find(|own| !present.iter().any(|it| it.address.ip() == own.address));
+        missing.map_or(Ok(()), |own| Err(format!("{name} inside has not {}", own.address)))
+    }
+
     fn have_programs(&self, desired: &Desired, workloads: &BTreeSet<WorkloadId>) -> bool {
         let ports: Vec<Port> = self.status.borrow().ports.clone();
         for port in ports.iter().filter(|port| workloads.contains(&port.workload)) {

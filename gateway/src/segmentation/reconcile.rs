@@ -224,6 +224,18 @@ impl Segmentation {
         Ok(())
     }
 
+    /// Whether the network namespace that a workload was attached in is gone, and its link with it.
+    pub async fn is_gone(&self, workload: &Workload) -> bool {
+        let state = self.keeper.state.lock().await;
+        matches!(self.keeper.netlink.link(&workload.host_interface).await, Ok(None))
+            && self.keeper.is_gone(workload, &state.homes).await
+    }
+
+    /// Whether a workload is connected as it was made, inside too; what is not so, in words.
+    pub async fn verify(&self, workload: &Workload) -> Result<(), String> {
+        self.keeper.verify(workload).await
+    }
+
     /// How things stand now.
     pub fn status(&self) -> Status {
         self.keeper.status.borrow().clone()

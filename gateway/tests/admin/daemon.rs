@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use config::api::{
-    ApplyRequest, ApplyResponse, AttachRequest, DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest,
-    Explanation, FilesRequest, Flow, FlowList, FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse,
-    ResourceList, ResourceQuery, Status, WatchEvent, Workload,
+    ApplyRequest, ApplyResponse, AttachRequest, Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected,
+    DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest, Explanation, FilesRequest, Flow, FlowList,
+    FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse, ResourceList, ResourceQuery, Status, WatchEvent,
+    Workload,
 };
 use gateway::admin::{AdminSocket, Control, ControlError, Reply};
 use serde_json::{Value, json};
@@ -203,6 +204,26 @@ impl Control for Recorder {
             self.detach_done.notify_one();
             Ok(())
         })
+    }
+
+    fn cni_add(&self, _: CniAddRequest) -> Reply<'_, Connected> {
+        unused()
+    }
+
+    fn cni_del(&self, _: Attachment) -> Reply<'_, ()> {
+        unused()
+    }
+
+    fn cni_check(&self, _: Attachment) -> Reply<'_, Connected> {
+        unused()
+    }
+
+    fn cni_gc(&self, _: CniGcRequest) -> Reply<'_, ()> {
+        unused()
+    }
+
+    fn cni_status(&self, _: CniStatusRequest) -> Reply<'_, ()> {
+        unused()
     }
 
     fn explain(&self, request: ExplainRequest) -> Reply<'_, Explanation> {

@@ -252,6 +252,9 @@ fn prepare(desired: &Desired, id: u32, network: &str, netns: &Path, cursor: &mut
         ports: Default::default(),
         netns: netns.to_owned(),
         guest_interface: None,
+        wanted: Vec::new(),
+        mac: None,
+        cni: None,
     };
     let handles = ("198.18.0.0/15".parse().unwrap(), "fd74:6769::/64".parse().unwrap());
     attachment::prepare(request, network, desired.workloads.values(), "test", handles, cursor).unwrap()

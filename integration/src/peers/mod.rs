@@ -1,8 +1,10 @@
 //! The others: real servers in the worlds' namespaces.
 
 pub mod certificates;
+pub mod cni;
 pub mod dns;
 pub mod numbers;
+pub mod podman;
 pub mod query;
 pub mod quic;
 pub mod tls;

@@ -1,5 +1,6 @@
 //! `netctl attach`
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,10 +9,10 @@ use config::names::{InterfaceName, Name};
 use config::resource::NamedPort;
 
 use super::Done;
-use crate::client::Client;
 use crate::command::{Format, InNamespace};
 use crate::failure::Failure;
 use crate::output::{Colour, Output};
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]
@@ -32,6 +33,12 @@ pub(crate) struct Attach {
     /// The interface to make inside; eth0 when left out.
     #[arg(long, value_name = "NAME")]
     interface: Option<InterfaceName>,
+    /// An address that it is to have, one of each family at most; others are chosen.
+    #[arg(long = "address", value_name = "ADDRESS")]
+    addresses: Vec<IpAddr>,
+    /// The Ethernet address that it is to have; one is made when left out.
+    #[arg(long, value_name = "MAC")]
+    mac: Option<String>,
     /// Attach though the namespace has other interfaces: what goes through those is not policed.
     #[arg(long)]
     beside_others: bool,
@@ -51,6 +58,8 @@ impl Attach {
             labels: self.labels.into_iter().collect(),
             ports: self.ports,
             interface: self.interface,
+            addresses: self.addresses,
+            mac: self.mac,
             beside_others: self.beside_others,
         };
         let workload: Workload = client.post("attach", &request).await?;

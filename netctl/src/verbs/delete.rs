@@ -6,11 +6,11 @@ use clap::Args;
 use config::api::{ApplyResponse, DeleteRequest};
 
 use super::{Done, no_problems, print_changes, resource_name};
-use crate::client::Client;
 use crate::command::{Format, InNamespace};
 use crate::failure::Failure;
 use crate::manifests;
 use crate::output::Output;
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]

@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::columns::{self, labels, text};
 use super::{Done, flows, list_path, named, resource_name};
-use crate::client::Client;
 use crate::command::InNamespace;
 use crate::failure::Failure;
 use crate::output::table::Table;
 use crate::output::{Output, time, yaml};
+use client::Client;
 
 /// Flows shown of a workload, the newest.
 const FLOWS: usize = 20;

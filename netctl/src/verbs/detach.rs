@@ -6,10 +6,10 @@ use config::names::Name;
 use serde::de::IgnoredAny;
 
 use super::Done;
-use crate::client::Client;
 use crate::command::InNamespace;
 use crate::failure::Failure;
 use crate::output::{Colour, Output};
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]

@@ -5,11 +5,11 @@ use config::api::{DiffResponse, Difference, FilesRequest};
 use serde_json::Value;
 
 use super::{Done, no_problems};
-use crate::client::Client;
 use crate::command::{Files, Format};
 use crate::failure::Failure;
 use crate::manifests;
 use crate::output::{Colour, Output, unified, yaml};
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]

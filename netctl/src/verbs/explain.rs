@@ -4,10 +4,10 @@ use clap::Args;
 use config::api::{ExplainRequest, Explanation, Protocol, Target, WorkloadName};
 
 use super::Done;
-use crate::client::Client;
 use crate::command::Format;
 use crate::failure::Failure;
 use crate::output::{Colour, Output};
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]

@@ -7,10 +7,10 @@ use config::api::{Direction, Flow, FlowEvent, FlowList, Verdict};
 use config::names::Name;
 
 use super::Done;
-use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::table::Table;
 use crate::output::{Colour, Output, time};
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]

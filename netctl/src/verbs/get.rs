@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::columns::{self, text};
 use super::{Done, list_path, named, resource_name};
-use crate::client::Client;
 use crate::command::InNamespace;
 use crate::failure::Failure;
 use crate::output::table::Table;
 use crate::output::{Output, time};
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]

@@ -23,10 +23,10 @@ use config::names::Name;
 use config::resource::{Scope, SetName};
 use serde_json::Value;
 
-use crate::client::Client;
 use crate::command::InNamespace;
 use crate::failure::Failure;
 use crate::output::{Colour, Output};
+use client::Client;
 
 /// How a verb ended that did what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

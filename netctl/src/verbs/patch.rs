@@ -4,10 +4,10 @@ use clap::Args;
 use config::api::{Kind, PatchSetRequest, PatchSetResponse, ResourceName};
 
 use super::{Done, resource_name};
-use crate::client::Client;
 use crate::command::{Format, InNamespace};
 use crate::failure::Failure;
 use crate::output::{Colour, Output};
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]

@@ -4,11 +4,11 @@ use clap::Args;
 use config::api::{FilesRequest, PlanResponse};
 
 use super::{Done, no_problems};
-use crate::client::Client;
 use crate::command::{Files, Format};
 use crate::failure::Failure;
 use crate::manifests;
 use crate::output::Output;
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]

@@ -6,11 +6,11 @@ use clap::Args;
 use config::api::{Condition, ConditionState, DnsServer, EdgeStatus, Status as Answer, Timestamp};
 
 use super::Done;
-use crate::client::Client;
 use crate::command::Format;
 use crate::failure::Failure;
 use crate::output::table::Table;
 use crate::output::{Colour, Output, time};
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]

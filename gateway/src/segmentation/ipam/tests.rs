@@ -30,7 +30,7 @@ fn special_addresses_are_never_given() {
     let network = network(&[("10.0.0.0/29", Some("10.0.0.1"), None)]);
     let (mut taken, mut cursor) = (BTreeSet::new(), Cursor::default());
     let mut given = Vec::new();
-    while let Ok(addresses) = allocate(&network, &taken, &mut cursor) {
+    while let Ok(addresses) = allocate(&network, &taken, &[], &mut cursor) {
         taken.extend(&addresses);
         given.extend(addresses);
     }
@@ -42,7 +42,7 @@ fn a_freed_address_is_the_last_to_come_again() {
     let network = network(&[("10.0.0.0/29", Some("10.0.0.1"), None)]);
     let mut cursor = Cursor::default();
     let mut taken = BTreeSet::from([ip("10.0.0.4")]);
-    let mut next = |taken: &BTreeSet<IpAddr>| allocate(&network, taken, &mut cursor).unwrap()[0];
+    let mut next = |taken: &BTreeSet<IpAddr>| allocate(&network, taken, &[], &mut cursor).unwrap()[0];
     assert_eq!(next(&taken), ip("10.0.0.2"));
     assert_eq!(next(&taken), ip("10.0.0.3"), "10.0.0.2 was freed at once, and waits");
     assert_eq!(next(&taken), ip("10.0.0.5"));
@@ -61,14 +61,14 @@ fn both_families_and_the_range_are_heeded() {
     let (mut taken, mut cursor) = (BTreeSet::new(), Cursor::default());
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let addresses = allocate(&network, &taken, &mut cursor).unwrap();
+        let addresses = allocate(&network, &taken, &[], &mut cursor).unwrap();
         taken.extend(&addresses);
         seen.extend(addresses);
     }
     let wanted = ["10.0.0.10", "fd00::2", "10.0.0.11", "fd00::3", "10.0.1.2", "fd00::4"];
     assert_eq!(seen, wanted.map(ip));
     let before = cursor.clone();
-    let full = allocate(&network, &taken, &mut cursor).unwrap_err();
+    let full = allocate(&network, &taken, &[], &mut cursor).unwrap_err();
     assert_eq!(cursor, before, "a refusal moves nothing");
     let text = full.to_string();
     assert!(text.contains("no free IPv4 address: 3 of 3 are used in 10.0.0.0/24, 10.0.1.0/24"), "{text}");
@@ -77,7 +77,7 @@ fn both_families_and_the_range_are_heeded() {
 #[test]
 fn point_to_point_subnets_have_no_special_addresses() {
     let network = network(&[("10.0.0.0/31", Some("10.0.0.0"), None), ("fd00::/127", Some("fd00::"), None)]);
-    let given = allocate(&network, &BTreeSet::new(), &mut Cursor::default()).unwrap();
+    let given = allocate(&network, &BTreeSet::new(), &[], &mut Cursor::default()).unwrap();
     assert_eq!(given, [ip("10.0.0.1"), ip("fd00::1")]);
 }
 

@@ -59,6 +59,7 @@ fn workload(id: u32, network: &Network) -> Workload {
         guest_interface: "eth0".parse().unwrap(),
         mac,
         addresses: Vec::new(),
+        cni: None,
     };
     let own = [format!("10.100.0.{}", id + 9), format!("fd00:100::{}", id + 9), workload.link_local().to_string()];
     let address = |text: &String| Address { address: text.parse().unwrap(), handle: "198.18.0.1".parse().unwrap() };

@@ -9,10 +9,10 @@ use clap::Args;
 use config::api;
 
 use super::Done;
-use crate::client::Client;
 use crate::command::Format;
 use crate::failure::Failure;
 use crate::output::{Colour, Output};
+use client::Client;
 
 /// Its arguments.
 #[derive(Debug, Args)]
@@ -26,12 +26,12 @@ impl Doctor {
     pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Done, Failure> {
         let (answer, daemon) = match client.get::<api::Doctor>("doctor").await {
             Ok(answer) => (answer, true),
-            Err(Failure::NoDaemon { message, mend }) => {
+            Err(client::Error::NoDaemon { message, mend }) => {
                 // When nobody reads standard error there is nobody to tell.
                 let _ = writeln!(std::io::stderr(), "{message}; these checks are netctl's own");
                 (local::checks(message, mend), false)
             }
-            Err(failure) => return Err(failure),
+            Err(error) => return Err(error.into()),
         };
         if !output.for_programs(self.output, &answer)? {
             for check in &answer.checks {
