@@ -9,8 +9,9 @@
 //! 6. [`prefixes`] loads a [`feed`] of a million prefixes, and changes them one by one through the [`api`], with a [`probe`].
 //! 7. [`verified`] opens connections that must name an allowed host, beside the [`proxies`] that read handshakes.
 //! 8. [`dns`] looks up names, beside `dnsmasq`, and connects at once to what it was answered.
-//! 9. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 10. [`report`] prints the table and writes JSON.
+//! 9. [`cni`] adds and takes away containers as an engine does, beside Debian's plugins.
+//! 10. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 11. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
@@ -18,6 +19,7 @@
 mod api;
 mod attach;
 mod bulk;
+mod cni;
 mod connects;
 mod costs;
 mod dns;
@@ -102,6 +104,8 @@ enum Only {
     Verified,
     /// Names that are looked up; not part of all.
     Dns,
+    /// Containers that an engine adds and takes away; not part of all.
+    Cni,
 }
 
 fn main() -> ExitCode {
@@ -126,6 +130,11 @@ fn main() -> ExitCode {
     }
     if arguments.only == Only::Dns {
         let (more, said) = dns::measure(slices, slice, arguments.lookups);
+        measurements.extend(more);
+        notes.extend(said);
+    }
+    if arguments.only == Only::Cni {
+        let (more, said) = cni::measure(slices, arguments.workloads);
         measurements.extend(more);
         notes.extend(said);
     }

@@ -88,7 +88,8 @@ fn a_container_is_added_checked_and_taken_away() {
 
     assert_eq!(plugin.ok("DEL", &container), Value::Null);
     assert_eq!(workloads(&site), [""; 0]);
-    assert!(!pod.run("ip link show dev eth0").success(), "the interface went with it");
+    let gone = || !pod.run("ip link show dev eth0").success();
+    wait_until("the interface went with it", Duration::from_secs(5), gone);
     assert_eq!(plugin.ok("DEL", &container), Value::Null, "again");
     assert_eq!(checking.code("CHECK", Some(&container)), 7);
 }

@@ -20,7 +20,7 @@ use crate::admin::ControlError;
 use crate::segmentation::attachment::{Request, prepare};
 use crate::segmentation::ipam::IpamError;
 use crate::store::Change;
-use crate::workload::{MacError, Workload};
+use crate::workload::{MacError, Workload, WorkloadId};
 
 /// Attaches; the same request again is answered with what is there. Another one takes the place of a workload whose network
 /// namespace is gone. `cni`: what a container engine will ask by.
@@ -67,8 +67,8 @@ pub(crate) async fn attach(
     Ok(workload)
 }
 
-/// Detaches, whether its namespace still is there or not.
-pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<(), ControlError> {
+/// Detaches, whether its namespace still is there or not. Its link may go a little later.
+pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<WorkloadId, ControlError> {
     let before = gate.now();
     let name = WorkloadName { namespace: request.namespace.clone(), name: request.name.clone() };
     let Some(workload) = before.workloads.get(&name) else {
@@ -88,7 +88,7 @@ pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<(), C
         refresh_edge(gate, &next);
     }
     tracing::info!(workload = %workload.id.0, namespace = %workload.namespace, name = %workload.name, "detached");
-    Ok(())
+    Ok(workload.id)
 }
 
 fn prepared(

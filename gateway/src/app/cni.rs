@@ -44,7 +44,7 @@ pub(crate) async fn add(gate: &Gate, request: CniAddRequest) -> Result<Connected
 pub(crate) async fn del(gate: &Gate, attachment: &Attachment) -> Result<(), ControlError> {
     let Some(workload) = find(gate, attachment) else { return Ok(()) };
     let request = DetachRequest { namespace: workload.namespace.clone(), name: workload.name.clone() };
-    attachment::detach(gate, &request).await
+    attachment::detach(gate, &request).await.map(|_| ())
 }
 
 /// CHECK

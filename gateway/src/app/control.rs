@@ -102,8 +102,11 @@ impl Control for Admin {
 
     fn detach(&self, request: DetachRequest) -> Reply<'_, ()> {
         Box::pin(async move {
-            let _turn = self.0.changing.lock().await;
-            attachment::detach(&self.0, &request).await
+            let turn = self.0.changing.lock().await;
+            let id = attachment::detach(&self.0, &request).await?;
+            drop(turn);
+            self.0.segmentation.departed(id).await;
+            Ok(())
         })
     }
 

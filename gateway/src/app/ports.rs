@@ -21,6 +21,9 @@ use crate::workload::{Mac, Workload, WorkloadId};
 const KEPT_AT_ONCE: usize = 32;
 const BETWEEN: Duration = Duration::from_millis(2);
 
+/// Host sides that get links each second: the kernel takes some 30 ms for each, with all network configuration held up.
+const LINKED_AT_ONCE: usize = 3;
+
 /// Why a host side is not closed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SealError {
@@ -119,8 +122,8 @@ impl Enforcement {
         self.tables.ensure_attached(ifindex)
     }
 
-    /// The same for every host side and tg0; how many had to be put back. Where tcx links go, netlink says nothing. It
-    /// takes its time: on a node with many workloads nothing else waits for it.
+    /// The same for every host side that links hold, and tg0; how many had to be put back. Where tcx links go, netlink says
+    /// nothing. It takes its time: on a node with many workloads nothing else waits for it. Then some get links.
     pub(crate) async fn keep_all(&self, tg0: u32) -> Result<u64, AttachError> {
         let ports: Vec<u32> = self.state().ports.values().map(|port| port.ifindex).collect();
         let mut repaired = u64::from(self.tables.ensure_service_attached(tg0)?);
@@ -128,13 +131,18 @@ impl Enforcement {
             repaired += in_place(|| self.keep_some(some))?;
             sleep(BETWEEN).await;
         }
+        for _ in 0..LINKED_AT_ONCE {
+            if !in_place(|| self.tables.settle_one())? {
+                break;
+            }
+        }
         self.repairs.fetch_add(repaired, std::sync::atomic::Ordering::Relaxed);
         Ok(repaired)
     }
 
     fn keep_some(&self, ports: &[u32]) -> Result<u64, AttachError> {
         let mut repaired = 0;
-        for ifindex in ports {
+        for ifindex in ports.iter().filter(|ifindex| !self.tables.is_young(**ifindex)) {
             match self.tables.ensure_attached(*ifindex) {
                 Ok(put_back) => repaired += u64::from(put_back),
                 // Segmentation sees that too, and makes the link anew.

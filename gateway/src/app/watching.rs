@@ -216,7 +216,7 @@ async fn detach_gone(gate: &Gate, status: &Status) {
     for workload in desired.workloads.values().filter(|workload| status.gone.contains(&workload.id)) {
         let request = DetachRequest { namespace: workload.namespace.clone(), name: workload.name.clone() };
         match attachment::detach(gate, &request).await {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::info!(namespace = %request.namespace, name = %request.name, "its network namespace is gone: detached, its addresses are free")
             }
             Err(error) => {

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::Seal;
 use super::apply::{ApplyError, Executor};
+use super::departure::Departures;
 use super::desired::Desired;
 use super::observe::{self, Homes, ObserveError, Observed};
 use super::plan::{Plan, Sight, Subject};
@@ -41,6 +42,8 @@ pub(super) struct Keeper {
     pub(super) status: watch::Sender<Status>,
     /// Indexes of our links, and what each is for: notices name links by index.
     pub(super) own: RwLock<BTreeMap<u32, Subject>>,
+    /// Links that nobody waits for any longer.
+    pub(super) departures: Departures,
     /// Moved on when a look is wanted at once.
     pub(super) look: watch::Sender<u64>,
 }
@@ -62,6 +65,7 @@ impl Keeper {
         fresh: Option<WorkloadId>,
     ) -> Result<Observed, ObserveError> {
         let mut observed = Observed::take(&self.netlink).await?;
+        observed.links.retain(|link| !self.departures.contains(link.index));
         observed.table = state.table.look(&self.nft).await?;
         let sight = Sight::of(&observed);
         let others = desired.workloads.values().filter(|workload| Some(workload.id) != fresh);
@@ -229,7 +233,8 @@ impl Keeper {
 
     pub(super) fn concerns(&self, notice: &Notice) -> bool {
         match notice {
-            Notice::Link { .. } | Notice::Address { .. } | Notice::Netfilter | Notice::Lost => true,
+            Notice::Link { index } | Notice::Address { index } => !self.departures.contains(*index),
+            Notice::Netfilter | Notice::Lost => true,
             Notice::RouteGone { connected } => *connected,
             Notice::Route => false,
             Notice::Neighbour { index, .. } | Notice::TrafficControl { index } => self.own().contains_key(index),

@@ -8,7 +8,7 @@
 //! 5. [`reconcile`]: the handle [`Segmentation`], with which networks are applied and workloads attached and detached.
 //! 6. `keeper` does 2 to 4 for it, and again whenever `watch` or a timer says so; [`status`] says how things stand. `near` does
 //!    it for one workload that comes or goes, and finds that what a notice names is as it shall be: neither costs more on a
-//!    node with many workloads.
+//!    node with many workloads. What is detached goes in its own time: `departure`.
 //!
 //! [`names`] says how links are called and marked; only marked ones are ever touched. [`ruleset`] is the nf_tables side.
 //! A workload's interface is closed by [`Seal`], which the composition implements with the kernel programs, before it
@@ -16,6 +16,7 @@
 
 pub mod apply;
 pub mod attachment;
+mod departure;
 pub mod desired;
 pub mod ipam;
 mod keeper;

@@ -111,8 +111,9 @@ impl Keeper {
         Ok(Some((Plan::near(&desired, network, workload, &observed), observed)))
     }
 
-    /// Takes away what is left of a workload that is no longer wanted; answers the index of its host side.
-    pub(super) async fn disconnect(&self, state: &mut State, workload: &Workload) -> Result<Option<u32>, Error> {
+    /// Takes away what is left of a workload that is no longer wanted, but for its host side, of which it answers the index: from
+    /// now on that departs.
+    pub(super) async fn disconnect(&self, state: &mut State, workload: &Workload) -> Result<(), Error> {
         let look = ObserveError::from;
         let bridge = names::bridge(&workload.network);
         let mut steps = Vec::new();
@@ -129,8 +130,8 @@ impl Keeper {
         let mark = names::workload_mark(workload);
         let host = self.netlink.link(&workload.host_interface).await.map_err(look)?;
         let host = host.filter(|host| host.alias.as_ref() == Some(&mark));
-        if host.is_some() {
-            steps.push(Step::DeleteLink { link: workload.host_interface.clone(), mark: Some(mark) });
+        if let Some(host) = &host {
+            self.departures.begin(host.index, workload.clone());
         }
         if !steps.is_empty() {
             let own = Plan { parts: vec![Part { subject: Subject::Leftover, steps }], ..Plan::default() };
@@ -152,7 +153,7 @@ impl Keeper {
             status.ports.retain(|port| port.workload != workload.id);
             status.gone.remove(&workload.id);
         });
-        Ok(index)
+        Ok(())
     }
 
     /// Whether what the notices name is as it shall be, so that nothing more is to be looked at. What is not certain is not

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::Seal;
 use super::apply::ApplyError;
+use super::departure::Departures;
 use super::desired::Desired;
 use super::keeper::{Keeper, ROUNDS};
 use super::observe::ObserveError;
@@ -24,6 +25,7 @@ use crate::workload::{Mac, Workload, WorkloadId};
 pub struct Segmentation {
     keeper: Arc<Keeper>,
     watcher: JoinHandle<()>,
+    departing: JoinHandle<()>,
 }
 
 /// Why something was not done. Nothing is left of what was begun.
@@ -87,6 +89,7 @@ impl Segmentation {
             state: Mutex::default(),
             status: watch::Sender::default(),
             own: RwLock::default(),
+            departures: Departures::default(),
             look: watch::Sender::default(),
         });
         let notices = Watch::open().map_err(Error::Watch)?;
@@ -105,7 +108,9 @@ impl Segmentation {
             },
             asked,
         );
-        Ok(Self { watcher: tokio::spawn(watching), keeper })
+        let by_itself = Netlink::open().map_err(ObserveError::from)?;
+        let departing = tokio::spawn(Arc::clone(&keeper).see_off(by_itself));
+        Ok(Self { watcher: tokio::spawn(watching), departing, keeper })
     }
 
     /// Whether this kernel can make VLAN sub-interfaces; for `check` and `doctor`.
@@ -158,8 +163,17 @@ impl Segmentation {
         let helper = &self.keeper.helper;
         let Ok(netns) = helper.open_namespace(&workload.netns).await else { return Ok(Vec::new()) };
         let Ok(netlink) = helper.netlink_inside(&netns).await else { return Ok(Vec::new()) };
-        let links = netlink.links().await?.into_iter();
-        Ok(links.filter(|link| link.up && link.name.as_str() != "lo").map(|link| link.name).collect())
+        let others = async || -> Result<Vec<InterfaceName>, NetlinkError> {
+            let links = netlink.links().await?.into_iter();
+            Ok(links.filter(|link| link.up && link.name.as_str() != "lo").map(|link| link.name).collect())
+        };
+        match others().await? {
+            none if none.is_empty() => Ok(none),
+            _ => {
+                self.keeper.departures.over(|_| true).await; // one of them may be what was here before
+                others().await
+            }
+        }
     }
 
     /// Connects a workload: its pair, addresses, routes, seal and port. Undone as a whole if anything fails.
@@ -167,6 +181,8 @@ impl Segmentation {
         if let Some(how) = self.keeper.helper.ended() {
             return Err(Error::Helper(how));
         }
+        let in_the_way = |other: &Workload| other.netns == workload.netns || other.mac == workload.mac;
+        self.keeper.departures.over(in_the_way).await;
         let mut state = self.keeper.state.lock().await;
         let label = plan::label(workload);
         let present = state.desired.get_or_insert_default();
@@ -204,8 +220,8 @@ impl Segmentation {
         Ok(Attached { host_ifindex: port.ifindex, bridge_mac: port.bridge_mac })
     }
 
-    /// Disconnects a workload, whether its namespace still is there or not. On an error its link is still there, and
-    /// is removed by a later look: the workload is no longer wanted.
+    /// Disconnects a workload, whether its namespace still is there or not. Its link may be there for a moment
+    /// ([`Segmentation::departed`]), on an error until a later look: the workload is no longer wanted.
     pub async fn detach(&self, id: WorkloadId) -> Result<(), Error> {
         let mut state = self.keeper.state.lock().await;
         let desired = Arc::make_mut(state.desired.get_or_insert_default());
@@ -213,15 +229,15 @@ impl Segmentation {
         state.homes.remove(&id);
         let disconnected = self.keeper.disconnect(&mut state, &workload).await;
         drop(state);
-        match disconnected {
-            Ok(Some(index)) => self.keeper.seal.unseal(index, &workload),
-            Ok(None) => {}
-            Err(error) => {
-                self.keeper.look.send_modify(|number| *number += 1);
-                return Err(error);
-            }
+        if disconnected.is_err() {
+            self.keeper.look.send_modify(|number| *number += 1);
         }
-        Ok(())
+        disconnected
+    }
+
+    /// Waits until nothing is left of a workload that was detached.
+    pub async fn departed(&self, id: WorkloadId) {
+        self.keeper.departures.over(|workload| workload.id == id).await;
     }
 
     /// Whether the network namespace that a workload was attached in is gone, and its link with it.
@@ -250,5 +266,6 @@ impl Segmentation {
 impl Drop for Segmentation {
     fn drop(&mut self) {
         self.watcher.abort();
+        self.departing.abort();
     }
 }

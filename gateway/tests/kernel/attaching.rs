@@ -51,17 +51,60 @@ pub(crate) fn quiet(device: &str) {
     std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
 }
 
-fn attached() -> Node {
+/// Who holds the programs of a workload that is attached.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    Filters,
+    Links,
+}
+
+/// Nodes with a workload attached, held by each that this kernel has.
+fn attached(test: impl Fn(Node, By)) {
+    for by in [By::Filters, By::Links] {
+        let node = Node::new();
+        if by == By::Links && !node.tables.has_tcx() {
+            continue;
+        }
+        quiet("w1");
+        quiet("w1p");
+        node.tables.attach(node.device).unwrap();
+        if by == By::Links {
+            node.tables.hold_by_links(node.device).unwrap();
+        }
+        test(node, by);
+    }
+}
+
+#[test]
+fn links_take_the_place_of_filters() {
     let node = Node::new();
-    quiet("w1");
-    quiet("w1p");
+    if !node.tables.has_tcx() {
+        return;
+    }
     node.tables.attach(node.device).unwrap();
-    node
+    let filters = || {
+        let shown = |side| Command::new("tc").args(["filter", "show", "dev", "w1", side]).output().unwrap().stdout;
+        [shown("ingress"), shown("egress")]
+            .map(|text| String::from_utf8(text).unwrap().matches("direct-action").count())
+    };
+    assert_eq!((filters(), listed().len()), ([1, 1], 0));
+    assert!(node.tables.is_young(node.device));
+    assert!(!node.tables.settle_one().unwrap(), "it has just come");
+    node.tables.hold_by_links(node.device).unwrap();
+    assert_eq!((filters(), listed().len()), ([0, 0], 2));
+    assert!(!node.tables.is_young(node.device));
+    node.tables.attach(node.device).unwrap();
+    assert_eq!((filters(), listed().len()), ([0, 0], 2), "they stay");
+    node.tables.detach(node.device).unwrap();
+    assert_eq!((filters(), listed().len()), ([0, 0], 0));
 }
 
 #[test]
 fn programs_outlive_the_daemon_and_the_next_one_replaces_them() {
-    let mut node = attached();
+    attached(|node, _| outlive(node));
+}
+
+fn outlive(mut node: Node) {
     let denied = out(&plain(OWN4, "10.8.0.1", TCP, &tcp(1, 80, SYN)));
     assert_eq!(arrives(&node, &denied), [DeniedByDefault as u8]);
     let path = node.bpffs.path();
@@ -88,9 +131,12 @@ fn listed() -> Vec<u32> {
 
 #[test]
 fn what_somebody_removes_is_put_back() {
-    let node = attached();
+    attached(put_back);
+}
+
+fn put_back(node: Node, by: By) {
     assert!(!node.tables.ensure_attached(node.device).unwrap());
-    if node.tables.has_tcx() {
+    if by == By::Links {
         for entry in std::fs::read_dir(node.tables.folder().join("links")).unwrap() {
             std::fs::remove_file(entry.unwrap().path()).unwrap();
         }
@@ -98,7 +144,7 @@ fn what_somebody_removes_is_put_back() {
         assert!(Command::new("tc").args(["qdisc", "del", "dev", "w1", "clsact"]).status().unwrap().success());
     }
     // a link goes a little after its pin
-    wait_until("the programs are gone", || !node.tables.has_tcx() || listed().is_empty());
+    wait_until("the programs are gone", || by == By::Filters || listed().is_empty());
     assert!(node.tables.ensure_attached(node.device).unwrap());
     assert!(!node.tables.ensure_attached(node.device).unwrap());
     let denied = out(&plain(OWN4, "10.8.0.1", TCP, &tcp(1, 80, SYN)));
@@ -107,7 +153,10 @@ fn what_somebody_removes_is_put_back() {
 
 #[test]
 fn a_device_that_is_gone_leaves_its_number_to_the_next() {
-    let node = attached();
+    attached(|node, _| number_given_again(node));
+}
+
+fn number_given_again(node: Node) {
     ip("link del w1");
     assert!(node.tables.ensure_attached(node.device).is_err());
     let error = node.tables.attach(node.device).unwrap_err().to_string();
@@ -124,11 +173,11 @@ fn a_device_that_is_gone_leaves_its_number_to_the_next() {
 
 #[test]
 fn filters_of_others_still_run() {
-    let node = attached();
+    attached(|node, _| others_run(node));
+}
+
+fn others_run(node: Node) {
     let tc = |arguments: &str| assert!(Command::new("tc").args(arguments.split(' ')).status().unwrap().success());
-    if node.tables.has_tcx() {
-        tc("qdisc add dev w1 clsact");
-    }
     // somebody's filter after ours: the same program once more, so that what reaches it is counted twice
     let program = node.tables.folder().join("programs/from_workload");
     tc(&format!("filter add dev w1 ingress prio 100 bpf direct-action object-pinned {}", program.display()));

@@ -221,6 +221,7 @@ impl World {
 
     pub(crate) async fn detach(&mut self, id: WorkloadId) {
         self.segmentation.detach(id).await.unwrap();
+        self.segmentation.departed(id).await;
         self.desired.workloads.remove(&id);
     }
 

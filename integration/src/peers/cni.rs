@@ -6,12 +6,17 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::daemon::binary;
+use crate::namespace::Namespace;
 use crate::process::output_with_input;
+
+const DEBIANS: &str = "/usr/lib/cni";
 
 /// A network of an engine, with one plugin: ours, or another of the same interface.
 #[derive(Clone, Debug)]
 pub struct Plugin {
     program: PathBuf,
+    /// Where it runs; ours may run anywhere.
+    node: Option<Namespace>,
     /// The network configuration.
     pub configuration: Value,
 }
@@ -34,7 +39,13 @@ impl Plugin {
         let configuration = json!({
             "cniVersion": "1.1.0", "name": "tidegate", "type": kind, "namespace": namespace, "socket": socket,
         });
-        Self { program: binary(kind), configuration }
+        Self { program: binary(kind), node: None, configuration }
+    }
+
+    /// One of Debian's, on that node.
+    pub fn of_debian(node: &Namespace, configuration: Value) -> Self {
+        let kind = configuration["type"].as_str().expect("a plugin's name");
+        Self { program: Path::new(DEBIANS).join(kind), node: Some(node.clone()), configuration }
     }
 
     /// The same with other or further keys.
@@ -49,8 +60,11 @@ impl Plugin {
 
     /// Calls it; `Ok` is its standard output (null where it is empty), `Err` the error that it wrote.
     pub fn call(&self, command: &str, container: Option<&Container>) -> Result<Value, Value> {
-        let mut call = Command::new(&self.program);
-        call.env_clear().env("CNI_COMMAND", command).env("CNI_PATH", "/usr/lib/cni");
+        let mut call = match &self.node {
+            Some(node) => node.command(&self.program),
+            None => Command::new(&self.program),
+        };
+        call.env_clear().env("CNI_COMMAND", command).env("CNI_PATH", DEBIANS);
         if let Some(container) = container {
             let Container { id, netns, arguments } = container;
             call.env("CNI_CONTAINERID", id)

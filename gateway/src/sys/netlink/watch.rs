@@ -42,7 +42,7 @@ pub enum Notice {
         /// It is, or was, permanent.
         permanent: bool,
     },
-    /// A tc filter or queueing discipline of this link changed.
+    /// A tc filter or queueing discipline of this link went.
     TrafficControl {
         /// The link.
         index: u32,
@@ -147,7 +147,7 @@ fn route_notices(mut rest: &[u8], notices: &mut Vec<Notice>) {
                 let permanent = state & NUD_PERMANENT != 0;
                 notices.push(Notice::Neighbour { index, address: neighbour_in(body), permanent });
             }
-            libc::RTM_NEWTFILTER | libc::RTM_DELTFILTER | libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
+            libc::RTM_DELTFILTER | libc::RTM_DELQDISC => {
                 notices.push(Notice::TrafficControl { index });
             }
             _ => {}

@@ -4,35 +4,29 @@
 //! takes its place in one step. Elsewhere it is a filter of the clsact qdisc at a fixed priority and handle, replaced in
 //! one step too. What somebody else removed, [`Tables::ensure_attached`] puts back.
 //!
+//! A workload's device has filters at first wherever it is: for each link that comes or goes the kernel waits for its readers
+//! with the lock of all network configuration held, 15 ms at a time (`tcx_entry_sync` in include/net/tcx.h), and starting and
+//! stopping a container would wait four times. Filters do not. When it has lived for a while and no others come, links take
+//! their place: they are faster for each packet, and nobody removes them by mistake ([`Tables::settle_one`]).
+//!
 //! Pinned: `links/<ifindex>-<program>` (tcx only) and `programs/<program>`. One lock, around the loaded programs.
+
+mod hooks;
+mod programs;
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-use std::{fs, io, thread};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
-use aya::programs::{LinkOrder, ProgramError, RawTracePoint, SchedClassifier, TcAttachType};
-use aya::{Ebpf, programs};
+use aya::programs::TcAttachType;
 
+pub(crate) use self::programs::Programs;
+use self::programs::classifier;
 use super::tables::Tables;
-use crate::sys::bpf::detach_link;
-use crate::sys::bpf_query::tcx_programs;
 use crate::sys::bpf_test_run::{Answer, test_run, test_run_marked};
 use crate::sys::interface;
-
-/// `lo` of every network namespace.
-const LOOPBACK: u32 = 1;
-/// Before other people's filters, which would decide first otherwise.
-const PRIORITY: u16 = 1;
-const HANDLE: TcHandle = TcHandle::new(0, 0x7467);
-/// How long a program is offered again whose verification signals interrupt. A count of tries was not enough: twenty
-/// of a few milliseconds each were all interrupted on one busy machine.
-const LOAD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A program and where on a device it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +47,6 @@ pub enum Program {
 
 /// The program that the daemon runs itself, on frames that are to leave by a device.
 const SENDER: &str = "send_frame";
-/// Those that it runs without a frame.
-const SWEEPER: &str = "sweep_now";
-const SETTLER: &str = "settle_held";
 /// Of frames that come back from the inspector (`bpf/tables.h`).
 const MARK_RETURNED: u32 = 0x7467_6874;
 /// `linux/pkt_cls.h`
@@ -137,126 +128,9 @@ pub enum AttachError {
     },
 }
 
-/// The loaded programs.
-#[derive(Debug)]
-pub(crate) struct Programs {
-    loaded: Mutex<Ebpf>,
-    sweeper: OwnedFd,
-    settler: OwnedFd,
-    /// The kernel's numbers of [`ALL`], in that order.
-    numbers: [u32; ALL.len()],
-    tcx: bool,
-    links: PathBuf,
-}
-
-impl Programs {
-    /// Gives the object's programs to the kernel and pins them; answers the one that starts the sweeper, too.
-    pub(crate) fn load(mut ebpf: Ebpf, folder: &Path) -> Result<(Self, OwnedFd), Box<dyn Error>> {
-        load(classifier(&mut ebpf, SENDER)?)?;
-        let mut numbers = [0; ALL.len()];
-        for (program, number) in ALL.into_iter().zip(&mut numbers) {
-            let path = folder.join("programs").join(program.name());
-            let loaded = classifier(&mut ebpf, program.name())?;
-            load(loaded)?;
-            *number = loaded.info()?.id();
-            // a pin cannot be replaced, and nothing hangs on it: links and filters hold their program themselves
-            if path.exists() {
-                fs::remove_file(&path)?;
-            }
-            loaded.pin(&path)?;
-        }
-        let starter = classifier(&mut ebpf, "start_sweeper")?;
-        load(starter)?;
-        let starter = starter.fd()?.as_fd().try_clone_to_owned()?;
-        let (sweeper, settler) = (runner(&mut ebpf, SWEEPER)?, runner(&mut ebpf, SETTLER)?);
-        let tcx = tcx_programs(LOOPBACK, false).is_ok();
-        Ok((Self { loaded: Mutex::new(ebpf), sweeper, settler, numbers, tcx, links: folder.join("links") }, starter))
-    }
-
-    /// What takes stale entries out of one table.
-    pub(crate) fn sweeper(&self) -> BorrowedFd<'_> {
-        self.sweeper.as_fd()
-    }
-
-    /// What writes a verdict into a held flow.
-    pub(crate) fn settler(&self) -> BorrowedFd<'_> {
-        self.settler.as_fd()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Ebpf> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn pin_path(&self, ifindex: u32, program: Program) -> PathBuf {
-        self.links.join(format!("{ifindex}-{}", program.name()))
-    }
-
-    /// Puts the program there, in the place of an older one of ours.
-    fn place(&self, ifindex: u32, device: &str, program: Program) -> Result<(), AttachError> {
-        let mut ebpf = self.lock();
-        let failed = |e: &(dyn Error + 'static)| AttachError::Program {
-            program: program.name(),
-            device: device.to_owned(),
-            cause: chain(e),
-        };
-        let loaded = classifier(&mut ebpf, program.name()).map_err(|e| failed(&*e))?;
-        if self.tcx {
-            let path = self.pin_path(ifindex, program);
-            if update_link(loaded, &path).is_ok() && self.is_listed(ifindex, program).map_err(|e| failed(&e))? {
-                return Ok(());
-            }
-            detach_link(&path).map_err(|source| AttachError::Pin { path: path.clone(), source })?;
-            return link(loaded, device, program, &path).map_err(|e| failed(&*e));
-        }
-        replace_filter(loaded, device, program).or_else(|_| add_filter(loaded, device, program)).map_err(|e| failed(&e))
-    }
-
-    /// Whether it had to be put back. One call of the kernel where nothing is amiss and links hold the programs.
-    fn ensure(&self, ifindex: u32, program: Program) -> Result<bool, AttachError> {
-        if self.tcx && self.is_listed(ifindex, program).unwrap_or(false) {
-            return Ok(false);
-        }
-        let device = name_of(ifindex)?;
-        if !self.tcx
-            && classifier(&mut self.lock(), program.name())
-                .is_ok_and(|loaded| replace_filter(loaded, &device, program).is_ok())
-        {
-            return Ok(false);
-        }
-        self.place(ifindex, &device, program)?;
-        Ok(true)
-    }
-
-    fn is_listed(&self, ifindex: u32, program: Program) -> io::Result<bool> {
-        Ok(tcx_programs(ifindex, program.is_egress())?.contains(&self.numbers[program as usize]))
-    }
-
-    fn take_away(&self, ifindex: u32, program: Program) -> Result<(), AttachError> {
-        if self.tcx {
-            let path = self.pin_path(ifindex, program);
-            return detach_link(&path).map_err(|source| AttachError::Pin { path, source });
-        }
-        if let Ok(device) = interface::name(ifindex) {
-            drop(filter(&device, program)); // dropping it removes the filter; one that is not there is no failure
-        }
-        Ok(())
-    }
-
-    /// Devices that a pinned link of one of these programs names.
-    fn linked_devices(&self, programs: &[Program]) -> BTreeSet<u32> {
-        let names = fs::read_dir(&self.links).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let device = |name: std::ffi::OsString| {
-            let (ifindex, program) = name.to_str()?.split_once('-')?;
-            programs.iter().any(|known| known.name() == program).then(|| ifindex.parse().ok())?
-        };
-        names.filter_map(device).collect()
-    }
-}
-
 impl Tables {
     /// Puts both programs on a workload's host side. Write its entry first ([`Tables::switch`]): a device without one
-    /// passes nothing. The kernel waits for its readers twice (20–30 ms on a busy machine); where the programs are already,
-    /// they are replaced in one step.
+    /// passes nothing. Where the programs are already, they are replaced in one step.
     pub fn attach(&self, ifindex: u32) -> Result<(), AttachError> {
         let device = name_of(ifindex)?;
         WORKLOAD.iter().try_for_each(|program| self.programs.place(ifindex, &device, *program))
@@ -269,6 +143,25 @@ impl Tables {
             repaired |= self.programs.ensure(ifindex, program)?;
         }
         Ok(repaired)
+    }
+
+    /// Whether filters hold a workload's programs though the kernel has tcx: where one goes, netlink says so.
+    pub fn is_young(&self, ifindex: u32) -> bool {
+        self.programs.is_young(ifindex)
+    }
+
+    /// Has links hold the programs of the next workload whose time has come; `false` where there is none.
+    pub fn settle_one(&self) -> Result<bool, AttachError> {
+        match self.programs.grown_up().map(|ifindex| self.hold_by_links(ifindex)) {
+            None => Ok(false),
+            Some(Err(AttachError::Device { .. })) => Ok(true), // it is gone
+            Some(held) => held.map(|()| true),
+        }
+    }
+
+    /// The same with this workload's device, at once. Needs tcx.
+    pub fn hold_by_links(&self, ifindex: u32) -> Result<(), AttachError> {
+        self.programs.hold_by_links(ifindex)
     }
 
     /// Takes both programs from a workload's device, which may be gone: from then on everything passes there.
@@ -425,74 +318,4 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 
 fn name_of(ifindex: u32) -> Result<String, AttachError> {
     interface::name(ifindex).map_err(|source| AttachError::Device { ifindex, source })
-}
-
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Box<dyn Error>> {
-    Ok(named(ebpf, name)?.try_into()?)
-}
-
-fn named<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut programs::Program, String> {
-    ebpf.program_mut(name).ok_or_else(|| format!("no program {name} in the object"))
-}
-
-fn runner(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd, Box<dyn Error>> {
-    let program: &mut RawTracePoint = named(ebpf, name)?.try_into()?;
-    patiently(|| program.load())?;
-    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
-}
-
-fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
-    patiently(|| program.load())
-}
-
-/// Gives one program to the kernel. A signal to this thread (a stopped and continued process is one) ends the verifier
-/// half way with `EAGAIN` (`do_check` in kernel/bpf/verifier.c): it is asked again, for at most [`LOAD_PATIENCE`].
-fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
-    let begin = Instant::now();
-    loop {
-        match load() {
-            Err(ProgramError::LoadError { io_error, .. })
-                if io_error.raw_os_error() == Some(libc::EAGAIN) && begin.elapsed() < LOAD_PATIENCE =>
-            {
-                thread::yield_now();
-            }
-            other => return other,
-        }
-    }
-}
-
-/// The pinned link's program becomes this one, in one step. Fails if the link's device is gone.
-fn update_link(program: &mut SchedClassifier, pin: &Path) -> Result<(), Box<dyn Error>> {
-    let link = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
-    let id = program.attach_to_link(link)?;
-    program.take_link(id)?; // closes this process's handle; the pin holds the link
-    Ok(())
-}
-
-fn link(program: &mut SchedClassifier, device: &str, which: Program, pin: &Path) -> Result<(), Box<dyn Error>> {
-    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(device, which.direction(), order)?;
-    FdLink::try_from(program.take_link(id)?)?.pin(pin)?;
-    Ok(())
-}
-
-/// Our filter at a device, as aya names it. Dropping it removes the filter.
-fn filter(device: &str, which: Program) -> io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(device, which.direction(), PRIORITY, HANDLE, None)
-}
-
-/// In one step; fails if there is no filter of ours.
-fn replace_filter(program: &mut SchedClassifier, device: &str, which: Program) -> Result<(), ProgramError> {
-    let there = filter(device, which).map_err(ProgramError::IOError)?;
-    let id = program.attach_to_link(there)?;
-    std::mem::forget(program.take_link(id)?);
-    Ok(())
-}
-
-fn add_filter(program: &mut SchedClassifier, device: &str, which: Program) -> Result<(), ProgramError> {
-    let _there_already = qdisc_add_clsact(device);
-    let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
-    let id = program.attach_with_options(device, which.direction(), options)?;
-    std::mem::forget(program.take_link(id)?);
-    Ok(())
 }
