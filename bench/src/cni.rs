@@ -22,7 +22,7 @@ const SUBJECT: Subject = Subject {
 };
 const ADD: Subject = Subject { title: "ADD alone", key: "cniAddMs", ..SUBJECT };
 const LANES: [&str; 2] = ["bridge+host-local", "tidegate-cni"];
-/// Containers of one turn, one after the other.
+/// Containers of one turn, one after the other, each in a network namespace of its own.
 const TURN: usize = 5;
 
 /// One at a time, in turns, and then so many at once.
@@ -42,12 +42,16 @@ pub(crate) fn measure(slices: u32, many: usize) -> (Vec<Measurement>, Vec<String
             },
         }),
     );
-    let (one, _inside) = container(&gateway.world, "one");
+    let mut made = 0;
+    let mut fresh = || {
+        made += 1;
+        container(&gateway.world, &format!("one-{made}")).0
+    };
     let mut adds = vec![Vec::new(); LANES.len()];
     let both = crate::in_turns(slices, LANES.len(), |lane| {
         let plugin = [&bridge, &ours][lane];
-        let times: Vec<[f64; 2]> =
-            (0..TURN).map(|_| ["ADD", "DEL"].map(|command| timed(plugin, command, &one))).collect();
+        let each = (0..TURN).map(|_| fresh()).map(|one| ["ADD", "DEL"].map(|command| timed(plugin, command, &one)));
+        let times: Vec<[f64; 2]> = each.collect();
         adds[lane].push(median(&times.iter().map(|[add, _]| *add).collect::<Vec<_>>()).value);
         median(&times.iter().map(|[add, del]| add + del).collect::<Vec<_>>()).value
     });

@@ -1,4 +1,5 @@
 //! The daemon, seen from its admin socket: JSON over HTTP/1.1; one connection a request. The API itself is [`config::api`].
+//! Container engines are asked the same way.
 
 use std::io;
 use std::marker::PhantomData;
@@ -57,6 +58,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
+    base: &'static str,
 }
 
 /// A stream of JSON lines.
@@ -71,7 +73,12 @@ pub struct Lines<T> {
 impl Client {
     /// Connects at the first request.
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, base: "/v1/" }
+    }
+
+    /// A container engine's API, which is that of Docker (Podman has it too).
+    pub fn of_engine(socket: PathBuf) -> Self {
+        Self { socket, base: "/" }
     }
 
     /// Asks.
@@ -106,7 +113,7 @@ impl Client {
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
-            .uri(format!("/v1/{path}"))
+            .uri(format!("{}{path}", self.base))
             .header("host", "gateway")
             .header("content-type", "application/json")
             .body(Full::new(body))

@@ -1,6 +1,8 @@
 //! The CNI plugin: by hand as an engine calls it, and by Podman and crun.
 
+use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use integration::manifests::{allow_cidrs, policy_for, two_tenants};
 use integration::namespace::Namespace;
@@ -11,7 +13,6 @@ use integration::traffic::Target;
 use integration::wait::wait_until;
 use integration::{Site, site};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// A site whose tenants' workloads with `app=web` may reach [`ECHO`] at TCP port 7, and nothing else.
 fn stage() -> Site {
@@ -64,16 +65,9 @@ fn a_container_is_added_checked_and_taken_away() {
     assert_eq!(result["ips"][1], json!({ "address": v6, "gateway": "fd00:100::1", "interface": 2 }));
     assert_eq!(result["routes"][1], json!({ "dst": "::/0", "gw": "fd00:100::1" }));
     assert_eq!(result["dns"]["nameservers"], json!(["10.100.0.1", "fd00:100::1"]));
-    for (index, name) in [
-        "tgb-tenant-a",
-        &site.netctl().json(&["get", "workload", "web-1", "-n", "shop"])["status"]["hostInterface"]
-            .as_str()
-            .unwrap()
-            .to_owned(),
-    ]
-    .iter()
-    .enumerate()
-    {
+    let workload = site.netctl().json(&["get", "workload", "web-1", "-n", "shop"]);
+    let host = workload["status"]["hostInterface"].as_str().expect("its host side");
+    for (index, name) in ["tgb-tenant-a", host].into_iter().enumerate() {
         let link = site.node.ip_json(&format!("link show dev {name}"));
         assert_eq!(result["interfaces"][index], json!({ "name": name, "mac": link[0]["address"] }));
     }
@@ -140,6 +134,13 @@ fn without_the_daemon_nothing_is_added_and_what_is_taken_away_is_caught_up() {
     site.daemon.restart();
     plugin.ok("ADD", &first);
     assert_eq!(workloads(&site), ["web-1"], "what was caught up once is over");
+
+    // It may die before what it has detached is gone.
+    plugin.ok("DEL", &first);
+    site.daemon.kill();
+    site.daemon.restart();
+    assert_eq!(workloads(&site), [""; 0]);
+    assert!(!site.node.ok("ip -o link show type veth").contains("tgw"), "nothing is left");
 }
 
 #[test]
@@ -246,6 +247,42 @@ fn podman_runs_restarts_and_removes_containers() {
     podman.namespace("web").must_reach(allowed());
     podman.ok(&["rm", "-f", "-t", "0", "web"]);
     assert_eq!(workloads(&site), [""; 0]);
+}
+
+#[test]
+fn a_running_container_is_attached_by_its_name_or_a_process() {
+    let site = stage();
+    let podman = Podman::new(&site.world, &site.node);
+    let (_service, socket) = podman.serve();
+    let started =
+        podman.start("web", "none", &["-d", "--label", "app=web", "--label", "of podman=-"], &["sleep", "600"]);
+    assert!(started.success(), "{}", started.stderr);
+    let by_name = ["attach", "web", "-n", "shop", "--container", "web", "--engine", socket.to_str().unwrap()];
+    site.netctl().ok(&by_name);
+    let pid = podman.ok(&["inspect", "-f", "{{.State.Pid}}", "web"]);
+    let inside = Namespace::at(Path::new(&format!("/proc/{pid}/ns/net")));
+    inside.must_reach(allowed());
+    inside.must_not_reach(denied());
+    let workload = site.netctl().json(&["get", "workload", "web", "-n", "shop"]);
+    assert_eq!(workload["metadata"]["labels"], json!({ "app": "web" }));
+    site.netctl().ok(&["detach", "web", "-n", "shop"]);
+    site.netctl().ok(&["attach", "again", "-n", "shop", "--pid", &pid, "--label", "app=web"]);
+    inside.must_reach(allowed());
+
+    let says = |words: &[&str], what: &str| {
+        let said = site.netctl().run(words);
+        assert!(!said.success() && said.stderr.contains(what), "{words:?}: {}", said.stderr);
+    };
+    podman.ok(&["stop", "-t", "0", "web"]);
+    wait_until("what is gone is detached", Duration::from_secs(10), || workloads(&site).is_empty());
+    says(&by_name, "container web does not run");
+    says(&["attach", "web", "-n", "shop", "--container", "db", "--engine", socket.to_str().unwrap()], "db");
+    says(
+        &["attach", "web", "-n", "shop", "--container", "web", "--engine", "/run/no.sock"],
+        "no container engine answers",
+    );
+    says(&["attach", "web", "-n", "shop", "--container", "web", "--pid", &pid], "cannot be used with");
+    says(&["attach", "web", "-n", "shop"], "--netns <PATH>|--pid <PID>|--container <NAME>");
 }
 
 #[test]

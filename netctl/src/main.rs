@@ -3,6 +3,7 @@
 //! 1. [`command`]: the command line.
 //! 2. [`manifests`]: `-f FILE|DIR|-` to texts; the daemon parses them.
 //! 3. [`client`]: JSON over HTTP on the daemon's Unix socket; a crate of its own.
+//!    [`engine`] asks container engines the same way.
 //! 4. [`verbs`]: one file a verb.
 //! 5. [`output`]: tables, YAML, diffs, colours.
 //!
@@ -10,6 +11,7 @@
 //! with what to do; a reader that closes the pipe is no error.
 
 mod command;
+mod engine;
 mod failure;
 mod manifests;
 mod output;

@@ -130,9 +130,6 @@ impl Keeper {
         let mark = names::workload_mark(workload);
         let host = self.netlink.link(&workload.host_interface).await.map_err(look)?;
         let host = host.filter(|host| host.alias.as_ref() == Some(&mark));
-        if let Some(host) = &host {
-            self.departures.begin(host.index, workload.clone());
-        }
         if !steps.is_empty() {
             let own = Plan { parts: vec![Part { subject: Subject::Leftover, steps }], ..Plan::default() };
             self.run(state, &own, &mut Vec::new()).await?;
@@ -148,6 +145,9 @@ impl Keeper {
             }
         }
         let index = host.map(|host| host.index);
+        if let Some(index) = index {
+            self.departures.begin(index, workload.clone());
+        }
         self.own_mut().retain(|own, _| Some(*own) != index);
         self.status.send_modify(|status| {
             status.ports.retain(|port| port.workload != workload.id);

@@ -74,6 +74,7 @@ impl Plugin {
         }
         let said = output_with_input(&mut call, &self.configuration.to_string());
         let value = match said.stdout.trim() {
+            "" if !said.success() => json!({ "msg": format!("status {} without a word", said.status) }),
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|error| panic!("{command}: {error}: {text}")),
         };

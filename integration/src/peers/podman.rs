@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::daemon::binary;
 use crate::namespace::Namespace;
-use crate::process::{Said, output};
+use crate::process::{Background, Said, output};
+use crate::wait::wait_until;
 use crate::world::World;
 
 /// Programs of a container's root file system.
@@ -54,6 +57,20 @@ impl Podman {
 
     /// Runs it.
     pub fn run(&self, words: &[&str]) -> Said {
+        output(self.command().args(words))
+    }
+
+    /// Its API on a socket, as long as the process is kept.
+    pub fn serve(&self) -> (Background, PathBuf) {
+        let socket = self.folder.join("podman.sock");
+        let mut command = self.command();
+        command.args(["system", "service", "--time", "0"]).arg(format!("unix://{}", socket.display()));
+        let process = self.node.start("podman", &mut command);
+        wait_until("podman serves", Duration::from_secs(10), || UnixStream::connect(&socket).is_ok());
+        (process, socket)
+    }
+
+    fn command(&self) -> Command {
         let folder = |name: &str| self.folder.join(name);
         let mut command = self.node.command("unshare");
         command.args([
@@ -68,8 +85,9 @@ impl Podman {
             "--storage-driver",
             "vfs",
         ]);
-        command.arg("--root").arg(folder("storage")).arg("--runroot").arg(folder("run")).args(words);
-        output(command.env("CONTAINERS_CONF", folder("containers.conf")))
+        command.arg("--root").arg(folder("storage")).arg("--runroot").arg(folder("run"));
+        command.env("CONTAINERS_CONF", folder("containers.conf"));
+        command
     }
 
     /// Runs it, and panics when it fails; answers its standard output without the last line's end.

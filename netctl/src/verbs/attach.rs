@@ -1,5 +1,6 @@
 //! `netctl attach`
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use config::resource::NamedPort;
 
 use super::Done;
 use crate::command::{Format, InNamespace};
+use crate::engine;
 use crate::failure::Failure;
 use crate::output::{Colour, Output};
 use client::Client;
@@ -21,10 +23,12 @@ pub(crate) struct Attach {
     name: Name,
     #[command(flatten)]
     namespace: InNamespace,
-    /// Where its network namespace is held open, as /run/netns/web or /proc/1234/ns/net.
-    #[arg(long, value_name = "PATH")]
-    netns: PathBuf,
-    /// A label for selectors; may be given several times.
+    #[command(flatten)]
+    place: Place,
+    /// The socket of the container engine; Podman's or Docker's own when left out.
+    #[arg(long, value_name = "SOCKET", requires = "container")]
+    engine: Option<PathBuf>,
+    /// A label for selectors; may be given several times. One of the container's own goes behind it.
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<(String, String)>,
     /// A port's name for policies that name ports, as http=8080/TCP; may be given several times.
@@ -47,15 +51,50 @@ pub(crate) struct Attach {
     output: Format,
 }
 
+/// Where the workload is.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// Where its network namespace is held open, as /run/netns/web or /proc/1234/ns/net.
+    #[arg(long, value_name = "PATH")]
+    netns: Option<PathBuf>,
+    /// A process that is inside.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+    /// A running container of Podman or Docker, by name or id.
+    #[arg(long, value_name = "NAME")]
+    container: Option<String>,
+}
+
+impl Place {
+    /// The path of its network namespace, and the labels that it has already.
+    async fn find(self, engine: Option<PathBuf>) -> Result<(PathBuf, BTreeMap<String, String>), Failure> {
+        let of_process = |pid: u32| PathBuf::from(format!("/proc/{pid}/ns/net"));
+        match (self.container, self.pid, self.netns) {
+            (Some(name), ..) => {
+                let found = engine::container(&name, engine).await?;
+                Ok((of_process(found.pid), found.labels))
+            }
+            (_, Some(pid), _) => Ok((of_process(pid), BTreeMap::new())),
+            (.., netns) => {
+                let netns = netns.unwrap_or_default();
+                let absolute = std::path::absolute(&netns);
+                let failed = |error| Failure::Usage(format!("--netns {}: {error}", netns.display()));
+                Ok((absolute.map_err(failed)?, BTreeMap::new()))
+            }
+        }
+    }
+}
+
 impl Attach {
     pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<Done, Failure> {
-        let absolute = std::path::absolute(&self.netns);
-        let netns = absolute.map_err(|error| Failure::Usage(format!("--netns {}: {error}", self.netns.display())))?;
+        let (netns, mut labels) = self.place.find(self.engine).await?;
+        labels.extend(self.labels);
         let request = AttachRequest {
             namespace: self.namespace.or_default()?,
             name: self.name,
             netns,
-            labels: self.labels.into_iter().collect(),
+            labels,
             ports: self.ports,
             interface: self.interface,
             addresses: self.addresses,
