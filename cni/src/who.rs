@@ -123,6 +123,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_a_network() {
+        let list: serde_json::Value = serde_json::from_str(include_str!("../examples/10-shop.conflist")).unwrap();
+        let found = workload(&call("K8S_POD_NAME=web", list["plugins"][0].clone())).unwrap();
+        assert_eq!((found.namespace.as_str(), found.name.as_str(), found.labels.len()), ("shop", "web", 1));
+        assert_eq!((&list["plugins"][0]["type"], &list["cniVersion"]), (&json!("tidegate-cni"), &json!("1.0.0")));
+    }
+
+    #[test]
     fn every_container_has_a_name() {
         let name = |said: &str| name(&call(&format!("K8S_POD_NAME={said}"), json!({}))).unwrap().as_str().to_owned();
         assert_eq!(name("web"), "web");
