@@ -13,6 +13,13 @@ pub fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
+/// Whether the kernel holds programs on devices by links (tcx, from 6.6 on).
+pub fn has_tcx() -> bool {
+    let release = release();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
+}
+
 /// Loads a module if the kernel has modules; whether it then is there must be tried.
 pub fn load_module(name: &str) {
     if Path::new("/lib/modules").join(release()).exists() {

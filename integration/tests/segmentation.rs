@@ -144,6 +144,33 @@ fn what_others_delete_is_put_back() {
     assert!(repairs.is_some_and(|count| count > 0), "repairs are counted: {repairs:?}");
 }
 
+#[test]
+fn what_somebody_takes_from_a_workloads_device_is_put_back_at_any_age() {
+    let site = Site::start();
+    site.netctl().apply(&two_tenants());
+    let _web = site.attach("shop", "web-1", &[]);
+    let workload = site.netctl().json(&["get", "workload", "web-1", "-n", "shop"]);
+    let device = workload["status"]["hostInterface"].as_str().expect("its host side").to_owned();
+    let filters = || {
+        let shown =
+            |side| site.node.ok(&format!("tc filter show dev {device} {side}")).matches("direct-action").count();
+        [shown("ingress"), shown("egress")]
+    };
+    let pins = || {
+        let pins = std::fs::read_dir(site.world.bpffs().join("v5/links")).into_iter().flatten().flatten();
+        pins.map(|pin| pin.path()).find(|pin| pin.to_string_lossy().ends_with("-from_workload"))
+    };
+    assert_eq!((filters(), pins()), ([1, 1], None));
+    site.node.ok(&format!("tc qdisc del dev {device} clsact"));
+    wait_until("filters are back", Duration::from_secs(5), || filters() == [1, 1]);
+    if kernel::has_tcx() {
+        wait_until("links hold them", Duration::from_secs(30), || filters() == [0, 0]);
+        std::fs::remove_file(pins().expect("a pin")).expect("a pin can be removed");
+        wait_until("a filter does for the lost link", Duration::from_secs(5), || filters() == [1, 0]);
+        wait_until("a link holds it again", Duration::from_secs(30), || filters() == [0, 0] && pins().is_some());
+    }
+}
+
 /// The bridge that has tenant a's gateway address.
 fn web_bridge(site: &Site) -> String {
     let found = site.node.ip_json("addr show to 10.100.0.1");
