@@ -8,7 +8,7 @@ use config::names::Name;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::verbs::{
-    Done, apply, attach, delete, describe, detach, diff, doctor, explain, flows, get, patch, plan, status,
+    Done, apply, attach, confirm, delete, describe, detach, diff, doctor, explain, flows, get, patch, plan, status,
 };
 use client::Client;
 
@@ -27,6 +27,10 @@ pub(crate) struct CommandLine {
 enum Verb {
     /// Put manifests in force, all or none.
     Apply(apply::Apply),
+    /// Keep what `apply --confirm-within` put in force.
+    Confirm(confirm::Decide),
+    /// Take back what `apply --confirm-within` put in force.
+    Rollback(confirm::Decide),
     /// Show what apply would change in the resources.
     Diff(diff::Diff),
     /// Show the steps that apply would take on the node.
@@ -59,6 +63,8 @@ impl CommandLine {
         let client = Client::new(self.socket);
         match self.verb {
             Verb::Apply(verb) => verb.run(&client, output).await,
+            Verb::Confirm(verb) => verb.run("confirm", &client, output).await,
+            Verb::Rollback(verb) => verb.run("rollback", &client, output).await,
             Verb::Diff(verb) => verb.run(&client, output).await,
             Verb::Plan(verb) => verb.run(&client, output).await,
             Verb::Get(verb) => verb.run(&client, output).await,

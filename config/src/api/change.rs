@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::is_false;
 use super::kind::{Kind, ResourceName};
+use super::time::Timestamp;
 use crate::names::Name;
 use crate::problem::Problem;
 
@@ -32,7 +33,15 @@ pub struct ApplyRequest {
     /// Delete every resource that the files do not hold.
     #[serde(default, skip_serializing_if = "is_false")]
     pub prune: bool,
+    /// Take it all back unless it is confirmed within so many seconds, 1–3600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within: Option<u32>,
 }
+
+/// `POST /v1/confirm`, `POST /v1/rollback`: keep the change that is on trial, or take it back now. Answered as apply is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialRequest {}
 
 /// `POST /v1/diff`, `POST /v1/plan`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +125,9 @@ pub struct ApplyResponse {
     /// The netlink and table steps taken, or that would be taken; may be left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
+    /// Until when it is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_by: Option<Timestamp>,
 }
 
 /// Answer to diff.

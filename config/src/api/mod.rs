@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use change::{
     Action, ApplyRequest, ApplyResponse, Change, DeleteRequest, DiffResponse, Difference, File, FilesRequest,
-    PlanResponse,
+    PlanResponse, TrialRequest,
 };
 pub use cni::{Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected, ConnectedAddress};
 pub use explain::{Answer, ExplainRequest, Explanation, Host, Protocol, Target, WorkloadName};

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use config::api::{
     ApplyRequest, ApplyResponse, AttachRequest, Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected,
     DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest, Explanation, FilesRequest, Flow, FlowList,
-    FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse, ResourceList, ResourceQuery, Status, WatchEvent,
-    Workload,
+    FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse, ResourceList, ResourceQuery, Status, TrialRequest,
+    WatchEvent, Workload,
 };
 use tokio::sync::mpsc;
 
@@ -20,6 +20,10 @@ pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, ControlError>> + S
 pub trait Control: Send + Sync + 'static {
     /// Puts the manifests in force, all or none.
     fn apply(&self, request: ApplyRequest) -> Reply<'_, ApplyResponse>;
+    /// Keeps the change that is on trial.
+    fn confirm(&self, request: TrialRequest) -> Reply<'_, ApplyResponse>;
+    /// Takes it back now.
+    fn rollback(&self, request: TrialRequest) -> Reply<'_, ApplyResponse>;
     /// What `apply` would change in the resources.
     fn diff(&self, request: FilesRequest) -> Reply<'_, DiffResponse>;
     /// What `apply` would do to the node.

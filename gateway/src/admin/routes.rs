@@ -1,6 +1,7 @@
 //! The routes.
 //!
 //! 1. `POST /v1/apply` [`config::api::ApplyRequest`] → [`config::api::ApplyResponse`]
+//!    `POST /v1/confirm`, `/v1/rollback` [`config::api::TrialRequest`] → [`config::api::ApplyResponse`]
 //! 2. `POST /v1/diff` [`config::api::FilesRequest`] → [`config::api::DiffResponse`]
 //! 3. `POST /v1/plan` [`config::api::FilesRequest`] → [`config::api::PlanResponse`]
 //! 4. `GET /v1/resources/<kind>?namespace=&name=&brief=` → [`config::api::ResourceList`]; 404 when a name is asked for and not
@@ -113,6 +114,8 @@ async fn route(control: &dyn Control, asked: Asked) -> Answered {
     let path = path.strip_prefix("/v1/").unwrap_or_default();
     match (method.as_str(), path) {
         ("POST", "apply") => json(&control.apply(decode(&body)?).await?),
+        ("POST", "confirm") => json(&control.confirm(decode(&body)?).await?),
+        ("POST", "rollback") => json(&control.rollback(decode(&body)?).await?),
         ("POST", "diff") => json(&control.diff(decode(&body)?).await?),
         ("POST", "plan") => json(&control.plan(decode(&body)?).await?),
         ("POST", "delete") => json(&control.delete(decode(&body)?).await?),

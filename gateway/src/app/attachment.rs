@@ -16,6 +16,7 @@ use super::desired::Desired;
 use super::endpoints;
 use super::gate::Gate;
 use super::reload::{in_place, not_stored, refresh_edge, refused_by_segmentation};
+use super::trial;
 use crate::admin::ControlError;
 use crate::segmentation::attachment::{Request, prepare};
 use crate::segmentation::ipam::IpamError;
@@ -37,6 +38,7 @@ pub(crate) async fn attach(
         }
         detach(gate, &DetachRequest { namespace: name.namespace.clone(), name: name.name.clone() }).await?;
     }
+    trial::refuse_newcomer(gate, &name.namespace)?;
     let before = gate.now();
     let beside_others = request.beside_others;
     let workload = prepared(gate, &before, request, cni)?;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::api::{
     ApplyRequest, ApplyResponse, AttachRequest, Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected,
     DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest, Explanation, FilesRequest, Flow, FlowList,
     FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse, ResourceList, ResourceName, ResourceQuery, Status,
-    WatchEvent, Workload,
+    TrialRequest, WatchEvent, Workload,
 };
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
@@ -17,7 +18,7 @@ use super::gate::Gate;
 use super::history::meant;
 use super::manifests::{self, Merged};
 use super::views::View;
-use super::{attachment, cni, loading, reload, report, sets};
+use super::{attachment, cni, loading, reload, report, sets, trial};
 use crate::admin::{Control, ControlError, Reply};
 
 /// Lines that a follower of flows, or of resources, may lag behind before the stream waits for it.
@@ -33,8 +34,9 @@ impl Control for Admin {
     fn apply(&self, request: ApplyRequest) -> Reply<'_, ApplyResponse> {
         Box::pin(async move {
             let applying = self.0.applying.lock().await;
+            let how = How::of(&request)?;
             match reload::in_place(|| manifests::merge(&self.0.now(), &request.files, request.prune)) {
-                Ok(merged) => self.change(&applying, merged, request.dry_run).await,
+                Ok(merged) => self.change(&applying, merged, how).await,
                 Err(problems) => Ok(ApplyResponse { problems, ..ApplyResponse::default() }),
             }
         })
@@ -44,9 +46,24 @@ impl Control for Admin {
         Box::pin(async move {
             let applying = self.0.applying.lock().await;
             match reload::in_place(|| manifests::without(&self.0.now(), &request.names, &request.files)) {
-                Ok(merged) => self.change(&applying, merged, request.dry_run).await,
+                Ok(merged) => self.change(&applying, merged, How::plainly(request.dry_run)).await,
                 Err(problems) => Ok(ApplyResponse { problems, ..ApplyResponse::default() }),
             }
+        })
+    }
+
+    fn confirm(&self, _: TrialRequest) -> Reply<'_, ApplyResponse> {
+        Box::pin(async move {
+            let _applying = self.0.applying.lock().await;
+            trial::confirm(&self.0).map(|changes| ApplyResponse { changes, ..ApplyResponse::default() })
+        })
+    }
+
+    fn rollback(&self, _: TrialRequest) -> Reply<'_, ApplyResponse> {
+        Box::pin(async move {
+            let _applying = self.0.applying.lock().await;
+            let changes = trial::roll_back(&self.0).await?;
+            Ok(ApplyResponse { changes, ..ApplyResponse::default() })
         })
     }
 
@@ -88,6 +105,7 @@ impl Control for Admin {
     fn patch_set(&self, request: PatchSetRequest) -> Reply<'_, PatchSetResponse> {
         Box::pin(async move {
             let _applying = self.0.applying.lock().await;
+            trial::refuse_others(&self.0)?;
             sets::patch(&self.0, request).await
         })
     }
@@ -209,29 +227,65 @@ impl Control for Admin {
     }
 }
 
+/// How a change is put in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Not at all: it is only tried whether it could be.
+    Dry,
+    /// For good.
+    Plainly,
+    /// For so long, unless it is confirmed.
+    OnTrial(Duration),
+}
+
+impl How {
+    fn plainly(dry_run: bool) -> Self {
+        if dry_run { Self::Dry } else { Self::Plainly }
+    }
+
+    fn of(request: &ApplyRequest) -> Result<Self, ControlError> {
+        match (request.dry_run, request.confirm_within) {
+            (_, Some(seconds)) if !(1..=trial::LONGEST).contains(&seconds) => Err(ControlError::bad_request(
+                format!("{seconds} s is no time to confirm a change within"),
+                format!("give 1 to {} seconds", trial::LONGEST),
+            )),
+            (false, Some(seconds)) => Ok(Self::OnTrial(Duration::from_secs(seconds.into()))),
+            (dry_run, _) => Ok(Self::plainly(dry_run)),
+        }
+    }
+}
+
 impl Admin {
     /// `_applying` is the proof that no other change of resources is under way.
     async fn change(
         &self,
         _applying: &tokio::sync::MutexGuard<'_, ()>,
         mut merged: Merged,
-        dry_run: bool,
+        how: How,
     ) -> Result<ApplyResponse, ControlError> {
+        if how != How::Dry {
+            trial::refuse_others(&self.0)?;
+        }
         reload::in_place(|| sets::load(&self.0, &mut merged))?;
         let turn = self.0.changing.lock().await;
         let Merged { next, changes, commit, .. } = match merged.beside(&self.0.now()) {
             Ok(merged) => merged,
             Err(problems) => return Ok(ApplyResponse { problems, ..ApplyResponse::default() }),
         };
-        let steps = if dry_run {
-            reload::plan(&self.0, &next).await?
-        } else if self.0.now().differs_in_sets_only(&next) {
-            loading::put_in_force(&self.0, turn, next, &commit).await?;
-            Vec::new()
-        } else {
-            reload::carry(&self.0, next, &commit).await?
-        };
-        Ok(ApplyResponse { changes, problems: Vec::new(), steps })
+        let (mut steps, mut confirm_by) = (Vec::new(), None);
+        match how {
+            How::Dry => steps = reload::plan(&self.0, &next).await?,
+            How::OnTrial(within) if !commit.is_empty() => {
+                let before = self.0.now();
+                steps = reload::bring_about(&self.0, next, &[]).await?;
+                confirm_by = Some(trial::begin(&self.0, before, (changes.clone(), commit), within));
+            }
+            _ if self.0.now().differs_in_sets_only(&next) => {
+                loading::put_in_force(&self.0, turn, next, &commit).await?;
+            }
+            How::OnTrial(_) | How::Plainly => steps = reload::carry(&self.0, next, &commit).await?,
+        }
+        Ok(ApplyResponse { changes, problems: Vec::new(), steps, confirm_by })
     }
 
     fn view<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {

@@ -6,6 +6,7 @@
 //! | `changing` | one change of desired state at a time | for a whole change, across awaits; for a portion of a long address set |
 //! | `looking` | one look at the uplink at a time | for a whole look, across awaits; `changing` is taken inside it |
 //! | `desired` (watch) | the state in force; readers take a snapshot | for a pointer's copy |
+//! | `trial` | the change that waits for its confirmation | for one copy or replacement |
 //! | `conditions` | what `status` names | for one insert or removal |
 //! | `announced` | egress addresses that the uplink's segment was told of | for one replacement |
 //! | `uplink` | the way past the stack, where addresses are translated, the default routes | for one copy |
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use super::desired::Desired;
 use super::enforcement::Enforcement;
 use super::history::History;
+use super::trial::Trial;
 use super::uplink::FastPath;
 use super::upstreams;
 use crate::edge::Edge;
@@ -59,6 +61,7 @@ pub(crate) struct Gate {
     pub(crate) looking: tokio::sync::Mutex<()>,
     pub(crate) desired: watch::Sender<Arc<Desired>>,
     conditions: Mutex<BTreeMap<String, Condition>>,
+    trial: Mutex<Option<Arc<Trial>>>,
     uplink: Mutex<Uplink>,
     announced: Mutex<BTreeSet<(u32, IpAddr)>>,
     /// Another device may be the default route's now.
@@ -113,6 +116,7 @@ impl Gate {
             looking: tokio::sync::Mutex::new(()),
             desired: watch::Sender::new(Arc::new(Desired::default())),
             conditions: Mutex::default(),
+            trial: Mutex::default(),
             uplink: Mutex::default(),
             announced: Mutex::default(),
             routes_moved: AtomicBool::new(true),
@@ -189,6 +193,11 @@ impl Gate {
     /// It is well again.
     pub(crate) fn clear(&self, what: &str) {
         self.conditions.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+    }
+
+    /// The change that waits for its confirmation.
+    pub(crate) fn trial(&self) -> MutexGuard<'_, Option<Arc<Trial>>> {
+        self.trial.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What falls short now.

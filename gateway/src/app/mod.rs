@@ -9,7 +9,7 @@
 //! [`uplink`] is the way past the node's stack and [`nat`] what is translated there,
 //! [`nat_overlap`] who else uses its ports, [`egress_address`] whether a network's own address is free; [`watching`] keeps
 //! it all as it should be; [`control`] answers the admin socket with [`views`], [`report`], [`explain`] and [`history`];
-//! [`gate`] holds it together.
+//! [`trial`] takes back what nobody confirms, [`management`] what would cut the node off; [`gate`] holds it together.
 //!
 //! The start, in the order in which rights are given up:
 //! 1. `start::prepare`, one thread, all rights: settings, the kernel's features, the bpf file system, the service namespace,
@@ -32,6 +32,7 @@ mod explain;
 mod gate;
 mod history;
 mod loading;
+mod management;
 mod manifests;
 mod names;
 mod nat;
@@ -47,6 +48,7 @@ mod seal;
 mod sets;
 mod slots;
 mod start;
+mod trial;
 mod uplink;
 mod upstreams;
 mod verify;

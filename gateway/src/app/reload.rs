@@ -2,7 +2,8 @@
 //!
 //! 1. Everyone who can refuse is asked: the edge (certificates), segmentation (names taken, kernel features), the uplink's
 //!    neighbours (egress addresses).
-//! 2. New networks' sources are translated, and segmentation applies its steps, undone as a whole if one fails.
+//! 2. New networks' sources are translated, and segmentation applies its steps, undone as a whole if one fails, or if the node
+//!    would lose its own way out.
 //! 3. The policies are put in force.
 //! 4. The store commits.
 //! 5. The edge takes its configuration, and readers see the new state.
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use super::desired::Desired;
 use super::gate::Gate;
+use super::management::Ways;
 use super::{endpoints, nat};
 use crate::admin::ControlError;
 use crate::edge::EdgeProblem;
@@ -36,6 +38,11 @@ pub(crate) async fn carry(gate: &Gate, next: Desired, commit: &[Change]) -> Resu
     if commit.is_empty() {
         return Ok(Vec::new());
     }
+    bring_about(gate, next, commit).await
+}
+
+/// The same whatever there is to commit: a change that is on trial commits nothing.
+pub(crate) async fn bring_about(gate: &Gate, next: Desired, commit: &[Change]) -> Result<Vec<String>, ControlError> {
     let steps = plan(gate, &next).await?;
     let prepared = gate.edge.check(&endpoints::edge_config(&next)).map_err(refused_by_edge)?;
     prepared.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -43,7 +50,12 @@ pub(crate) async fn carry(gate: &Gate, next: Desired, commit: &[Change]) -> Resu
     super::egress_address::refuse_taken(gate, &before, &next).await?;
     let translated = in_place(|| gate.enforcement.masquerade_also(&next));
     translated.map_err(|error| ControlError::failed(error.to_string(), "nothing was changed"))?;
+    let ways = Ways::of(gate).await;
     gate.segmentation.apply(&segments(gate, &next)).await.map_err(refused_by_segmentation)?;
+    if let Err(cut_off) = ways.refuse_loss(gate, &next).await {
+        put_back(gate, &before).await;
+        return Err(cut_off);
+    }
     // nothing leaves with an address that the programs do not know as the node's
     super::watching::look_at_node(gate).await;
     let enforced = in_place(|| {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use config::api::{
     ApplyRequest, ApplyResponse, AttachRequest, Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected,
     DeleteRequest, DetachRequest, DiffResponse, Doctor, ExplainRequest, Explanation, FilesRequest, Flow, FlowList,
-    FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse, ResourceList, ResourceQuery, Status, WatchEvent,
-    Workload,
+    FlowQuery, PatchSetRequest, PatchSetResponse, PlanResponse, ResourceList, ResourceQuery, Status, TrialRequest,
+    WatchEvent, Workload,
 };
 use gateway::admin::{AdminSocket, Control, ControlError, Reply};
 use serde_json::{Value, json};
@@ -148,6 +148,14 @@ impl Control for Recorder {
     fn apply(&self, request: ApplyRequest) -> Reply<'_, ApplyResponse> {
         self.applied.lock().unwrap().push(request);
         Box::pin(async { Ok(ApplyResponse::default()) })
+    }
+
+    fn confirm(&self, _: TrialRequest) -> Reply<'_, ApplyResponse> {
+        unused()
+    }
+
+    fn rollback(&self, _: TrialRequest) -> Reply<'_, ApplyResponse> {
+        unused()
     }
 
     fn diff(&self, _: FilesRequest) -> Reply<'_, DiffResponse> {

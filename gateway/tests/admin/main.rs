@@ -23,7 +23,7 @@ const BOUND: Duration = Duration::from_secs(20);
 async fn requests_reach_the_daemon_and_answers_come_back() {
     let daemon = Daemon::start().await;
     let files = vec![File { name: "a.yaml".to_owned(), text: "kind: Network".to_owned() }];
-    let request = ApplyRequest { files, dry_run: true, prune: false };
+    let request = ApplyRequest { files, dry_run: true, ..ApplyRequest::default() };
     let (status, body) = daemon.post("/v1/apply", &request).await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(daemon.control.applied.lock().unwrap().as_slice(), [request]);

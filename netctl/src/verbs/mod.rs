@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod attach;
+pub(crate) mod confirm;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod detach;

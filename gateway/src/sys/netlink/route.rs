@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -64,6 +64,29 @@ impl Netlink {
             all.extend(routes);
         }
         Ok(all)
+    }
+
+    /// The device by which the node itself reaches an address; `None` where there is no way, or it is its own.
+    pub async fn device_towards(&self, to: IpAddr) -> Result<Option<u32>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family_of(to);
+        message.header.destination_prefix_length = if to.is_ipv4() { 32 } else { 128 };
+        message.attributes.push(RouteAttribute::Destination(to.into()));
+        let doing = || format!("look for the way to {to}");
+        let found = match self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST, doing).await {
+            Err(error) if error.is_absent() || error.errno() == Some(libc::ENETUNREACH) => return Ok(None),
+            found => found?,
+        };
+        let device = |message| {
+            let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+            let unicast = message.header.kind == RouteType::Unicast;
+            let index = message.attributes.iter().find_map(|of| match of {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            index.filter(|_| unicast)
+        };
+        Ok(found.into_iter().find_map(device))
     }
 
     /// Puts a connected route back that somebody deleted; `own` is this node's address in the subnet.
