@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use gateway::edge::Timeouts;
+
 use crate::backend::{Backend, respond};
 use crate::client::{Raw, read_all, read_answer};
 use crate::observed::eventually;
@@ -86,7 +88,8 @@ fn a_removed_app_ends_its_connections_and_others_live() {
 
 #[test]
 fn shutdown_lets_requests_end_and_cuts_the_rest() {
-    let mut world = World::new();
+    // nothing else ends a request meanwhile
+    let mut world = World::with(Timeouts::default());
     let (go, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
     let backend = Backend::start(world.address(2, 8080), move |seen, stream| {
@@ -107,7 +110,7 @@ fn shutdown_lets_requests_end_and_cuts_the_rest() {
     eventually("both are under way", || backend.seen().len() == 2);
     let listen = world.listen();
     let edge = world.edge.take().unwrap();
-    let shutdown = world.runtime.spawn(async move { edge.shutdown(Duration::from_secs(4)).await });
+    let shutdown = world.runtime.spawn(async move { edge.shutdown(Duration::from_secs(3)).await });
     eventually("nothing is accepted any longer", || std::net::TcpStream::connect(listen).is_err());
     go.send(()).unwrap();
     assert!(read_all(&mut ends).ends_with("hello"));
