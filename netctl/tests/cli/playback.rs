@@ -148,7 +148,7 @@ fn check(path: &str, status: u16, text: &str) -> Result<(), String> {
         return text.lines().try_for_each(same::<api::Flow>);
     }
     match path.split(['?', '/']).next().unwrap() {
-        "apply" | "delete" => same::<api::ApplyResponse>(text),
+        "apply" | "confirm" | "rollback" | "delete" => same::<api::ApplyResponse>(text),
         "diff" => same::<api::DiffResponse>(text),
         "plan" => same::<api::PlanResponse>(text),
         "resources" if path.starts_with("resources/workload") => {
