@@ -3,12 +3,17 @@
 //! A line is a test program and the full name of one of its tests. Emulation is slow: a test earns its place here by
 //! what is different there: 8021q and bridges that filter by VLAN, tc filters instead of tcx links.
 
-/// Test program and test.
+/// Test program and test: of this crate, or with its module of the gateway's.
 pub const SECOND_KERNEL: &[(&str, &str)] = &[
     ("worlds", "a_switch_keeps_vlans_apart"),
     ("segmentation", "frames_of_one_vlan_are_never_seen_on_another_after_the_daemons_death_too"),
     ("segmentation", "workloads_on_vlans_reach_the_internet_by_their_policy"),
     ("segmentation", "a_vlan_network_leaves_no_sub_interface_behind"),
+    ("segments", "vlan::a_vlan_is_made_kept_and_deleted"),
+    ("segments", "vlan::a_vlan_that_another_program_has_is_refused"),
+    ("segments", "vlan::tenants_reach_their_own_vlan_and_no_other"),
+    ("segments", "vlan::parents_and_tags_of_any_sort"),
+    ("segments", "vlan::a_parent_goes_down_goes_away_changes_its_name_and_comes_back"),
     ("egress", "only_what_is_named_is_reached_in_both_families"),
     ("names", "each_lookup_followed_at_once_by_a_connection_loses_no_syn"),
     ("names", "dns_works_where_a_router_of_the_segment_routes_and_the_bridge_has_no_address"),
@@ -32,9 +37,14 @@ mod tests {
     #[test]
     fn every_name_of_the_list_is_a_test() {
         for (program, test) in SECOND_KERNEL {
-            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{program}.rs"));
+            let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let file = match test.split_once("::") {
+                None => own.join(format!("tests/{program}.rs")),
+                Some((module, _)) => own.join(format!("../gateway/tests/{program}/{module}.rs")),
+            };
             let text = std::fs::read_to_string(&file).unwrap();
-            assert!(text.contains(&format!("fn {test}(")), "{program} has no test {test}");
+            let name = test.rsplit("::").next().unwrap();
+            assert!(text.contains(&format!("fn {name}(")), "{program} has no test {test}");
         }
     }
 }

@@ -59,6 +59,12 @@ impl Namespace {
         must(&all)
     }
 
+    /// A line for the shell inside; what it prints.
+    pub(crate) fn shell(&self, line: &str) -> String {
+        let output = Command::new("ip").args(["netns", "exec", &self.name, "sh", "-c", line]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Runs `work` on a thread inside.
     pub(crate) fn inside<T: Send + 'static>(
         &self,
