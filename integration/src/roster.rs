@@ -7,6 +7,7 @@
 pub const SECOND_KERNEL: &[(&str, &str)] = &[
     ("worlds", "a_switch_keeps_vlans_apart"),
     ("segmentation", "frames_of_one_vlan_are_never_seen_on_another_after_the_daemons_death_too"),
+    ("segmentation", "hopping_poisoned_learning_and_floods_of_addresses_stay_on_their_own_vlan"),
     ("segmentation", "workloads_on_vlans_reach_the_internet_by_their_policy"),
     ("segmentation", "a_vlan_network_leaves_no_sub_interface_behind"),
     ("segments", "vlan::a_vlan_is_made_kept_and_deleted"),

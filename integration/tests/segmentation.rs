@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use integration::capture::Capture;
-use integration::frame::{Mac, arp};
+use integration::frame::{Mac, arp, ethernet, tagged};
 use integration::manifests::{allow_cidrs, namespace, network, policy, two_tenants, vlan_network};
 use integration::namespace::Namespace;
 use integration::site::{Internet, NODE4};
@@ -242,6 +242,61 @@ fn frames_of_one_vlan_are_never_seen_on_another_after_the_daemons_death_too() {
         let strayed = others[1 - index].frames().into_iter().filter(|seen| from(seen, own)).count();
         assert_eq!(strayed, 0, "frames of VLAN {vlan}'s workload on the other VLAN");
         assert!(others[index].frames().iter().any(|seen| from(seen, own)), "its own VLAN hears it");
+    }
+}
+
+/// A frame that nobody has a use for, with a marker.
+fn marked(to: Mac, from: Mac, marker: &str) -> Vec<u8> {
+    const LOCAL_EXPERIMENTAL: u16 = 0x88b5; // IEEE 802
+    ethernet(to, from, LOCAL_EXPERIMENTAL, format!("{marker:-<60}").as_bytes())
+}
+
+#[test]
+#[ignore = "needs 8021q: second kernel"]
+fn hopping_poisoned_learning_and_floods_of_addresses_stay_on_their_own_vlan() {
+    let world = trunked();
+    let [a, b] = &world.pods;
+    let inside = [a, b].map(|pod| Capture::start(pod, Pod::INTERFACE));
+    let hosts = world.hosts.each_ref().map(|host| Capture::start(host, "eth0"));
+    let stranger = Mac([2, 9, 9, 9, 9, 9]);
+
+    // from a workload: other tags, two tags, and no tag of its own choosing leaves
+    for to in [Mac::BROADCAST, b.mac] {
+        let plain = marked(to, a.mac, "hop-out");
+        for tags in [&[200][..], &[100, 200], &[200, 100], &[0], &[0, 200]] {
+            let frame = tags.iter().rev().fold(plain.clone(), |frame, tag| tagged(&frame, *tag));
+            a.send_frame(Pod::INTERFACE, &frame);
+        }
+    }
+    // from the trunk, as another node or a bad switch would send it: a tag within a tag, none, and priority only
+    let wire = |frame: &[u8]| world.switch.namespace.send_frame("trunk", frame);
+    for to in [Mac::BROADCAST, a.mac, b.mac] {
+        let plain = marked(to, stranger, "hop-in");
+        wire(&tagged(&tagged(&plain, 200), 100));
+        wire(&tagged(&tagged(&plain, 100), 200));
+        wire(&tagged(&plain, 0));
+        wire(&plain);
+    }
+    // a workload's Ethernet address on the wire, on its own VLAN and the other: the bridge learns nothing that moves it
+    for vlan in [100, 200] {
+        wire(&tagged(&marked(Mac::BROADCAST, a.mac, "poison"), vlan));
+        wire(&tagged(&marked(Mac::BROADCAST, b.mac, "poison"), vlan));
+    }
+    // many source addresses
+    let known = || world.site.node.ok("bridge fdb show").lines().count();
+    let before = known();
+    for number in 0..256u16 {
+        let [high, low] = number.to_be_bytes();
+        a.send_frame(Pod::INTERFACE, &marked(Mac::BROADCAST, Mac([2, 7, 7, 7, high, low]), "flood"));
+    }
+    assert!(known() <= before + 8, "a workload's frames taught the bridge {} addresses", known() - before);
+    exchange(&world);
+
+    let everywhere = || hosts.iter().chain(&inside);
+    let beyond_it = || hosts.iter().chain(&inside[1..]);
+    assert_eq!(everywhere().map(|capture| capture.count(b"hop-in")).sum::<usize>(), 0, "from the trunk");
+    for marker in ["hop-out", "flood"] {
+        assert_eq!(beyond_it().map(|capture| capture.count(marker.as_bytes())).sum::<usize>(), 0, "{marker}");
     }
 }
 

@@ -175,11 +175,11 @@ impl<'a> Executor<'a> {
                 netlink.add_connected_route(self.index(link).await?, link.as_str(), *address).await?;
             }
             Step::AddForwarding { link, mac } => {
-                let entry = ForwardingEntry { port: self.index(link).await?, mac: *mac };
+                let entry = ForwardingEntry { port: self.index(link).await?, mac: *mac, sticky: true };
                 netlink.add_forwarding_entry(link.as_str(), entry).await?;
             }
             Step::DeleteForwarding { link, mac } => {
-                let entry = ForwardingEntry { port: self.index(link).await?, mac: *mac };
+                let entry = ForwardingEntry { port: self.index(link).await?, mac: *mac, sticky: true };
                 gone(netlink.delete_forwarding_entry(link.as_str(), entry).await)?;
             }
             Step::AddNeighbour { link, address, mac } => {

@@ -36,6 +36,10 @@ fn what_others_delete_is_put_back_within_a_second() {
             ("bridge link set dev tgw1 flood on", "bridge -d link show dev tgw1 | grep .flood.off"),
             ("bridge link set dev tgw1 hairpin on", "bridge -d link show dev tgw1 | grep hairpin.off"),
             (&format!("bridge fdb del {} dev tgw1 master static", web.mac), "bridge fdb show br tgb-tenant-a"),
+            (
+                &format!("bridge fdb replace {} dev tgw1 master static", web.mac),
+                "bridge fdb show br tgb-tenant-a | grep tgw1.*sticky",
+            ),
             ("ip link del tgw1", "ip -o link show up master tgb-tenant-a dev tgw1"),
             ("ip link del tgb-tenant-a", "ip -o link show up dev tgb-tenant-a"),
         ] {

@@ -37,7 +37,7 @@ fn a_workload_is_connected_in_both_families() {
             world
                 .node
                 .exec("bridge fdb show br tgb-tenant-a")
-                .contains(&format!("{} dev tgw1 master tgb-tenant-a static", web.mac))
+                .contains(&format!("{} dev tgw1 sticky master tgb-tenant-a static", web.mac))
         );
         assert!(
             world.node.ip("neigh show dev tgb-tenant-a").contains(&format!("10.100.0.2 lladdr {} PERMANENT", web.mac))

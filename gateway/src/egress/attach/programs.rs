@@ -135,13 +135,12 @@ impl Programs {
         self.young().remove(&ifindex);
         let device = name_of(ifindex)?;
         for program in WORKLOAD {
-            if self.is_listed(ifindex, program).unwrap_or(false) {
-                continue;
-            }
-            let failed = |e: &(dyn Error + 'static)| program_failed(program, &device, e);
             let mut ebpf = self.lock();
-            let loaded = classifier(&mut ebpf, program.name()).map_err(|e| failed(&*e))?;
-            link(loaded, &device, program, &self.pin_path(ifindex, program)).map_err(|e| failed(&*e))?;
+            if !self.is_listed(ifindex, program).unwrap_or(false) {
+                let failed = |e: &(dyn Error + 'static)| program_failed(program, &device, e);
+                let loaded = classifier(&mut ebpf, program.name()).map_err(|e| failed(&*e))?;
+                link(loaded, &device, program, &self.pin_path(ifindex, program)).map_err(|e| failed(&*e))?;
+            }
             remove_filter(&device, program);
         }
         Ok(())

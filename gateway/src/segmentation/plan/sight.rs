@@ -7,7 +7,7 @@ use std::ops::Deref;
 use config::names::InterfaceName;
 
 use crate::segmentation::observe::Observed;
-use crate::sys::netlink::Link;
+use crate::sys::netlink::{ForwardingEntry, Link};
 use crate::workload::Mac;
 
 /// What is, found by name and number.
@@ -16,14 +16,14 @@ pub(in crate::segmentation) struct Sight<'a> {
     names: HashMap<&'a InterfaceName, &'a Link>,
     numbers: HashMap<u32, &'a Link>,
     neighbours: HashSet<(u32, IpAddr, Mac)>,
-    forwarding: HashMap<u32, Vec<Mac>>,
+    forwarding: HashMap<u32, Vec<ForwardingEntry>>,
 }
 
 impl<'a> Sight<'a> {
     pub(in crate::segmentation) fn of(observed: &'a Observed) -> Self {
-        let mut forwarding: HashMap<u32, Vec<Mac>> = HashMap::new();
+        let mut forwarding: HashMap<u32, Vec<ForwardingEntry>> = HashMap::new();
         for entry in &observed.forwarding {
-            forwarding.entry(entry.port).or_default().push(entry.mac);
+            forwarding.entry(entry.port).or_default().push(*entry);
         }
         Self {
             observed,
@@ -50,7 +50,7 @@ impl<'a> Sight<'a> {
     }
 
     /// Static forwarding entries of a port.
-    pub(super) fn forwarding_at(&self, port: Option<u32>) -> &[Mac] {
+    pub(super) fn forwarding_at(&self, port: Option<u32>) -> &[ForwardingEntry] {
         port.and_then(|port| self.forwarding.get(&port)).map_or(&[], Vec::as_slice)
     }
 }

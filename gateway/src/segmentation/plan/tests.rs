@@ -153,7 +153,7 @@ fn settled(desired: &Desired) -> Observed {
     let web = workload(1, &network());
     observed.neighbours =
         web.addresses.iter().map(|a| Neighbour { index: 10, address: a.address, mac: web.mac }).collect();
-    observed.forwarding = vec![ForwardingEntry { port: 12, mac: web.mac }];
+    observed.forwarding = vec![ForwardingEntry { port: 12, mac: web.mac, sticky: true }];
     (observed.ipv4_forward, observed.ipv6_forward) = (Some(1), Some(1));
     observed.table = Table::As(Ruleset::of(desired));
     observed

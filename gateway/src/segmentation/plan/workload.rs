@@ -4,7 +4,8 @@
 //! there, half made by a process that died, taken out or set down by others) goes through the whole order again, every
 //! step of which may be repeated: inside first, then the seal, then the bridge, and up last.
 //!
-//! Flooding at the port: no frame for an unknown address ever goes to a workload, nothing is learned from it. Broadcast
+//! Flooding at the port: no frame for an unknown address ever goes to a workload, nothing is learned from it, and its own
+//! address is a sticky entry that nobody moves who sends from it elsewhere. Broadcast
 //! and multicast (ARP, ND, router advertisements) go there only where somebody else than this node must find it: on
 //! a segment with a VLAN, with an External router, or open between its workloads. This node needs neither: it has the
 //! workload as permanent neighbour.
@@ -149,11 +150,11 @@ fn forwarding(workload: &Workload, index: Option<u32>, complete: bool, observed:
     let link = &workload.host_interface;
     let present = observed.forwarding_at(index);
     // Taking a link out of its bridge drops its entries.
-    if !complete || !present.contains(&workload.mac) {
+    if !complete || !present.iter().any(|entry| entry.mac == workload.mac && entry.sticky) {
         steps.push(Step::AddForwarding { link: link.clone(), mac: workload.mac });
     }
-    for mac in present.iter().filter(|mac| complete && **mac != workload.mac) {
-        steps.push(Step::DeleteForwarding { link: link.clone(), mac: *mac });
+    for entry in present.iter().filter(|entry| complete && entry.mac != workload.mac) {
+        steps.push(Step::DeleteForwarding { link: link.clone(), mac: entry.mac });
     }
 }
 

@@ -30,6 +30,9 @@ pub struct ForwardingEntry {
     pub port: u32,
     /// Who is behind it.
     pub mac: Mac,
+    /// Whether it stays at its port whoever sends from that address elsewhere: a static one alone moves (`br_fdb_update` in
+    /// net/bridge/br_fdb.c).
+    pub sticky: bool,
 }
 
 impl Netlink {
@@ -175,9 +178,10 @@ fn build_entry(entry: ForwardingEntry) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = entry.port;
-    // `bridge fdb add … master static`: in the bridge's table, static, not local (net/bridge/br_fdb.c).
+    // `bridge fdb add … master static sticky`: in the bridge's table, static, not local (net/bridge/br_fdb.c).
     message.header.state = NeighbourState::Noarp;
     message.header.flags = NeighbourFlags::Controller;
+    message.header.flags.set(NeighbourFlags::Sticky, entry.sticky);
     message.attributes = vec![NeighbourAttribute::LinkLayerAddress(entry.mac.0.to_vec())];
     message
 }
@@ -203,7 +207,8 @@ fn parse_entry(message: RouteNetlinkMessage) -> Option<ForwardingEntry> {
     let ours = message.header.family == AddressFamily::Bridge
         && message.header.state == NeighbourState::Noarp
         && !message.header.flags.contains(NeighbourFlags::Own);
-    if ours { Some(ForwardingEntry { port: message.header.ifindex, mac: mac_of(&message)? }) } else { None }
+    let sticky = message.header.flags.contains(NeighbourFlags::Sticky);
+    if ours { Some(ForwardingEntry { port: message.header.ifindex, mac: mac_of(&message)?, sticky }) } else { None }
 }
 
 fn mac_of(message: &NeighbourMessage) -> Option<Mac> {
