@@ -92,12 +92,14 @@ pub(crate) fn versions(asked: &str) -> String {
     json!({ "cniVersion": asked, "supportedVersions": SUPPORTED }).to_string()
 }
 
-/// ADD: the container's interface is the third.
+/// ADD: the container's interface is the last.
 pub(crate) fn added(call: &Call, connected: &Connected) -> String {
-    const INSIDE: usize = 2;
     let link = |(name, mac): &(config::names::InterfaceName, String)| json!({ "name": name, "mac": mac });
+    let mut interfaces: Vec<Value> = connected.bridge.iter().chain([&connected.host]).map(link).collect();
+    let inside = interfaces.len();
+    interfaces.push(json!({ "name": call.interface, "mac": connected.mac, "sandbox": connected.netns }));
     let address = |own: &config::api::ConnectedAddress| {
-        let mut shown = json!({ "address": own.address, "interface": INSIDE });
+        let mut shown = json!({ "address": own.address, "interface": inside });
         if let Some(gateway) = own.gateway {
             shown["gateway"] = json!(gateway);
         }
@@ -113,11 +115,7 @@ pub(crate) fn added(call: &Call, connected: &Connected) -> String {
     };
     json!({
         "cniVersion": call.version,
-        "interfaces": [
-            link(&connected.bridge),
-            link(&connected.host),
-            { "name": call.interface, "mac": connected.mac, "sandbox": connected.netns },
-        ],
+        "interfaces": interfaces,
         "ips": connected.addresses.iter().map(address).collect::<Vec<_>>(),
         "routes": gateways.iter().map(route).collect::<Vec<_>>(),
         // whatever server is asked, Tidegate answers

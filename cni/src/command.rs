@@ -17,17 +17,22 @@ pub(crate) async fn run(call: &Call) -> Result<String, Failure> {
     let client = Client::new(call.network.socket.clone());
     let empty = |_: IgnoredAny| String::new();
     match call.command {
-        Command::Add if call.network.prev_result.is_some() => Err(Failure::configuration(
-            "another plugin has made the container's interface already",
-            "let `tidegate-cni` be the first of the list: it makes the interface itself",
-        )),
         Command::Add => {
             if let Some(netns) = call.netns.as_ref().filter(|netns| !netns.exists()) {
                 return Err(Failure::no_container(format!("there is no {}", netns.display())));
             }
-            let request = CniAddRequest { attachment: call.attachment()?, workload: who::workload(call)? };
+            let chained = call.network.prev_result.as_ref();
+            let request = CniAddRequest {
+                attachment: call.attachment()?,
+                workload: who::workload(call)?,
+                chained: chained.is_some(),
+            };
             let connected: Connected = client.post("cni/add", &request).await?;
-            Ok(answer::added(call, &connected))
+            Ok(match chained {
+                // what was made is as it was (section 3, "Lifecycle & Ordering")
+                Some(before) => before.to_string(),
+                None => answer::added(call, &connected),
+            })
         }
         Command::Del => del(&client, call).await,
         Command::Check => {

@@ -6,6 +6,9 @@
 //! 3. [`command`]: one request to the daemon for each command.
 //! 4. [`answer`]: the result in the form of the configuration's version, or an error by its code.
 //!
+//! Behind other plugins of the same list it makes nothing: the interface that they made is closed, and its container becomes a
+//! workload of a network that says `adopt: { cniNetwork: NAME }`.
+//!
 //! One of `type: tidegate-cni` in a network configuration list may say, all of it optional:
 //!
 //! | key | what |

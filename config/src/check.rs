@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use crate::names::Name;
 use crate::problem::Problem;
-use crate::resource::{Gateway, Kind, Network, Resource, ResourceKey, SetName};
+use crate::resource::{Adopt, Gateway, Kind, Network, Resource, ResourceKey, SetName};
 use crate::set::Resources;
 use crate::uses::{SetUse, set_uses};
 use crate::wording::closest;
@@ -19,6 +19,7 @@ use crate::wording::closest;
 pub fn check(resources: &Resources) -> Vec<Problem> {
     let mut problems = Vec::new();
     vlans(resources, &mut problems);
+    adopted(resources, &mut problems);
     subnets(resources, &mut problems);
     egress_addresses(resources, &mut problems);
     owners(resources, &mut problems);
@@ -39,6 +40,17 @@ fn vlans(resources: &Resources, problems: &mut Vec<Problem>) {
         };
         let mend = "use another id, or one Network for both";
         problems.push(clash(resources, [(network, "spec.vlan.id"), (other, "spec.vlan.id")], what, mend));
+    }
+}
+
+/// Others' interfaces are one network's.
+fn adopted(resources: &Resources, problems: &mut Vec<Problem>) {
+    let mut first: BTreeMap<&Adopt, &Network> = BTreeMap::new();
+    for network in resources.networks() {
+        let Some(other) = network.adopt.as_ref().and_then(|adopt| first.insert(adopt, network)) else { continue };
+        let what = |_: &Network, other: &Network| format!("Network `{}` adopts the same", other.name);
+        let mend = "one Network may have several Namespaces";
+        problems.push(clash(resources, [(network, "spec.adopt"), (other, "spec.adopt")], what, mend));
     }
 }
 

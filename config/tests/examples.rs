@@ -47,6 +47,7 @@ fn the_sets_of_the_readme_are_clean() {
             "exposed.yaml",
             "network-policy.yaml",
             "recipe.yaml",
+            "docker.yaml",
         ][..],
         &["local/tenant-a.yaml", "local/tenant-b.yaml", "egress.yaml", "exposed.yaml", "recipe.yaml"],
         &["recipe.yaml"],
@@ -63,6 +64,7 @@ fn every_example_survives_a_round_trip() {
         [
             "address-sets.yaml",
             "admin.yaml",
+            "docker.yaml",
             "egress.yaml",
             "exposed.yaml",
             "local/tenant-a.yaml",

@@ -43,6 +43,9 @@ pub struct Node {
     pub bpffs: PathBuf,
     /// Whether the node itself may open connections to its workloads; `None`: to those that a NetworkPolicy selects.
     pub probes: Option<bool>,
+    /// Sockets of container engines, of which those are asked that are there: names and labels of containers on adopted
+    /// bridges.
+    pub engines: Vec<PathBuf>,
     /// IPv4 block of the handles.
     pub handles_v4: ipnetwork::Ipv4Network,
     /// IPv6 block of the handles.
@@ -176,6 +179,7 @@ impl Default for Node {
             files_dir: "/etc/tidegate/files".into(),
             bpffs: "/sys/fs/bpf/tidegate".into(),
             probes: None,
+            engines: vec!["/var/run/docker.sock".into(), "/run/podman/podman.sock".into()],
             handles_v4: "198.18.0.0/15".parse().expect("a literal block"),
             handles_v6: "fd74:6769::/64".parse().expect("a literal block"),
         }

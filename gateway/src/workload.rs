@@ -57,12 +57,28 @@ pub struct Workload {
     /// What the container engine knows it by, where one attached it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cni: Option<Attachment>,
+    /// Whether others made its interface, which is closed here and neither set up nor deleted. Its `netns` may be unknown, and
+    /// is empty then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
 }
 
 impl Workload {
+    /// Whether it is there because its interface is a port of an adopted bridge, as long as that is so.
+    pub fn is_found(&self) -> bool {
+        self.adopted && self.cni.is_none()
+    }
+
     /// Its link-local IPv6 address, from the MAC by modified EUI-64 (RFC 4291, appendix A).
     pub fn link_local(&self) -> Ipv6Addr {
-        let [a, b, c, d, e, f] = self.mac.0.map(u16::from);
+        self.mac.link_local()
+    }
+}
+
+impl Mac {
+    /// The link-local IPv6 address of an interface that has it, by modified EUI-64 (RFC 4291, appendix A).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0.map(u16::from);
         Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
     }
 }

@@ -195,7 +195,8 @@ pub fn binary(name: &str) -> PathBuf {
 
 fn toml(folder: &Path, bpffs: &Path, settings: &Settings) -> String {
     let mut text = format!(
-        "[node]\nuplink = \"eth0\"\nstate_dir = \"{0}/state\"\nruntime_dir = \"{0}/run\"\nfiles_dir = \"{0}/files\"\nbpffs = \"{1}\"\n{2}",
+        "[node]\nuplink = \"eth0\"\nstate_dir = \"{0}/state\"\nruntime_dir = \"{0}/run\"\nfiles_dir = \"{0}/files\"\nbpffs = \"{1}\"\n\
+         engines = [\"{0}/docker/docker.sock\", \"{0}/podman/podman.sock\"]\n{2}",
         folder.display(),
         bpffs.display(),
         settings.probes.map(|probes| format!("probes = {probes}\n")).unwrap_or_default()

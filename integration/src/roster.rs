@@ -15,6 +15,8 @@ pub const SECOND_KERNEL: &[(&str, &str)] = &[
     ("segments", "vlan::tenants_reach_their_own_vlan_and_no_other"),
     ("segments", "vlan::parents_and_tags_of_any_sort"),
     ("segments", "vlan::a_parent_goes_down_goes_away_changes_its_name_and_comes_back"),
+    ("adoption", "a_port_is_closed_before_anybody_has_seen_it_where_the_kernel_can_tell_its_bridge"),
+    ("adoption", "ports_of_a_bridge_without_an_engine_are_workloads_by_their_names"),
     ("egress", "only_what_is_named_is_reached_in_both_families"),
     ("names", "each_lookup_followed_at_once_by_a_connection_loses_no_syn"),
     ("names", "dns_works_where_a_router_of_the_segment_routes_and_the_bridge_has_no_address"),

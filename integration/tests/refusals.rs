@@ -57,7 +57,11 @@ fn bad_manifests_are_refused_whole_with_place_and_mend() {
             format!("{HEAD}kind: AddressSet\nmetadata: {{ name: x }}\nspec: {{}}\n"),
             &["where its prefixes come from"],
         ),
-        ("adoption", network("x", 5, "  adopt: { bridge: docker0 }\n"), &["adopt"]),
+        (
+            "adoption of more",
+            network("x", 5, "  adopt: { bridge: docker0 }\n"),
+            &["`subnets` beside `adopt`", "leave it out"],
+        ),
     ];
     for (what, bad, words) in cases {
         let said = site.netctl().try_apply(&format!("{good}{}", with_separator(bad)));

@@ -32,6 +32,9 @@ pub struct CniAddRequest {
     pub attachment: Attachment,
     /// The workload that it becomes; its `interface` is the attachment's.
     pub workload: AttachRequest,
+    /// Whether other plugins made the interface before, in the same chain: then it is closed and sealed, and no more.
+    #[serde(default)]
+    pub chained: bool,
 }
 
 /// How a container is connected: what a result says. `POST /v1/cni/check` with an [`Attachment`] is answered with it too, or
@@ -45,8 +48,9 @@ pub struct Connected {
     pub mac: String,
     /// Host side of its pair, and its Ethernet address.
     pub host: (InterfaceName, String),
-    /// The network's bridge, and its Ethernet address.
-    pub bridge: (InterfaceName, String),
+    /// The network's bridge, and its Ethernet address; `None` where others made the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<(InterfaceName, String)>,
     /// Its addresses without link-local ones, with the length of their subnet.
     pub addresses: Vec<ConnectedAddress>,
 }

@@ -139,16 +139,24 @@ pub struct WorkloadMetadata {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadSpec {
-    /// Path of its network namespace.
+    /// Path of its network namespace; empty where nobody said, as of a port of an adopted bridge.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub netns: PathBuf,
     /// Interface inside.
     pub interface: InterfaceName,
+    /// Whether others made its interface.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// Names of its ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<NamedPort>,
     /// What the container engine knows it by, where one attached it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cni: Option<Attachment>,
+}
+
+fn is_empty(path: &std::path::Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 /// `status` of a [`Workload`].

@@ -29,10 +29,6 @@ later! {
     Acme:
         "certificates by ACME come in a later release",
         "name `certificate.certFile` and `keyFile`; they are read again when they change";
-    /// `spec.adopt` of a Network
-    Adopt:
-        "`adopt` comes in a later release",
-        "leave it out, and attach the workloads with `netctl attach`";
     /// Kubernetes' cluster-wide policies
     ClusterNetworkPolicy:
         "cluster-wide network policies of Kubernetes come in a later release",

@@ -9,14 +9,17 @@ use super::later::Later;
 use super::snat;
 use crate::document::field::Field;
 use crate::document::fields::Fields;
-use crate::names::{Name, VlanId};
-use crate::resource::{DnsVia, Gateway, Network, NetworkDns, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
+use crate::names::{InterfaceName, Name, VlanId};
+use crate::resource::{Adopt, DnsVia, Gateway, Network, NetworkDns, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
 use crate::upstream::Upstream;
 use crate::wording::{quoted, wrong};
 
 pub(super) fn read(name: Option<Name>, spec: &Field<'_>) -> Option<Network> {
-    let known = ["vlan", "subnets", "gateway", "egress", "workloadTraffic", "dns", "mtu"];
-    let fields = spec.fields(&known, &[("adopt", Later::Adopt)])?;
+    let known = ["adopt", "vlan", "subnets", "gateway", "egress", "workloadTraffic", "dns", "mtu"];
+    let fields = spec.fields(&known, &[])?;
+    if let Some(field) = fields.optional("adopt") {
+        return read_adopting(name, &fields, &field);
+    }
     let gateway = match fields.optional("gateway") {
         Some(field) => field.choice(&[("Node", Gateway::Node), ("External", Gateway::External)]),
         None => Some(Gateway::Node),
@@ -24,15 +27,13 @@ pub(super) fn read(name: Option<Name>, spec: &Field<'_>) -> Option<Network> {
     let vlan = fields.optional("vlan").and_then(|field| read_vlan(&field));
     let subnets = read_subnets(&fields, gateway);
     let snat = snat::read(&fields, gateway, subnets.as_deref());
-    let workload_traffic = match fields.optional("workloadTraffic") {
-        Some(field) => field.choice(&[("Open", WorkloadTraffic::Open), ("Isolated", WorkloadTraffic::Isolated)]),
-        None => Some(WorkloadTraffic::Open),
-    };
+    let workload_traffic = read_workload_traffic(&fields);
     let dns = fields.optional("dns").and_then(|field| read_dns(&field, gateway));
     // IPv6 needs links of 1280 bytes (RFC 8200, section 5).
     let mtu = fields.optional("mtu").and_then(|field| field.integer("an MTU", 1280..=65535));
     Some(Network {
         name: name?,
+        adopt: None,
         vlan,
         subnets: subnets?,
         gateway: gateway?,
@@ -41,6 +42,58 @@ pub(super) fn read(name: Option<Name>, spec: &Field<'_>) -> Option<Network> {
         dns,
         mtu,
     })
+}
+
+/// A network whose links are others': who made them says the rest.
+fn read_adopting(name: Option<Name>, fields: &Fields<'_>, adopt: &Field<'_>) -> Option<Network> {
+    for key in ["vlan", "subnets", "gateway", "egress", "mtu"] {
+        if let Some(field) = fields.optional(key) {
+            field.problem(format!("`{key}` beside `adopt`: who made the interfaces says it"), "leave it out");
+        }
+    }
+    let workload_traffic = read_workload_traffic(fields);
+    let dns = fields.optional("dns").and_then(|field| read_dns(&field, Some(Gateway::External)));
+    Some(Network {
+        name: name?,
+        adopt: Some(read_adopt(adopt)?),
+        vlan: None,
+        subnets: Vec::new(),
+        gateway: Gateway::External,
+        snat: Snat::None,
+        workload_traffic: workload_traffic?,
+        dns,
+        mtu: None,
+    })
+}
+
+fn read_adopt(field: &Field<'_>) -> Option<Adopt> {
+    let fields = field.fields(&["bridge", "cniNetwork"], &[])?;
+    match (fields.optional("bridge"), fields.optional("cniNetwork")) {
+        (Some(bridge), None) => {
+            let link: InterfaceName = bridge.parse()?;
+            if link.as_str().starts_with("tgb") {
+                bridge.problem(format!("`{link}` is a link of Tidegate's own"), "name a bridge that others made");
+            }
+            Some(Adopt::Bridge(link))
+        }
+        (None, Some(network)) => network.read(|text| match text.is_empty() {
+            true => Err(wrong("the CNI network has no name".to_owned(), "write the `name` of its configuration")),
+            false => Ok(Adopt::CniNetwork(text.to_owned())),
+        }),
+        (bridge, _) => {
+            let what = if bridge.is_some() { "both are adopted" } else { "nothing is adopted" };
+            let mend = "write `bridge: docker0`, or `cniNetwork: NAME` where `tidegate-cni` is chained";
+            field.problem(what.to_owned(), mend);
+            None
+        }
+    }
+}
+
+fn read_workload_traffic(fields: &Fields<'_>) -> Option<WorkloadTraffic> {
+    match fields.optional("workloadTraffic") {
+        Some(field) => field.choice(&[("Open", WorkloadTraffic::Open), ("Isolated", WorkloadTraffic::Isolated)]),
+        None => Some(WorkloadTraffic::Open),
+    }
 }
 
 fn read_vlan(field: &Field<'_>) -> Option<Vlan> {

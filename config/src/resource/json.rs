@@ -4,9 +4,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    AddressSet, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DenyRule, DnsVia, EgressPolicy, ExposedApp,
-    Expression, Gateway, Mode, Namespace, Network, NetworkPolicy, OnDeny, Peer, PeerPort, PeerRule, PortRange, Ports,
-    Requirement, Resource, Selector, SetSource, Snat, Subnet, Tls, TlsVersion, Verify, VlanProtocol, WorkloadTraffic,
+    AddressSet, Adopt, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DenyRule, DnsVia, EgressPolicy,
+    ExposedApp, Expression, Gateway, Mode, Namespace, Network, NetworkPolicy, OnDeny, Peer, PeerPort, PeerRule,
+    PortRange, Ports, Requirement, Resource, Selector, SetSource, Snat, Subnet, Tls, TlsVersion, Verify, VlanProtocol,
+    WorkloadTraffic,
 };
 use crate::names::DomainPattern;
 
@@ -39,6 +40,34 @@ fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
 }
 
 fn network(network: &Network) -> Map<String, Value> {
+    let mut spec = match &network.adopt {
+        Some(adopt) => object([("adopt", adopted(adopt))]),
+        None => made(network),
+    };
+    let workload_traffic = match network.workload_traffic {
+        WorkloadTraffic::Open => "Open",
+        WorkloadTraffic::Isolated => "Isolated",
+    };
+    spec.insert("workloadTraffic".to_owned(), json!(workload_traffic));
+    if let Some(dns) = &network.dns {
+        let via = match dns.via {
+            DnsVia::Node => "Node",
+            DnsVia::Network => "Network",
+        };
+        spec.insert("dns".to_owned(), json!({ "upstreams": dns.upstreams, "via": via }));
+    }
+    spec
+}
+
+fn adopted(adopt: &Adopt) -> Value {
+    match adopt {
+        Adopt::Bridge(bridge) => json!({ "bridge": bridge }),
+        Adopt::CniNetwork(network) => json!({ "cniNetwork": network }),
+    }
+}
+
+/// What only a network has that the daemon makes.
+fn made(network: &Network) -> Map<String, Value> {
     let mut spec = object([
         ("subnets", network.subnets.iter().map(subnet).collect()),
         (
@@ -49,13 +78,6 @@ fn network(network: &Network) -> Map<String, Value> {
             }),
         ),
         ("egress", json!({ "snat": snat(network.snat) })),
-        (
-            "workloadTraffic",
-            json!(match network.workload_traffic {
-                WorkloadTraffic::Open => "Open",
-                WorkloadTraffic::Isolated => "Isolated",
-            }),
-        ),
     ]);
     if let Some(vlan) = &network.vlan {
         let protocol = match vlan.protocol {
@@ -63,13 +85,6 @@ fn network(network: &Network) -> Map<String, Value> {
             VlanProtocol::Dot1ad => "802.1ad",
         };
         spec.insert("vlan".to_owned(), json!({ "parent": vlan.parent, "id": vlan.id, "protocol": protocol }));
-    }
-    if let Some(dns) = &network.dns {
-        let via = match dns.via {
-            DnsVia::Node => "Node",
-            DnsVia::Network => "Network",
-        };
-        spec.insert("dns".to_owned(), json!({ "upstreams": dns.upstreams, "via": via }));
     }
     if let Some(mtu) = network.mtu {
         spec.insert("mtu".to_owned(), json!(mtu));

@@ -12,9 +12,11 @@ use crate::upstream::Upstream;
 pub struct Network {
     /// Its name; networks are node-wide.
     pub name: Name,
+    /// `spec.adopt`; `None` is a segment that the daemon makes.
+    pub adopt: Option<Adopt>,
     /// `spec.vlan`; `None` is a node-local segment.
     pub vlan: Option<Vlan>,
-    /// `spec.subnets`, at least one, at most one gateway each.
+    /// `spec.subnets`, at least one, at most one gateway each; none where `adopt` is.
     pub subnets: Vec<Subnet>,
     /// Who routes.
     pub gateway: Gateway,
@@ -26,6 +28,16 @@ pub struct Network {
     pub dns: Option<NetworkDns>,
     /// `spec.mtu` in bytes, 1280–65535; `None` takes the parent's (1500 without one).
     pub mtu: Option<u16>,
+}
+
+/// `spec.adopt`: whose interfaces become workloads, though others made them and route for them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Adopt {
+    /// `bridge`: every port of it that leads into a network namespace.
+    Bridge(InterfaceName),
+    /// `cniNetwork`: containers of the CNI network of this name, where `tidegate-cni` is chained behind the plugin that made
+    /// their interface.
+    CniNetwork(String),
 }
 
 /// `spec.vlan`

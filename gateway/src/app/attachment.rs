@@ -4,13 +4,15 @@
 //! 2. Segmentation connects it; on the way [`super::seal`] closes its host side before the link comes up.
 //! 3. Its policies are put in force, the store commits, the edge learns of its endpoints.
 //!
+//! One whose interface others made ([`adopt`]) has its MAC and addresses already, and is closed when it comes here.
+//!
 //! What fails takes back what was done before it. Detaching is the same backwards.
 
 use std::sync::Arc;
 
 use config::api::{AttachRequest, Attachment, DetachRequest, WorkloadName};
 use config::names::{InterfaceName, Name};
-use config::resource::{Network, check_label};
+use config::resource::{Adopt, Labels, Network, check_label};
 
 use super::desired::Desired;
 use super::endpoints;
@@ -18,6 +20,7 @@ use super::gate::Gate;
 use super::reload::{in_place, not_stored, refresh_edge, refused_by_segmentation};
 use super::trial;
 use crate::admin::ControlError;
+pub(crate) use crate::segmentation::attachment::Adopted;
 use crate::segmentation::attachment::{Request, prepare};
 use crate::segmentation::ipam::IpamError;
 use crate::store::Change;
@@ -38,15 +41,50 @@ pub(crate) async fn attach(
         }
         detach(gate, &DetachRequest { namespace: name.namespace.clone(), name: name.name.clone() }).await?;
     }
-    trial::refuse_newcomer(gate, &name.namespace)?;
     let before = gate.now();
     let beside_others = request.beside_others;
     let workload = prepared(gate, &before, request, cni)?;
     if !beside_others {
         alone(gate, &workload).await?;
     }
+    take_in(gate, &before, workload).await
+}
+
+/// Makes a workload of an interface that others made. One that has this interface already has to go; the same is answered.
+pub(crate) async fn adopt(gate: &Gate, adopted: Adopted) -> Result<Workload, ControlError> {
+    let before = gate.now();
+    let same = |there: &&Arc<Workload>| there.adopted && there.host_interface == adopted.host_interface;
+    let known =
+        before.workloads.get(&WorkloadName { namespace: adopted.namespace.clone(), name: adopted.name.clone() });
+    for there in before.workloads.values().filter(same).chain(known.filter(|there| !same(there))) {
+        if adopted.is(there) {
+            return Ok(Workload::clone(there));
+        }
+        if !there.adopted && !gate.segmentation.is_gone(there).await {
+            let what = format!("workload {}/{} is attached already", there.namespace, there.name);
+            return Err(ControlError::conflict(what, "give the container another name"));
+        }
+        let request = DetachRequest { namespace: there.namespace.clone(), name: there.name.clone() };
+        detach(gate, &request).await?;
+    }
+    let before = gate.now();
+    let id = gate.enforcement.next_workload(&gate.store).map_err(|error| not_stored(&error))?;
+    let workload = {
+        let handles = (gate.settings.node.handles_v4, gate.settings.node.handles_v6);
+        let mut cursor = gate.cursor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let others = before.workloads.values().map(|workload| &**workload);
+        crate::segmentation::attachment::adopt(id, adopted, others, handles, &mut cursor)
+            .map_err(|error| ControlError::refused(error.to_string(), "detach workloads"))?
+    };
+    take_in(gate, &before, workload).await
+}
+
+/// Connects a workload, puts its policies in force and stores it.
+async fn take_in(gate: &Gate, before: &Desired, workload: Workload) -> Result<Workload, ControlError> {
+    let name = WorkloadName { namespace: workload.namespace.clone(), name: workload.name.clone() };
+    trial::refuse_newcomer(gate, &name.namespace)?;
     gate.segmentation.attach(&workload).await.map_err(refused_by_segmentation)?;
-    let mut next = Desired::clone(&before);
+    let mut next = Desired::clone(before);
     Arc::make_mut(&mut next.workloads).insert(name, Arc::new(workload.clone()));
     let enforced = in_place(|| {
         gate.enforcement.join(&next, &workload, &gate.store).map_err(|error| {
@@ -58,7 +96,7 @@ pub(crate) async fn attach(
         gate.store.commit(&[Change::Attach(Box::new(workload.clone()))]).map_err(|error| not_stored(&error))
     });
     if let Err(error) = enforced {
-        take_back(gate, &before, &workload).await;
+        take_back(gate, before, &workload).await;
         return Err(error);
     }
     if endpoints::is_backend(&next, &workload) {
@@ -99,14 +137,20 @@ fn prepared(
     request: AttachRequest,
     cni: Option<Attachment>,
 ) -> Result<Workload, ControlError> {
-    for (key, value) in &request.labels {
-        check_label(key, value).map_err(|error| ControlError::bad_request(error.problem, error.mend))?;
-    }
+    check_labels(&request.labels)?;
     if let Some(zero) = request.ports.iter().find(|port| port.port == 0) {
         let message = format!("the port `{}` has the number 0", zero.name);
         return Err(ControlError::bad_request(message, "give it a number of 1–65535"));
     }
     let network = network_of(before, &request.namespace)?;
+    if let Some(adopt) = &network.adopt {
+        let mend = match adopt {
+            Adopt::Bridge(bridge) => format!("put its interface into {bridge}, as that bridge's owner does"),
+            Adopt::CniNetwork(name) => format!("chain `tidegate-cni` behind the plugins of the CNI network {name}"),
+        };
+        let what = format!("network {} adopts interfaces that others make, and makes none", network.name);
+        return Err(ControlError::refused(what, mend));
+    }
     let mac = request.mac.as_deref().map(str::parse).transpose();
     let mac =
         mac.map_err(|error: MacError| ControlError::bad_request(error.to_string(), "write it as 02:00:5e:10:00:01"))?;
@@ -135,6 +179,13 @@ fn prepared(
             };
             ControlError::refused(error.to_string(), mend)
         })
+}
+
+/// Labels that others chose.
+pub(crate) fn check_labels(labels: &Labels) -> Result<(), ControlError> {
+    labels.iter().try_for_each(|(key, value)| {
+        check_label(key, value).map_err(|error| ControlError::bad_request(error.problem, error.mend))
+    })
 }
 
 /// The network that a namespace's workloads are on.

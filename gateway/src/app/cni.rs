@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use config::api::cni::released;
 use config::api::{
-    Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected, ConnectedAddress, DetachRequest,
+    AttachRequest, Attachment, CniAddRequest, CniGcRequest, CniStatusRequest, Connected, ConnectedAddress,
+    DetachRequest,
 };
-use config::resource::Network;
+use config::resource::{Adopt, Network};
 use ipnetwork::IpNetwork;
 
-use super::attachment;
+use super::attachment::{self, Adopted};
 use super::gate::Gate;
 use crate::admin::ControlError;
 use crate::segmentation::names;
@@ -22,7 +23,7 @@ use crate::workload::{Workload, is_link_local};
 
 /// ADD
 pub(crate) async fn add(gate: &Gate, request: CniAddRequest) -> Result<Connected, ControlError> {
-    let CniAddRequest { attachment, mut workload } = request;
+    let CniAddRequest { attachment, mut workload, chained } = request;
     workload.interface = Some(attachment.interface.clone());
     if let Some(there) = find(gate, &attachment) {
         let same = (&there.namespace, &there.name) == (&workload.namespace, &workload.name);
@@ -36,8 +37,48 @@ pub(crate) async fn add(gate: &Gate, request: CniAddRequest) -> Result<Connected
             ));
         }
     }
-    let workload = attachment::attach(gate, workload, Some(attachment)).await?;
+    let workload = match chained {
+        false => attachment::attach(gate, workload, Some(attachment)).await?,
+        true => adopt(gate, workload, attachment).await?,
+    };
     connected(gate, &workload)
+}
+
+/// ADD behind other plugins: their interface becomes a workload. Nothing runs in the container yet that could use it before.
+async fn adopt(gate: &Gate, request: AttachRequest, attachment: Attachment) -> Result<Workload, ControlError> {
+    attachment::check_labels(&request.labels)?;
+    let now = gate.now();
+    let network = attachment::network_of(&now, &request.namespace)?;
+    if network.adopt != Some(Adopt::CniNetwork(attachment.network.clone())) {
+        let what = format!("network {} does not adopt the CNI network {}", network.name, attachment.network);
+        let mend = format!(
+            "write `adopt: {{ cniNetwork: {} }}` in its spec, or let `tidegate-cni` be the first plugin",
+            attachment.network
+        );
+        return Err(ControlError::refused(what, mend));
+    }
+    let found = gate.segmentation.made_by_others(&request.netns, &attachment.interface).await;
+    let (host_interface, guest) = found.map_err(|what| {
+        ControlError::refused(what, "chain `tidegate-cni` behind plugins that make pairs, as `bridge` and `ptp` do")
+    })?;
+    let mut addresses = guest.addresses;
+    addresses.push(guest.mac.link_local().into());
+    addresses.sort_unstable();
+    addresses.dedup();
+    let adopted = Adopted {
+        namespace: request.namespace,
+        name: request.name,
+        labels: request.labels,
+        ports: request.ports.into_iter().collect(),
+        network: network.name.clone(),
+        netns: request.netns,
+        host_interface,
+        guest_interface: attachment.interface.clone(),
+        mac: guest.mac,
+        addresses,
+        cni: Some(attachment),
+    };
+    attachment::adopt(gate, adopted).await
 }
 
 /// DEL: done when there is no such attachment, whether there was one or not.
@@ -123,7 +164,6 @@ fn connected(gate: &Gate, workload: &Workload) -> Result<Connected, ControlError
         ControlError::not_found(format!("there is no network {}", workload.network), "`netctl apply` it again")
     })?;
     let seed = &gate.segmentation_node.seed;
-    let bridge = names::bridge(&network.name);
     let link = |name: config::names::InterfaceName| {
         let mac = names::link_mac(seed, &name).to_string();
         (name, mac)
@@ -132,7 +172,7 @@ fn connected(gate: &Gate, workload: &Workload) -> Result<Connected, ControlError
         netns: workload.netns.clone(),
         mac: workload.mac.to_string(),
         host: link(workload.host_interface.clone()),
-        bridge: link(bridge),
+        bridge: network.adopt.is_none().then(|| link(names::bridge(&network.name))),
         addresses: addresses(workload, network),
     })
 }

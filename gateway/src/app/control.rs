@@ -18,7 +18,7 @@ use super::gate::Gate;
 use super::history::meant;
 use super::manifests::{self, Merged};
 use super::views::View;
-use super::{attachment, cni, loading, reload, report, sets, trial};
+use super::{adoption, attachment, cni, loading, reload, report, sets, trial};
 use crate::admin::{Control, ControlError, Reply};
 
 /// Lines that a follower of flows, or of resources, may lag behind before the stream waits for it.
@@ -121,6 +121,7 @@ impl Control for Admin {
     fn detach(&self, request: DetachRequest) -> Reply<'_, ()> {
         Box::pin(async move {
             let turn = self.0.changing.lock().await;
+            adoption::refuse_detaching(&self.0, &request)?;
             let id = attachment::detach(&self.0, &request).await?;
             drop(turn);
             self.0.segmentation.departed(id).await;

@@ -170,7 +170,8 @@ fn attached(next: &Desired) -> Vec<Problem> {
         mend: format!("first `netctl detach {} -n {}`", workload.name, workload.namespace),
     };
     let mut problems = Vec::new();
-    for workload in next.workloads.values() {
+    // What was found goes with its bridge's adoption.
+    for workload in next.workloads.values().filter(|workload| !workload.is_found()) {
         let named = format!("workload {}/{} is attached", workload.namespace, workload.name);
         match next.resources.network_of(&workload.namespace) {
             None => problems.push(problem(workload, format!("{named}, and its namespace or network would be gone"))),
@@ -182,7 +183,7 @@ fn attached(next: &Desired) -> Vec<Problem> {
                 let within = |address: std::net::IpAddr| network.subnets.iter().any(|s| s.cidr.contains(address));
                 let stray =
                     workload.addresses.iter().map(|own| own.address).filter(|a| !crate::workload::is_link_local(*a));
-                for address in stray.filter(|address| !within(*address)) {
+                for address in stray.filter(|address| network.adopt.is_none() && !within(*address)) {
                     problems.push(problem(
                         workload,
                         format!("{named} with {address}, which no subnet of {} would hold", network.name),

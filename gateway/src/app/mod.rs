@@ -1,7 +1,7 @@
 //! Where the flows meet: the daemon from its start to its end.
 //!
 //! Files: [`desired`] is what the node should be; [`manifests`] make the next of it; [`reload`] carries one change through
-//! all flows; [`attachment`] does that for a workload that comes or goes, for container engines by [`cni`], [`sets`] for the prefixes of address sets, long
+//! all flows; [`attachment`] does that for a workload that comes or goes, for container engines by [`cni`], for ports of adopted bridges by [`adoption`] with what [`engines`] say; [`sets`] for the prefixes of address sets, long
 //! ones by [`loading`]; [`enforcement`] is policy in the kernel's tables, with [`portions`] of what takes long and
 //! [`placing`] for workloads' entries; [`names`] is what DNS adds to
 //! it, [`verify`] judges held flows by the name in their handshake, [`rebinding`] is where names may not lead, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
@@ -20,6 +20,7 @@
 //! 4. DNS, metrics and the admin socket answer. Ready.
 //! 5. SIGTERM or SIGINT: the edge drains, and the programs, tables and links stay as they are.
 
+mod adoption;
 mod answers;
 mod attachment;
 mod cni;
@@ -28,6 +29,7 @@ mod desired;
 mod egress_address;
 mod endpoints;
 mod enforcement;
+mod engines;
 mod explain;
 mod gate;
 mod history;

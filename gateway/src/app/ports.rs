@@ -14,6 +14,7 @@ use crate::egress::attach::AttachError;
 use crate::egress::tables::TableError;
 use crate::egress::tables::node::Listener;
 use crate::segmentation::Status;
+use crate::segmentation::names::HOST_PREFIX;
 use crate::sys::interface;
 use crate::workload::{Mac, Workload, WorkloadId};
 
@@ -41,6 +42,12 @@ impl Enforcement {
         let port = Port { ifindex, bridge_mac };
         let state = &mut *self.state();
         state.ports.insert(workload.id, port);
+        self.look_again(state)?;
+        let same = state.placed.entry(ifindex).is_some_and(|entry| entry.id == workload.id);
+        if state.unknown_past && same {
+            // A restart: it keeps its entry, and its flows go on, until the policies are in force again.
+            return Ok(self.tables.attach(ifindex)?);
+        }
         // After a change that failed half way, its addresses may stand for a workload that is gone: it waits for the next.
         let policy = state.compiled.policy(&workload.subject()).filter(|_| !state.unknown_past);
         if state.unknown_past {
@@ -93,10 +100,14 @@ impl Enforcement {
     }
 
     /// Workloads of an earlier daemon that are not there any more leave nothing in the tables.
-    pub(crate) fn forget_strangers(&self, desired: &Desired) -> Result<(), TableError> {
+    pub(crate) fn forget_strangers(&self, desired: &Desired) -> Result<(), SealError> {
         let known = |id| desired.workloads.values().any(|workload| workload.id == id);
-        for (_, entry) in self.tables.workloads()? {
+        for (ifindex, entry) in self.tables.workloads()? {
             if !known(entry.id) {
+                let others = interface::name(ifindex).is_ok_and(|name| !name.as_str().starts_with(HOST_PREFIX));
+                if others {
+                    self.tables.detach(ifindex)?; // of a bridge that is adopted no longer
+                }
                 self.state().placed.forget_workload(entry.id);
                 self.tables.forget_workload(entry.id)?;
             }

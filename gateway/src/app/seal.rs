@@ -24,4 +24,14 @@ impl Seal for Sealer {
             tracing::warn!(%error, host_ifindex, workload = workload.id.0, "the pins of a deleted link stay; no packet meets them");
         }
     }
+
+    fn close(&self, ifindex: u32) -> Result<(), String> {
+        self.0.tables.attach(ifindex).map_err(|error| error.to_string())
+    }
+
+    fn open(&self, ifindex: u32) {
+        if let Err(error) = self.0.unseal(ifindex) {
+            tracing::warn!(%error, ifindex, "the kernel programs cannot be taken from an interface that is adopted no longer");
+        }
+    }
 }

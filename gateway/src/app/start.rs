@@ -291,7 +291,7 @@ async fn restore(gate: &Arc<Gate>) -> Result<(), StartError> {
         InstallError::Store(error) => StartError::Store(error),
     })?;
     tracing::info!(workloads = desired.workloads.len(), took = ?begin.elapsed(), "the stored policies are in force");
-    reload::in_place(|| gate.enforcement.forget_strangers(&desired))?;
+    reload::in_place(|| gate.enforcement.forget_strangers(&desired)).map_err(failed)?;
     watching::look_at_uplink(gate, false).await;
     let (prepared, problems) = gate.edge.check_accepted(&endpoints::edge_config(&desired));
     problems.iter().for_each(|problem| tracing::warn!("{problem}"));

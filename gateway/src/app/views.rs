@@ -152,6 +152,7 @@ impl View<'_> {
                 interface: workload.guest_interface.clone(),
                 ports: workload.ports.iter().cloned().collect(),
                 cni: workload.cni.clone(),
+                adopted: workload.adopted,
             },
             status: api::WorkloadStatus {
                 id: workload.id.0,
@@ -170,8 +171,12 @@ impl View<'_> {
     }
 }
 
-/// Addresses leased and addresses there are: of the IPv4 ranges, or of the IPv6 ones where there is no IPv4.
+/// Addresses leased and addresses there are: of the IPv4 ranges, or of the IPv6 ones where there is no IPv4. Of a network that
+/// others made, the workloads, and none.
 pub(crate) fn usage(desired: &Desired, network: &Network) -> (u64, u64) {
+    if network.adopt.is_some() {
+        return (desired.workloads_on(&network.name).count() as u64, 0);
+    }
     let v4 = network.subnets.iter().any(|subnet| subnet.cidr.is_ipv4());
     let subnets: Vec<_> = network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == v4).collect();
     let total = subnets.iter().map(|subnet| capacity(subnet)).fold(0, u64::saturating_add);

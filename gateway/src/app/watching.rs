@@ -6,6 +6,7 @@
 //! | `upkeep` | every second | programs, tg0 and the uplink put back, learned names swept, reserved ports; metrics, idle names and node's addresses at every fourth |
 //! | `sweeper` | a twelfth of the shortest idle time | stale flows and translations taken out, one table at a time |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
+//! | `adoption` | segmentation's status, or the state, changing; ten times a second while a port waits | ports of adopted bridges become workloads |
 //! | `sets` | four times a second | files of address sets that have changed, put in force |
 //! | `node` | netlink notices | the node's addresses and the uplink's in the kernel; next hops asked for anew |
 
@@ -21,7 +22,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::gate::Gate;
 use super::report::{self, Names};
-use super::{attachment, egress_address, nat, reload, sets, uplink, verify};
+use super::{adoption, attachment, egress_address, nat, reload, sets, uplink, verify};
 use crate::segmentation::Status;
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::watch::{Notice, Watch};
@@ -43,6 +44,7 @@ pub(crate) fn start(gate: &Arc<Gate>) -> JoinSet<()> {
     tasks.spawn(segmentation(Arc::clone(gate)));
     tasks.spawn(node(Arc::clone(gate)));
     tasks.spawn(sets::watch(Arc::clone(gate)));
+    tasks.spawn(adoption::run(Arc::clone(gate)));
     tasks
 }
 
@@ -202,6 +204,15 @@ pub(crate) fn note_segmentation(gate: &Gate, status: &Status) {
             ConditionState::Degraded,
             troubles.join("\n"),
             "it is tried again when the node's links change, and by a timer",
+        ),
+    }
+    match &status.unguarded {
+        None => gate.clear("bridge guard"),
+        Some(words) => gate.raise(
+            "bridge guard",
+            ConditionState::Degraded,
+            format!("a new port of an adopted bridge is open for the milliseconds until it is seen: {words}"),
+            "load `nft_meta_bridge` (`modprobe nft_meta_bridge`), or boot a kernel that has it, and restart the gateway",
         ),
     }
     settle(gate, "segments", gate.enforcement.note_segments(status).map_err(|error| error.to_string()));

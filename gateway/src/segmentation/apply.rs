@@ -7,6 +7,8 @@ use config::names::InterfaceName;
 use ipnetwork::IpNetwork;
 
 use super::Seal;
+use super::adoption::Closed;
+use super::guard::GuardMemory;
 use super::observe::Homes;
 use super::plan::Part;
 use super::step::{Inside, Step};
@@ -65,6 +67,9 @@ pub enum StepError {
         /// Its name.
         link: InterfaceName,
     },
+    /// The same with an interface of others.
+    #[error("cannot close the interface: {0}")]
+    Close(String),
     /// The kernel programs could not be put in place.
     #[error("cannot close the workload's interface before it comes up: {0}")]
     Seal(String),
@@ -78,10 +83,17 @@ pub(super) struct Executor<'a> {
     pub(super) nft: &'a Nft,
     pub(super) seal: &'a dyn Seal,
     pub(super) node: Identity,
-    pub(super) table: &'a mut TableMemory,
-    pub(super) homes: &'a mut Homes,
+    pub(super) memory: Memory<'a>,
     rooms: BTreeMap<WorkloadId, Room>,
     indexes: BTreeMap<InterfaceName, u32>,
+}
+
+/// What steps change of what is remembered.
+pub(super) struct Memory<'a> {
+    pub(super) table: &'a mut TableMemory,
+    pub(super) guard: &'a mut GuardMemory,
+    pub(super) homes: &'a mut Homes,
+    pub(super) closed: &'a mut BTreeMap<u32, Closed>,
 }
 
 struct Room {
@@ -96,9 +108,9 @@ impl<'a> Executor<'a> {
         nft: &'a Nft,
         seal: &'a dyn Seal,
         node: Identity,
-        (table, homes): (&'a mut TableMemory, &'a mut Homes),
+        memory: Memory<'a>,
     ) -> Self {
-        Self { netlink, helper, nft, seal, node, table, homes, rooms: BTreeMap::new(), indexes: BTreeMap::new() }
+        Self { netlink, helper, nft, seal, node, memory, rooms: BTreeMap::new(), indexes: BTreeMap::new() }
     }
 
     /// Takes all steps of the parts and adds them to `done`. If one fails, all of `done` is taken back.
@@ -194,10 +206,26 @@ impl<'a> Executor<'a> {
             Step::Seal { link, workload, bridge_mac } => {
                 let index = self.index(link).await?;
                 self.seal.seal(index, workload, *bridge_mac).map_err(StepError::Seal)?;
+                if workload.adopted {
+                    let closed = Closed { workload: Some(workload.id), chained: workload.cni.is_some() };
+                    self.memory.closed.insert(index, closed);
+                }
             }
-            Step::PutTable { ruleset, .. } => self.table.load(self.nft, Some(ruleset)).await?,
-            Step::ChangeTable { to, was } => self.table.change(self.nft, to, was).await?,
-            Step::DeleteTable { .. } => self.table.load(self.nft, None).await?,
+            Step::Close { link } => {
+                let index = self.index(link).await?;
+                self.seal.close(index).map_err(StepError::Close)?;
+                self.memory.closed.insert(index, Closed { workload: None, chained: false });
+            }
+            Step::Open { link } => {
+                let index = self.index(link).await?;
+                self.seal.open(index);
+                self.memory.closed.remove(&index);
+            }
+            Step::PutGuard { to, .. } => self.memory.guard.load(self.nft, Some(to)).await?,
+            Step::DeleteGuard { .. } => self.memory.guard.load(self.nft, None).await?,
+            Step::PutTable { ruleset, .. } => self.memory.table.load(self.nft, Some(ruleset)).await?,
+            Step::ChangeTable { to, was } => self.memory.table.change(self.nft, to, was).await?,
+            Step::DeleteTable { .. } => self.memory.table.load(self.nft, None).await?,
         }
         Ok(())
     }
@@ -230,7 +258,7 @@ impl<'a> Executor<'a> {
                 return Err(StepError::OwnNamespace { path: inside.netns.clone() });
             }
             let netlink = self.helper.netlink_inside(&netns).await?;
-            self.homes.insert(inside.workload, netlink.cookie());
+            self.memory.homes.insert(inside.workload, netlink.cookie());
             self.rooms.insert(inside.workload, Room { netns, netlink });
         }
         Ok(&self.rooms[&inside.workload])

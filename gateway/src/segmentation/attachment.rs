@@ -38,6 +38,72 @@ pub struct Request {
     pub cni: Option<Attachment>,
 }
 
+/// Who is behind an interface that others made.
+#[derive(Clone, Debug)]
+pub struct Adopted {
+    /// Its namespace.
+    pub namespace: Name,
+    /// Its name.
+    pub name: Name,
+    /// Its labels.
+    pub labels: Labels,
+    /// What it calls its ports.
+    pub ports: BTreeSet<NamedPort>,
+    /// The network that adopts it.
+    pub network: Name,
+    /// Where its network namespace is held open; empty where nobody said.
+    pub netns: PathBuf,
+    /// Its side of the node.
+    pub host_interface: InterfaceName,
+    /// Its side inside.
+    pub guest_interface: InterfaceName,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// All addresses that it may use, link-local ones included.
+    pub addresses: Vec<IpAddr>,
+    /// What a container engine knows it by.
+    pub cni: Option<Attachment>,
+}
+
+impl Adopted {
+    /// Whether it is this workload.
+    pub fn is(&self, there: &Workload) -> bool {
+        there.adopted
+            && (&there.namespace, &there.name, &there.network) == (&self.namespace, &self.name, &self.network)
+            && (&there.labels, &there.ports, &there.cni) == (&self.labels, &self.ports, &self.cni)
+            && (&there.host_interface, there.mac) == (&self.host_interface, self.mac)
+            && there.addresses.len() == self.addresses.len()
+            && there.addresses.iter().all(|own| self.addresses.contains(&own.address))
+    }
+}
+
+/// Gives it handles.
+pub fn adopt<'a>(
+    id: WorkloadId,
+    adopted: Adopted,
+    others: impl Iterator<Item = &'a Workload>,
+    handles: (Ipv4Network, Ipv6Network),
+    cursor: &mut Cursor,
+) -> Result<Workload, IpamError> {
+    let used: BTreeSet<IpAddr> = others.flat_map(|other| &other.addresses).map(|own| own.handle).collect();
+    let addresses = ipam::allocate_handles(&adopted.addresses, handles, &used, cursor)?;
+    Ok(Workload {
+        id,
+        namespace: adopted.namespace,
+        name: adopted.name,
+        labels: adopted.labels,
+        ports: adopted.ports,
+        network: adopted.network,
+        netns: adopted.netns,
+        host_interface: adopted.host_interface,
+        guest_interface: adopted.guest_interface,
+        mac: adopted.mac,
+        addresses,
+        cni: adopted.cni,
+        adopted: true,
+    })
+}
+
 /// Works out MAC, addresses (the link-local one last) and handles. `others` are all workloads of the node.
 pub fn prepare<'a>(
     request: Request,
@@ -73,6 +139,7 @@ pub fn prepare<'a>(
         mac,
         addresses: Vec::new(),
         cni: request.cni,
+        adopted: false,
     };
     let all: Vec<IpAddr> = given.into_iter().chain([IpAddr::V6(workload.link_local())]).collect();
     workload.addresses = ipam::allocate_handles(&all, handles, &used, &mut moved)?;

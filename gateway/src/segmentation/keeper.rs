@@ -4,16 +4,18 @@
 //! Whoever plans holds the lock of [`State`] until the steps are taken, so that attaching, applying and repairing never
 //! overlap. [`Status`] is a `watch` channel: a level, not a queue; nothing piles up when nobody reads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use tokio::sync::{Mutex, watch};
 
 use super::Seal;
-use super::apply::{ApplyError, Executor};
+use super::adoption::Closed;
+use super::apply::{ApplyError, Executor, Memory};
 use super::departure::Departures;
 use super::desired::Desired;
+use super::guard::{GuardMemory, GuardState};
 use super::observe::{self, Homes, ObserveError, Observed};
 use super::plan::{Plan, Sight, Subject};
 use super::reconcile::Error;
@@ -42,6 +44,8 @@ pub(super) struct Keeper {
     pub(super) status: watch::Sender<Status>,
     /// Indexes of our links, and what each is for: notices name links by index.
     pub(super) own: RwLock<BTreeMap<u32, Subject>>,
+    /// Indexes of adopted bridges.
+    pub(super) adopted: RwLock<BTreeSet<u32>>,
     /// Links that nobody waits for any longer.
     pub(super) departures: Departures,
     /// Moved on when a look is wanted at once.
@@ -53,7 +57,10 @@ pub(super) struct State {
     /// `None` until it is said for the first time: until then nothing is touched.
     pub(super) desired: Option<Arc<Desired>>,
     pub(super) table: TableMemory,
+    pub(super) guard: GuardMemory,
     pub(super) homes: Homes,
+    /// Interfaces of others that this process has closed, by index.
+    pub(super) closed: BTreeMap<u32, Closed>,
 }
 
 impl Keeper {
@@ -68,7 +75,8 @@ impl Keeper {
         observed.links.retain(|link| !self.departures.contains(link.index));
         observed.table = state.table.look(&self.nft).await?;
         let sight = Sight::of(&observed);
-        let others = desired.workloads.values().filter(|workload| Some(workload.id) != fresh);
+        let made = |workload: &&Workload| Some(workload.id) != fresh && !workload.adopted;
+        let others = desired.workloads.values().filter(made);
         let without: Vec<&Workload> =
             others.filter(|workload| sight.link(&workload.host_interface).is_none()).collect();
         for workload in without {
@@ -76,6 +84,7 @@ impl Keeper {
                 observed.gone.insert(workload.id);
             }
         }
+        self.look_at_adopted(state, desired, &mut observed).await?;
         Ok(observed)
     }
 
@@ -182,6 +191,11 @@ impl Keeper {
                 Err(error) => errors.push(error),
             }
         }
+        for (index, _) in observed.closed.iter().filter(|(_, closed)| closed.workload.is_none()) {
+            if let Err(error) = self.seal.close(*index) {
+                errors.push(error);
+            }
+        }
         metrics::reconcile_repairs(repairs);
         *self.own_mut() = own(&desired, &observed);
         let status = Status {
@@ -191,6 +205,11 @@ impl Keeper {
             gone: observed.gone.clone(),
             ports,
             segments: segments(&desired, &observed),
+            unguarded: match observed.guard {
+                GuardState::Unsupported(words) => Some(words),
+                GuardState::Absent | GuardState::As(_) | GuardState::Other => None,
+            },
+            found: observed.found,
             repairs,
         };
         self.note(Ok(status));
@@ -219,7 +238,8 @@ impl Keeper {
     }
 
     pub(super) fn executor<'a>(&'a self, state: &'a mut State) -> Executor<'a> {
-        let memory = (&mut state.table, &mut state.homes);
+        let State { table, guard, homes, closed, .. } = state;
+        let memory = Memory { table, guard, homes, closed };
         Executor::new(&self.netlink, &self.helper, &self.nft, &*self.seal, self.node, memory)
     }
 

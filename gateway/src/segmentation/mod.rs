@@ -10,14 +10,19 @@
 //!    it for one workload that comes or goes, and finds that what a notice names is as it shall be: neither costs more on a
 //!    node with many workloads. What is detached goes in its own time: `departure`.
 //!
+//! Interfaces that others made, a container engine's bridge above all, are closed and sealed like these, and otherwise left
+//! alone: [`adoption`], and [`guard`] for the moment before they are seen.
+//!
 //! [`names`] says how links are called and marked; only marked ones are ever touched. [`ruleset`] is the nf_tables side.
 //! A workload's interface is closed by [`Seal`], which the composition implements with the kernel programs, before it
 //! comes up: this flow knows nothing of policies.
 
+pub mod adoption;
 pub mod apply;
 pub mod attachment;
 mod departure;
 pub mod desired;
+pub mod guard;
 pub mod ipam;
 mod keeper;
 pub mod names;
@@ -53,4 +58,10 @@ pub trait Seal: Send + Sync {
     /// The link with that index was deleted because the workload was detached. Not called for a link that went with its
     /// workload's namespace.
     fn unseal(&self, host_ifindex: u32, workload: &Workload);
+
+    /// Attaches the kernel programs to an interface that others made, such that nothing passes until it is sealed.
+    fn close(&self, ifindex: u32) -> Result<(), String>;
+
+    /// Takes them from it; it may be gone.
+    fn open(&self, ifindex: u32);
 }

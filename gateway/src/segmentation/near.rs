@@ -114,6 +114,10 @@ impl Keeper {
     /// Takes away what is left of a workload that is no longer wanted, but for its host side, of which it answers the index: from
     /// now on that departs.
     pub(super) async fn disconnect(&self, state: &mut State, workload: &Workload) -> Result<(), Error> {
+        if workload.adopted {
+            self.leave_closed(state, workload).await;
+            return Ok(());
+        }
         let look = ObserveError::from;
         let bridge = names::bridge(&workload.network);
         let mut steps = Vec::new();
@@ -196,6 +200,10 @@ impl Keeper {
     /// Whether a workload is connected as it was made. Its network namespace is its own: what is missing there stays so.
     pub(super) async fn verify(&self, workload: &Workload) -> Result<(), String> {
         let mut state = self.state.lock().await;
+        if workload.adopted {
+            let sealed = state.closed.values().any(|closed| closed.workload == Some(workload.id));
+            return if sealed { Ok(()) } else { Err(format!("{} is not closed", workload.host_interface)) };
+        }
         match self.near(&mut state, &workload.network, Some(workload)).await {
             Ok(Some((plan, _))) if plan.is_empty() && plan.refusals.is_empty() => {}
             Ok(Some((plan, _))) => return Err(format!("its side of the node is not as it shall be:\n{plan}")),

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use config::names::InterfaceName;
 use config::resource::Network;
 
+use super::adoption::{Closed, FoundPort};
 use super::desired::Shape;
+use super::guard::GuardState;
 use super::names;
 use super::ruleset::Ruleset;
 use crate::sys::netlink::{ConnectedRoute, ForwardingEntry, Link, LinkAddress, Neighbour, Netlink, NetlinkError};
@@ -36,6 +38,12 @@ pub struct Observed {
     pub table: Table,
     /// Workloads without a host side whose namespace is gone, or is another one now.
     pub gone: BTreeSet<WorkloadId>,
+    /// Interfaces of others that the kernel programs are on, by index.
+    pub closed: BTreeMap<u32, Closed>,
+    /// Ports of adopted bridges that are no workloads.
+    pub found: Vec<FoundPort>,
+    /// The table that guards adopted bridges.
+    pub guard: GuardState,
 }
 
 /// The state of table `inet tidegate`.
@@ -76,8 +84,7 @@ impl Observed {
             ipv4_forward: Sysctl::ipv4_forward().read()?,
             ipv6_forward: Sysctl::ipv6_forward().read()?,
             vlans: netlink.supports_vlan().await?,
-            table: Table::Absent,
-            gone: BTreeSet::new(),
+            ..Self::default()
         })
     }
 
@@ -121,8 +128,7 @@ impl Observed {
             ipv4_forward: Sysctl::ipv4_forward().read()?,
             ipv6_forward: Sysctl::ipv6_forward().read()?,
             vlans: true,
-            table: Table::Absent,
-            gone: BTreeSet::new(),
+            ..Self::default()
         }))
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use super::Seal;
+use super::adoption::FoundGuest;
 use super::apply::ApplyError;
 use super::departure::Departures;
 use super::desired::Desired;
@@ -26,6 +27,7 @@ pub struct Segmentation {
     keeper: Arc<Keeper>,
     watcher: JoinHandle<()>,
     departing: JoinHandle<()>,
+    closing: JoinHandle<()>,
 }
 
 /// Why something was not done. Nothing is left of what was begun.
@@ -89,6 +91,7 @@ impl Segmentation {
             state: Mutex::default(),
             status: watch::Sender::default(),
             own: RwLock::default(),
+            adopted: RwLock::default(),
             departures: Departures::default(),
             look: watch::Sender::default(),
         });
@@ -110,7 +113,10 @@ impl Segmentation {
         );
         let by_itself = Netlink::open().map_err(ObserveError::from)?;
         let departing = tokio::spawn(Arc::clone(&keeper).see_off(by_itself));
-        Ok(Self { watcher: tokio::spawn(watching), departing, keeper })
+        let (notices, by_itself) =
+            (Watch::of_links().map_err(Error::Watch)?, Netlink::open().map_err(ObserveError::from)?);
+        let closing = tokio::spawn(Arc::clone(&keeper).close_at_sight(notices, by_itself));
+        Ok(Self { watcher: tokio::spawn(watching), departing, closing, keeper })
     }
 
     /// Whether this kernel can make VLAN sub-interfaces; for `check` and `doctor`.
@@ -181,7 +187,8 @@ impl Segmentation {
         if let Some(how) = self.keeper.helper.ended() {
             return Err(Error::Helper(how));
         }
-        let in_the_way = |other: &Workload| other.netns == workload.netns || other.mac == workload.mac;
+        let in_the_way =
+            |other: &Workload| !workload.adopted && (other.netns == workload.netns || other.mac == workload.mac);
         self.keeper.departures.over(in_the_way).await;
         let mut state = self.keeper.state.lock().await;
         let label = plan::label(workload);
@@ -244,7 +251,21 @@ impl Segmentation {
     pub async fn is_gone(&self, workload: &Workload) -> bool {
         let state = self.keeper.state.lock().await;
         matches!(self.keeper.netlink.link(&workload.host_interface).await, Ok(None))
-            && self.keeper.is_gone(workload, &state.homes).await
+            && (workload.adopted || self.keeper.is_gone(workload, &state.homes).await)
+    }
+
+    /// The interface of a container that others made: its side of the node, and what it has inside.
+    pub async fn made_by_others(
+        &self,
+        netns: &std::path::Path,
+        interface: &InterfaceName,
+    ) -> Result<(InterfaceName, FoundGuest), String> {
+        self.keeper.made_by_others(netns, interface).await
+    }
+
+    /// Calls for a look at everything, soon.
+    pub fn look_again(&self) {
+        self.keeper.look.send_modify(|number| *number += 1);
     }
 
     /// Whether a workload is connected as it was made, inside too; what is not so, in words.
@@ -267,5 +288,6 @@ impl Drop for Segmentation {
     fn drop(&mut self) {
         self.watcher.abort();
         self.departing.abort();
+        self.closing.abort();
     }
 }

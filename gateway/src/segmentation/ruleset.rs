@@ -130,7 +130,7 @@ impl Rules {
             rules.line(format!("oifname \"{}*\" goto to_networks", names::BRIDGE_PREFIX));
         });
         self.chain("from_networks", "", |rules| {
-            for network in desired.networks.values() {
+            for network in desired.networks.values().filter(|network| network.adopt.is_none()) {
                 let bridge = names::bridge(&network.name);
                 rules.line(format!("iifname \"{bridge}\" oifname \"{bridge}\" accept"));
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::names::Name;
 
+use super::adoption::{FoundPort, bridge_of, gateway_mac, is_closable};
 use super::desired::Desired;
 use super::names;
 use super::observe::Observed;
@@ -23,8 +24,12 @@ pub struct Status {
     pub gone: BTreeSet<WorkloadId>,
     /// Host sides of the workloads.
     pub ports: Vec<Port>,
-    /// VLAN sub-interfaces.
+    /// VLAN sub-interfaces, and what else leads to other hosts of a network.
     pub segments: Vec<Segment>,
+    /// Ports of adopted bridges that are no workloads; they pass nothing.
+    pub found: Vec<FoundPort>,
+    /// Why a new port of an adopted bridge is open until it is seen: what the kernel said to the table that would guard it.
+    pub unguarded: Option<String>,
     /// Steps taken to put back what others had changed, since the start.
     pub repairs: u64,
 }
@@ -40,12 +45,12 @@ pub struct Port {
     pub bridge_mac: Mac,
 }
 
-/// The VLAN side of a network, at present.
+/// A network's side towards other hosts, at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// The network.
     pub network: Name,
-    /// Index of the VLAN sub-interface.
+    /// Index of the link.
     pub ifindex: u32,
 }
 
@@ -60,6 +65,11 @@ pub(super) fn own(desired: &Desired, observed: &Observed) -> BTreeMap<u32, Subje
             own.entry(link.index).and_modify(|subject| *subject = Subject::Network(network.clone()));
         }
     }
+    for network in desired.networks.values() {
+        if let Some(bridge) = bridge_of(network).and_then(|bridge| sight.link(bridge)) {
+            own.insert(bridge.index, Subject::Network(network.name.clone()));
+        }
+    }
     for port in ports(desired, observed) {
         own.insert(port.ifindex, Subject::Workload(port.workload));
     }
@@ -71,6 +81,11 @@ pub(super) fn ports(desired: &Desired, observed: &Observed) -> Vec<Port> {
     let sight = Sight::of(observed);
     let port = |workload: &Workload| {
         let link = sight.link(&workload.host_interface)?;
+        if workload.adopted {
+            let sealed = observed.closed.get(&link.index)?.workload == Some(workload.id);
+            let bridge_mac = gateway_mac(link, &observed.links)?;
+            return sealed.then_some(Port { workload: workload.id, ifindex: link.index, bridge_mac });
+        }
         let bridge_mac = names::link_mac(&desired.node.seed, &names::bridge(&workload.network));
         (link.alias == Some(names::workload_mark(workload))).then_some(Port {
             workload: workload.id,
@@ -81,11 +96,19 @@ pub(super) fn ports(desired: &Desired, observed: &Observed) -> Vec<Port> {
     desired.workloads.values().filter_map(port).collect()
 }
 
-/// VLAN sub-interfaces that are there.
+/// VLAN sub-interfaces that are there, and what leads from adopted bridges to other nodes.
 pub(super) fn segments(desired: &Desired, observed: &Observed) -> Vec<Segment> {
+    let adopted = desired.networks.values().filter_map(|network| {
+        let bridge = observed.link(bridge_of(network)?)?.index;
+        Some((network, bridge))
+    });
+    let beyond = adopted.flat_map(|(network, bridge)| {
+        let ports = observed.links.iter().filter(move |link| link.master == Some(bridge) && !is_closable(link));
+        ports.map(|port| Segment { network: network.name.clone(), ifindex: port.index })
+    });
     let segment = |network: &config::resource::Network| {
         let link = network.vlan.as_ref().and_then(|_| observed.link(&names::vlan(&network.name)))?;
         Some(Segment { network: network.name.clone(), ifindex: link.index })
     };
-    desired.networks.values().filter_map(segment).collect()
+    desired.networks.values().filter_map(segment).chain(beyond).collect()
 }

@@ -8,6 +8,7 @@ use config::names::InterfaceName;
 use config::resource::VlanProtocol;
 use ipnetwork::IpNetwork;
 
+use super::guard::Guard;
 use super::ruleset::Ruleset;
 use crate::sys::netlink::{PortFlags, VlanTag};
 use crate::sys::sysctl::Sysctl;
@@ -63,6 +64,14 @@ pub enum Step {
     Configure { inside: Box<Inside> },
     /// Close a workload's host side by the kernel programs, before it comes up.
     Seal { link: InterfaceName, workload: Box<Workload>, bridge_mac: Mac },
+    /// Close an interface of others by the kernel programs: nothing passes until it is sealed for a workload.
+    Close { link: InterfaceName },
+    /// Take the kernel programs from an interface of others.
+    Open { link: InterfaceName },
+    /// Fill table `bridge tidegate`.
+    PutGuard { to: Guard, was: Option<Guard> },
+    /// Delete it.
+    DeleteGuard { was: Option<Guard> },
     /// Fill table `inet tidegate`.
     PutTable { ruleset: Ruleset, was: Option<Ruleset> },
     /// Lets workloads in table `inet tidegate` come and go.
@@ -120,12 +129,16 @@ impl Step {
             | Self::DeleteForwarding { link, .. }
             | Self::AddNeighbour { link, .. }
             | Self::DeleteNeighbour { link, .. }
-            | Self::Seal { link, .. } => Some(link),
+            | Self::Seal { link, .. }
+            | Self::Close { link }
+            | Self::Open { link } => Some(link),
             Self::Write { .. }
             | Self::Configure { .. }
             | Self::PutTable { .. }
             | Self::ChangeTable { .. }
-            | Self::DeleteTable { .. } => None,
+            | Self::DeleteTable { .. }
+            | Self::PutGuard { .. }
+            | Self::DeleteGuard { .. } => None,
         }
     }
 
@@ -154,6 +167,11 @@ impl Step {
             Self::PutTable { ruleset, was: None } => Self::DeleteTable { was: Some(ruleset) },
             Self::ChangeTable { to, was } => Self::ChangeTable { to: was, was: to },
             Self::DeleteTable { was } => Self::PutTable { ruleset: was?, was: None },
+            Self::Close { link } => Self::Open { link },
+            Self::Open { link } => Self::Close { link },
+            Self::PutGuard { to, was: Some(was) } => Self::PutGuard { to: was, was: Some(to) },
+            Self::PutGuard { to, was: None } => Self::DeleteGuard { was: Some(to) },
+            Self::DeleteGuard { was } => Self::PutGuard { to: was?, was: None },
             Self::DeleteLink { .. }
             | Self::QuietenBridge { .. }
             | Self::AddRoute { .. }
@@ -211,6 +229,13 @@ impl fmt::Display for Step {
             Self::DeleteNeighbour { link, address, .. } => write!(f, "take neighbour {address} from {link}"),
             Self::Configure { inside } => write!(f, "{inside}"),
             Self::Seal { link, workload, .. } => write!(f, "seal {link} for {}/{}", workload.namespace, workload.name),
+            Self::Close { link } => write!(f, "close {link}"),
+            Self::Open { link } => write!(f, "open {link}"),
+            Self::PutGuard { to, .. } => {
+                let bridges: Vec<&str> = to.bridges.iter().map(InterfaceName::as_str).collect();
+                write!(f, "put nft table bridge tidegate: {} ports of {}", to.ports.len(), bridges.join(", "))
+            }
+            Self::DeleteGuard { .. } => write!(f, "delete nft table bridge tidegate"),
             Self::PutTable { .. } => write!(f, "put nft table inet tidegate"),
             Self::ChangeTable { .. } => write!(f, "change workloads in nft table inet tidegate"),
             Self::DeleteTable { .. } => write!(f, "delete nft table inet tidegate"),

@@ -47,6 +47,7 @@ impl Bed {
         node.tables.retire(&generation(1), &policies(&[EGRESS, INGRESS])).unwrap();
         let network = Network {
             name: "tenant-a".parse().unwrap(),
+            adopt: None,
             vlan: None,
             subnets: Vec::new(),
             gateway: Gateway::Node,

@@ -1,6 +1,7 @@
 //! Namespaces to test in: a node, workloads, and what can be seen and sent there.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -122,6 +123,8 @@ pub(crate) struct Sealed {
     pub(crate) kept: AtomicU32,
     /// Whether each link was down when it was sealed.
     pub(crate) was_down: Mutex<Vec<bool>>,
+    /// Interfaces of others that are closed.
+    pub(crate) closed: Mutex<BTreeSet<u32>>,
     /// Do not look at the links.
     quiet: bool,
 }
@@ -157,6 +160,15 @@ impl Seal for Sealed {
 
     fn unseal(&self, host_ifindex: u32, workload: &Workload) {
         self.gone.lock().unwrap().push((host_ifindex, workload.id));
+    }
+
+    fn close(&self, ifindex: u32) -> Result<(), String> {
+        self.closed.lock().unwrap().insert(ifindex);
+        Ok(())
+    }
+
+    fn open(&self, ifindex: u32) {
+        self.closed.lock().unwrap().remove(&ifindex);
     }
 }
 
@@ -275,6 +287,7 @@ pub(crate) fn network(name: &str, subnets: &[(&str, Option<&str>)]) -> Network {
     };
     Network {
         name: name.parse().unwrap(),
+        adopt: None,
         vlan: None,
         subnets: subnets.iter().map(subnet).collect(),
         gateway: Gateway::Node,

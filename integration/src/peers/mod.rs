@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod cni;
 pub mod dns;
+pub mod docker;
 pub mod numbers;
 pub mod podman;
 pub mod query;

@@ -16,7 +16,7 @@ use crate::wait::wait_until;
 use crate::world::World;
 
 /// Programs of a container's root file system.
-const PROGRAMS: [&str; 5] = ["sh", "sleep", "nc", "ip", "cat"];
+const PROGRAMS: [&str; 6] = ["sh", "sleep", "nc", "ip", "cat", "nslookup"];
 
 /// crun knows control groups of one version only: where a machine has both, it sees the second. Mounts for containers' network
 /// namespaces are everybody's all the same.

@@ -39,12 +39,13 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
     let mut cells = match kind {
         Kind::Network => {
             let used = format!("{}/{}", text(item, "/status/used"), text(item, "/status/total"));
-            let gateway = or(text(item, "/spec/gateway"), "Node");
+            let adopted = item.pointer("/spec/adopt").is_some();
+            let gateway = if adopted { String::new() } else { or(text(item, "/spec/gateway"), "Node") };
             vec![
                 name,
                 vlan(item),
                 join(item, "/spec/subnets", "/cidr"),
-                if used == "/" { String::new() } else { used },
+                if used == "/" { String::new() } else { used.trim_end_matches("/0").to_owned() },
                 gateway,
                 ready,
                 age,
@@ -194,6 +195,9 @@ fn ready(item: &Value) -> String {
 }
 
 fn vlan(item: &Value) -> String {
+    if let Some(adopt) = item.pointer("/spec/adopt") {
+        return format!("adopts {}{}", text(adopt, "/bridge"), text(adopt, "/cniNetwork"));
+    }
     match item.pointer("/spec/vlan") {
         None | Some(Value::Null) => "local".to_owned(),
         Some(vlan) => {

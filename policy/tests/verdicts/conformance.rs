@@ -18,6 +18,7 @@ const DNS: u16 = 53;
 fn network(workload_traffic: WorkloadTraffic) -> Network {
     Network {
         name: name("tenant-a"),
+        adopt: None,
         vlan: None,
         subnets: Vec::new(),
         gateway: Gateway::Node,

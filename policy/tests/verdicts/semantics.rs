@@ -276,6 +276,7 @@ fn to_a_workload() {
     for (traffic, probes) in [(WorkloadTraffic::Open, Probes::All), (WorkloadTraffic::Isolated, Probes::Selected)] {
         let network = Network {
             name: tenant.clone(),
+            adopt: None,
             vlan: None,
             subnets: Vec::new(),
             gateway: Gateway::Node,

@@ -436,6 +436,7 @@ pub(crate) fn selector(draw: &mut Draw) -> Selector {
 fn network(own: &str, workload_traffic: WorkloadTraffic) -> Network {
     Network {
         name: name(own),
+        adopt: None,
         vlan: None,
         subnets: Vec::new(),
         gateway: Gateway::Node,

@@ -11,6 +11,7 @@ fn network(subnets: &[Written<'_>]) -> Network {
     };
     Network {
         name: "tenant-a".parse().unwrap(),
+        adopt: None,
         vlan: None,
         subnets: subnets.iter().map(subnet).collect(),
         gateway: config::resource::Gateway::Node,

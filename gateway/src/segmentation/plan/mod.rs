@@ -1,7 +1,7 @@
 //! From what shall be and what is to the steps between: pure, so that `netctl plan` and the tests can show it.
 //!
 //! In this order, so that nothing is open before what closes it is there:
-//! 1. the node ([`node`]): table `inet tidegate`, then forwarding;
+//! 1. the node ([`node`]): table `inet tidegate`, then forwarding; adopted bridges ([`adopted`]) and their ports;
 //! 2. each network ([`network`]): VLAN sub-interface, bridge, addresses;
 //! 3. each workload ([`workload`]): pair, inside, seal, port, up, neighbours;
 //! 4. links of ours that nobody wants any more, workloads' before networks'; the table when no network is left;
@@ -10,6 +10,7 @@
 //! What cannot be done is a [`Refusal`] with its mend; the network or workload it is about then has no steps, the
 //! others have theirs.
 
+mod adopted;
 mod egress;
 mod network;
 mod node;
@@ -87,6 +88,14 @@ impl Plan {
         let observed = &Sight::of(observed);
         let mut plan = Self::default();
         plan.add(Subject::Node, node::before(desired, observed));
+        let (closing, listing) = adopted::guard(desired, observed);
+        plan.add(Subject::Node, closing);
+        for network in desired.networks.values().filter(|network| network.adopt.is_some()) {
+            match adopted::network(network, observed) {
+                Ok(steps) => plan.add(Subject::Network(network.name.clone()), steps),
+                Err(refusal) => plan.refusals.push(refusal),
+            }
+        }
         let mut bridges = BTreeMap::new();
         for (name, found) in network::all(desired, observed) {
             match found {
@@ -98,15 +107,23 @@ impl Plan {
             }
         }
         for workload in desired.workloads.values() {
-            let Some(network) = desired.networks.get(&workload.network) else {
+            let network = desired.networks.get(&workload.network);
+            if workload.is_found() && network.is_none_or(|network| network.adopt.is_none()) {
+                continue; // it is no workload any longer
+            }
+            let Some(network) = network else {
                 plan.refusals.push(Refusal::NetworkInUse {
                     network: workload.network.clone(),
                     workloads: vec![label(workload)],
                 });
                 continue;
             };
-            let Some(bridge) = bridges.get(&workload.network) else { continue };
-            match workload::steps(workload, network, bridge, desired, observed) {
+            let found = match (workload.adopted, bridges.get(&workload.network)) {
+                (true, _) => Ok(adopted::workload(workload, observed)),
+                (false, Some(bridge)) => workload::steps(workload, network, bridge, desired, observed),
+                (false, None) => continue,
+            };
+            match found {
                 Ok(workload::Found::Steps(steps)) => plan.add(Subject::Workload(workload.id), steps),
                 Ok(workload::Found::Gone) => {
                     plan.gone.insert(workload.id);
@@ -118,6 +135,8 @@ impl Plan {
             let steps = workload::stale_neighbours(bridge, desired, observed, &plan.gone);
             plan.add(Subject::Network(bridge.network.clone()), steps);
         }
+        plan.add(Subject::Node, listing);
+        plan.add(Subject::Leftover, adopted::released(desired, observed));
         plan.add(Subject::Leftover, leftovers(desired, observed));
         plan.add(Subject::Node, node::after(desired, observed));
         plan
@@ -189,7 +208,7 @@ fn is_ours(link: &Link, mark: &str, seed: &str) -> bool {
 
 fn leftovers(desired: &Desired, observed: &Sight<'_>) -> Vec<Step> {
     let mut wanted: BTreeSet<InterfaceName> = desired.workloads.values().map(|w| w.host_interface.clone()).collect();
-    for network in desired.networks.values() {
+    for network in desired.networks.values().filter(|network| network.adopt.is_none()) {
         wanted.insert(names::bridge(&network.name));
         if network.vlan.is_some() {
             wanted.insert(names::vlan(&network.name));

@@ -49,7 +49,7 @@ type Found = Result<(Bridge, Vec<Step>), Refusal>;
 pub(super) fn all(desired: &Desired, observed: &Sight<'_>) -> Vec<(Name, Found)> {
     let mut names_taken: BTreeMap<InterfaceName, Name> = BTreeMap::new();
     let mut found = Vec::new();
-    for network in desired.networks.values() {
+    for network in desired.networks.values().filter(|network| network.adopt.is_none()) {
         let link = names::bridge(&network.name);
         let result = match names_taken.get(&link) {
             Some(other) => Err(Refusal::SameBridge { network: network.name.clone(), other: other.clone(), link }),

@@ -20,6 +20,24 @@ pub enum Refusal {
         /// `spec.vlan.parent`
         parent: InterfaceName,
     },
+    /// The bridge to be adopted is not there.
+    #[error(
+        "network {network}: there is no bridge `{bridge}` to adopt on this node; start what makes it (see `ip link show type bridge`), or name another in spec.adopt.bridge"
+    )]
+    BridgeMissing {
+        /// The network.
+        network: Name,
+        /// `spec.adopt.bridge`
+        bridge: InterfaceName,
+    },
+    /// What is to be adopted is no bridge.
+    #[error("network {network}: `{link}` is no bridge; name one in spec.adopt.bridge (see `ip link show type bridge`)")]
+    NoBridge {
+        /// The network.
+        network: Name,
+        /// `spec.adopt.bridge`
+        link: InterfaceName,
+    },
     /// The kernel lacks VLANs.
     #[error(
         "network {network}: this kernel lacks 8021q (VLAN sub-interfaces); load it with `modprobe 8021q`, boot a kernel that has it, or leave spec.vlan out for a node-local network"
@@ -149,6 +167,8 @@ impl Refusal {
     pub(crate) fn hinders(&self, its_network: &Name, its_label: &str) -> bool {
         match self {
             Self::ParentMissing { network, .. }
+            | Self::BridgeMissing { network, .. }
+            | Self::NoBridge { network, .. }
             | Self::NoVlans { network }
             | Self::VlanTaken { network, .. }
             | Self::SubnetTaken { network, .. }
@@ -175,7 +195,7 @@ pub(crate) fn label(workload: &Workload) -> String {
 pub fn forbidden_changes(old: &Desired, new: &Desired) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     for (name, before) in &old.networks {
-        let workloads: Vec<&Workload> = new.attached(name).collect();
+        let workloads: Vec<&Workload> = new.attached(name).filter(|workload| !workload.is_found()).collect();
         let Some(after) = new.networks.get(name) else { continue };
         if workloads.is_empty() {
             continue;
@@ -184,6 +204,9 @@ pub fn forbidden_changes(old: &Desired, new: &Desired) -> Vec<Refusal> {
             let workloads = workloads.iter().map(|workload| label(workload)).collect();
             refusals.push(Refusal::ChangeInUse { network: name.clone(), what, workloads });
         };
+        if before.adopt != after.adopt {
+            refuse("spec.adopt");
+        }
         if before.gateway != after.gateway {
             refuse("spec.gateway");
         }

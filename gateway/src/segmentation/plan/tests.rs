@@ -23,13 +23,14 @@ fn golden(name: &str, plan: &Plan) {
     assert_eq!(text, wanted, "{}; if it is meant so: TIDEGATE_BLESS=1", file.display());
 }
 
-fn network() -> Network {
+pub(super) fn network() -> Network {
     let subnet = |cidr: &str, gateway: &str| Subnet {
         cidr: cidr.parse().unwrap(),
         gateway: Some(gateway.parse().unwrap()),
         range: None,
     };
     Network {
+        adopt: None,
         name: "tenant-a".parse().unwrap(),
         vlan: Some(Vlan {
             parent: "eth1".parse().unwrap(),
@@ -45,7 +46,7 @@ fn network() -> Network {
     }
 }
 
-fn workload(id: u32, network: &Network) -> Workload {
+pub(super) fn workload(id: u32, network: &Network) -> Workload {
     let mac = Mac([2, 0, 0, 0, 0, id as u8]);
     let mut workload = Workload {
         id: WorkloadId(id),
@@ -60,6 +61,7 @@ fn workload(id: u32, network: &Network) -> Workload {
         mac,
         addresses: Vec::new(),
         cni: None,
+        adopted: false,
     };
     let own = [format!("10.100.0.{}", id + 9), format!("fd00:100::{}", id + 9), workload.link_local().to_string()];
     let address = |text: &String| Address { address: text.parse().unwrap(), handle: "198.18.0.1".parse().unwrap() };
@@ -67,7 +69,7 @@ fn workload(id: u32, network: &Network) -> Workload {
     workload
 }
 
-fn desired(networks: &[Network], workloads: &[Workload]) -> Desired {
+pub(super) fn desired(networks: &[Network], workloads: &[Workload]) -> Desired {
     Desired {
         networks: networks.iter().map(|network| (network.name.clone(), network.clone())).collect(),
         workloads: workloads.iter().map(|workload| (workload.id, workload.clone())).collect(),
@@ -80,7 +82,7 @@ fn desired(networks: &[Network], workloads: &[Workload]) -> Desired {
     }
 }
 
-fn link(index: u32, name: &str, kind: Kind) -> Link {
+pub(super) fn link(index: u32, name: &str, kind: Kind) -> Link {
     Link {
         index,
         name: name.parse().unwrap(),
@@ -98,11 +100,12 @@ fn link(index: u32, name: &str, kind: Kind) -> Link {
             autoconf: Some(1),
             accept_dad: Some(1),
         },
+        far_end: None,
     }
 }
 
 /// A node with nothing of ours.
-fn bare() -> Observed {
+pub(super) fn bare() -> Observed {
     Observed {
         links: vec![link(1, "lo", Kind::Other), link(2, "eth0", Kind::Other), link(3, "eth1", Kind::Other)],
         ipv4_forward: Some(0),

@@ -7,7 +7,7 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Netlink, NetlinkError};
+use super::{FarEnd, Netlink, NetlinkError};
 
 /// An address and the link it stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,19 @@ impl Netlink {
         let message = RouteNetlinkMessage::GetAddress(message);
         let found = self.dump(message, || format!("list addresses of link {index}")).await?;
         Ok(found.into_iter().filter_map(parse).filter(|own| own.index == index).collect())
+    }
+
+    /// The addresses of the other end of a pair ([`Netlink::across`]); none where it is gone.
+    pub async fn addresses_across(&self, end: FarEnd) -> Result<Vec<LinkAddress>, NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.index = end.index;
+        message.attributes.push(AddressAttribute::TargetNetNsId(end.namespace));
+        let message = RouteNetlinkMessage::GetAddress(message);
+        match self.dump(message, || format!("list addresses of link {} of a container", end.index)).await {
+            Ok(found) => Ok(found.into_iter().filter_map(parse).filter(|own| own.index == end.index).collect()),
+            Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EINVAL)) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds an address, without duplicate address detection; one that is there already is made to be like it.

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use config::names::{InterfaceName, VlanId};
 use config::resource::VlanProtocol;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVeth, InfoVlan,
@@ -38,6 +38,17 @@ pub struct Link {
     pub port: Option<PortFlags>,
     /// Per-link settings of the network stack.
     pub settings: LinkSettings,
+    /// Of a pair: where its other end is, if that is in another namespace.
+    pub far_end: Option<FarEnd>,
+}
+
+/// The other end of a pair, in another namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FarEnd {
+    /// The number by which this namespace knows that one (`IFLA_LINK_NETNSID`).
+    pub namespace: i32,
+    /// The link's number there.
+    pub index: u32,
 }
 
 /// What a link is, with what matters of it.
@@ -59,6 +70,8 @@ pub enum Kind {
     },
     /// One end of a pair.
     Veth,
+    /// A TAP or TUN, whose far end is a program.
+    Tap,
     /// Anything else.
     Other,
 }
@@ -114,9 +127,33 @@ impl Netlink {
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
         let message = RouteNetlinkMessage::GetLink(message);
         let doing = || format!("look at link {name}");
-        match self.ask(message, rtnetlink::packet_core::NLM_F_REQUEST, doing).await {
+        match self.ask(message, NLM_F_REQUEST, doing).await {
             Ok(found) => Ok(found.into_iter().find_map(parse)),
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The link of that index.
+    pub async fn link_at(&self, index: u32) -> Result<Option<Link>, NetlinkError> {
+        let message = at(index, LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        match self.ask(RouteNetlinkMessage::GetLink(message), NLM_F_REQUEST, || format!("look at link {index}")).await {
+            Ok(found) => Ok(found.into_iter().find_map(parse)),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The other end of a pair, seen from here (`IFLA_TARGET_NETNSID`): who may change this namespace's links may look at those
+    /// of the containers on it. `None`: it is gone.
+    pub async fn across(&self, end: FarEnd) -> Result<Option<Link>, NetlinkError> {
+        let mut message = at(end.index, LinkAttribute::IfNetnsId(end.namespace));
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let message = RouteNetlinkMessage::GetLink(message);
+        match self.ask(message, NLM_F_REQUEST, || format!("look at link {} of a container", end.index)).await {
+            Ok(found) => Ok(found.into_iter().find_map(parse)),
+            // EINVAL: no namespace has that number any longer
+            Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EINVAL)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -267,7 +304,7 @@ fn at(index: u32, attribute: LinkAttribute) -> LinkMessage {
 fn parse(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let (mut name, mut alias, mut mac, mut mtu, mut master, mut below) = (None, None, None, 0, None, None);
-    let (mut infos, mut settings) = (Vec::new(), LinkSettings::default());
+    let (mut infos, mut settings, mut namespace) = (Vec::new(), LinkSettings::default(), None);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = InterfaceName::try_from(text).ok(),
@@ -276,15 +313,21 @@ fn parse(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(bytes) => mtu = bytes,
             LinkAttribute::Controller(index) => master = Some(index),
             LinkAttribute::Link(index) => below = Some(index),
+            LinkAttribute::LinkNetNsId(number) => namespace = Some(number),
             LinkAttribute::LinkInfo(found) => infos = found,
             LinkAttribute::AfSpecUnspec(found) => settings = parse_settings(found),
             _ => {}
         }
     }
+    let kind = parse_kind(&infos, below);
+    let far_end = match (namespace, below) {
+        (Some(namespace), Some(index)) if kind == Kind::Veth => Some(FarEnd { namespace, index }),
+        _ => None,
+    };
     Some(Link {
         index: message.header.index,
         name: name?,
-        kind: parse_kind(&infos, below),
+        kind,
         alias,
         mac,
         mtu,
@@ -292,6 +335,7 @@ fn parse(message: RouteNetlinkMessage) -> Option<Link> {
         master,
         port: port::parse(&infos),
         settings,
+        far_end,
     })
 }
 
@@ -300,6 +344,7 @@ fn parse_kind(infos: &[LinkInfo], below: Option<u32>) -> Kind {
     let data = infos.iter().find_map(|info| if let LinkInfo::Data(data) = info { Some(data) } else { None });
     match (kind, data) {
         (Some(InfoKind::Veth), _) => Kind::Veth,
+        (Some(InfoKind::Tun), _) => Kind::Tap,
         (Some(InfoKind::Bridge), Some(InfoData::Bridge(data))) => Kind::Bridge {
             stp: data.iter().any(|d| matches!(d, InfoBridge::StpState(state) if *state != BridgeStpState::Disabled)),
             snooping: data.contains(&InfoBridge::MulticastSnooping(true)),

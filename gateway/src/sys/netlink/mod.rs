@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 pub use address::LinkAddress;
 pub use error::NetlinkError;
 pub use ipsec::ipsec_policies;
-pub use link::{Guest, Kind, Link, LinkSettings, VlanTag};
+pub use link::{FarEnd, Guest, Kind, Link, LinkSettings, VlanTag};
 pub use neighbour::{ForwardingEntry, Neighbour};
 pub use port::PortFlags;
 pub(crate) use route::subnet_of;

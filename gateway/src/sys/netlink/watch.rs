@@ -71,6 +71,12 @@ impl Watch {
         Ok(Self { route: listen(NETLINK_ROUTE, &groups)?, netfilter: listen(NETLINK_NETFILTER, &[NFTABLES])? })
     }
 
+    /// The same for links alone.
+    pub fn of_links() -> io::Result<Self> {
+        let links = MulticastGroup::Link as u32;
+        Ok(Self { route: listen(NETLINK_ROUTE, &[links])?, netfilter: listen(NETLINK_NETFILTER, &[])? })
+    }
+
     /// Waits for changes; at least one notice. Dropping the future loses nothing.
     pub async fn changed(&mut self) -> io::Result<Vec<Notice>> {
         loop {
