@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use config::api::Attachment;
+use config::api::{Attachment, Timestamp};
 use config::names::{InterfaceName, Name};
 use config::resource::{Labels, NamedPort};
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,9 @@ pub struct Workload {
     /// is empty then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
+    /// When it was detached, of one that is kept for its addresses ([`config::resource::Network::hold`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Timestamp>,
 }
 
 impl Workload {

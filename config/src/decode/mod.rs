@@ -15,6 +15,7 @@ mod exposed_app;
 mod files;
 mod header;
 pub(crate) mod later;
+pub(crate) mod leases;
 mod namespace;
 mod network;
 mod network_policy;

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::address::{address, covers, full, prefix, unusable};
 use super::later::Later;
+use super::leases;
 use super::snat;
 use crate::document::field::Field;
 use crate::document::fields::Fields;
@@ -15,7 +16,8 @@ use crate::upstream::Upstream;
 use crate::wording::{quoted, wrong};
 
 pub(super) fn read(name: Option<Name>, spec: &Field<'_>) -> Option<Network> {
-    let known = ["adopt", "vlan", "subnets", "gateway", "egress", "workloadTraffic", "dns", "mtu"];
+    let known =
+        ["adopt", "vlan", "subnets", "gateway", "egress", "workloadTraffic", "dns", "mtu", "reservations", "leases"];
     let fields = spec.fields(&known, &[])?;
     if let Some(field) = fields.optional("adopt") {
         return read_adopting(name, &fields, &field);
@@ -28,6 +30,8 @@ pub(super) fn read(name: Option<Name>, spec: &Field<'_>) -> Option<Network> {
     let subnets = read_subnets(&fields, gateway);
     let snat = snat::read(&fields, gateway, subnets.as_deref());
     let workload_traffic = read_workload_traffic(&fields);
+    let reservations = leases::read_reservations(&fields, subnets.as_deref().unwrap_or_default());
+    let hold = fields.optional("leases").and_then(|field| leases::read_hold(&field));
     let dns = fields.optional("dns").and_then(|field| read_dns(&field, gateway));
     // IPv6 needs links of 1280 bytes (RFC 8200, section 5).
     let mtu = fields.optional("mtu").and_then(|field| field.integer("an MTU", 1280..=65535));
@@ -40,13 +44,15 @@ pub(super) fn read(name: Option<Name>, spec: &Field<'_>) -> Option<Network> {
         snat: snat?,
         workload_traffic: workload_traffic?,
         dns,
+        reservations: reservations?,
+        hold,
         mtu,
     })
 }
 
 /// A network whose links are others': who made them says the rest.
 fn read_adopting(name: Option<Name>, fields: &Fields<'_>, adopt: &Field<'_>) -> Option<Network> {
-    for key in ["vlan", "subnets", "gateway", "egress", "mtu"] {
+    for key in ["vlan", "subnets", "gateway", "egress", "mtu", "reservations", "leases"] {
         if let Some(field) = fields.optional(key) {
             field.problem(format!("`{key}` beside `adopt`: who made the interfaces says it"), "leave it out");
         }
@@ -62,6 +68,8 @@ fn read_adopting(name: Option<Name>, fields: &Fields<'_>, adopt: &Field<'_>) -> 
         snat: Snat::None,
         workload_traffic: workload_traffic?,
         dns,
+        reservations: Vec::new(),
+        hold: None,
         mtu: None,
     })
 }
@@ -152,7 +160,7 @@ fn read_subnets(fields: &Fields<'_>, gateway: Option<Gateway>) -> Option<Vec<Sub
 }
 
 fn read_subnet(item: &Field<'_>, routes: Option<Gateway>) -> Option<Subnet> {
-    let fields = item.fields(&["cidr", "gateway", "range"], &[])?;
+    let fields = item.fields(&["cidr", "gateway", "range", "exclude"], &[])?;
     let cidr = fields.required("cidr", "write the subnet, as `cidr: 10.0.0.0/24`").and_then(|field| {
         let cidr = field.read(prefix)?;
         if let Some(why) = unusable(cidr) {
@@ -176,21 +184,22 @@ fn read_subnet(item: &Field<'_>, routes: Option<Gateway>) -> Option<Subnet> {
         check_host(field, cidr, *first, "the range's beginning");
         check_host(field, cidr, *last, "the range's end");
     }
-    Some(Subnet { cidr, gateway: gateway.map(|(_, gateway)| gateway), range: range.map(|(_, range)| range) })
+    let exclude = leases::read_addresses(&fields, "exclude", |(first, last)| {
+        let outside = [first, last].into_iter().find(|address| !cidr.contains(*address))?;
+        Some((format!("{outside} is not in {cidr}"), "use addresses of the subnet".to_owned()))
+    });
+    Some(Subnet {
+        cidr,
+        gateway: gateway.map(|(_, gateway)| gateway),
+        range: range.map(|(_, range)| range),
+        exclude: exclude?,
+    })
 }
 
 fn read_range(field: &Field<'_>) -> Option<(IpAddr, IpAddr)> {
-    field.read(|text| {
-        let form = || wrong(format!("{} is not a range", quoted(text)), "write it as `10.0.0.10-10.0.0.200`");
-        let (first, last) = text.split_once('-').ok_or_else(form)?;
-        let (first, last) = (address(first.trim())?, address(last.trim())?);
-        if first.is_ipv4() != last.is_ipv4() {
-            return Err(wrong(format!("{} begins and ends in different families", quoted(text)), "use one family"));
-        }
-        if first > last {
-            return Err(wrong(format!("{} ends before it begins", quoted(text)), format!("write {last}-{first}")));
-        }
-        Ok((first, last))
+    field.read(|text| match text.contains('-') {
+        true => leases::span(text),
+        false => Err(wrong(format!("{} is not a range", quoted(text)), "write it as `10.0.0.10-10.0.0.200`")),
     })
 }
 

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use super::{
     AddressSet, Adopt, AllowRule, Backend, CidrRule, ClusterEgressPolicy, Default, DenyRule, DnsVia, EgressPolicy,
     ExposedApp, Expression, Gateway, Mode, Namespace, Network, NetworkPolicy, OnDeny, Peer, PeerPort, PeerRule,
-    PortRange, Ports, Requirement, Resource, Selector, SetSource, Snat, Subnet, Tls, TlsVersion, Verify, VlanProtocol,
-    WorkloadTraffic,
+    PortRange, Ports, Requirement, Reservation, Resource, Selector, SetSource, Snat, Subnet, Tls, TlsVersion, Verify,
+    VlanProtocol, WorkloadTraffic,
 };
 use crate::names::DomainPattern;
 
@@ -86,6 +86,12 @@ fn made(network: &Network) -> Map<String, Value> {
         };
         spec.insert("vlan".to_owned(), json!({ "parent": vlan.parent, "id": vlan.id, "protocol": protocol }));
     }
+    if !network.reservations.is_empty() {
+        spec.insert("reservations".to_owned(), network.reservations.iter().map(reservation).collect());
+    }
+    if let Some(hold) = network.hold {
+        spec.insert("leases".to_owned(), json!({ "hold": crate::decode::leases::shown(hold) }));
+    }
     if let Some(mtu) = network.mtu {
         spec.insert("mtu".to_owned(), json!(mtu));
     }
@@ -103,6 +109,21 @@ fn snat(snat: Snat) -> Value {
     }
 }
 
+fn span((first, last): &(std::net::IpAddr, std::net::IpAddr)) -> Value {
+    json!(if first == last { first.to_string() } else { format!("{first}-{last}") })
+}
+
+fn reservation(reservation: &Reservation) -> Value {
+    let mut spec = object([
+        ("selector", selector(&reservation.selector)),
+        ("addresses", reservation.addresses.iter().map(span).collect()),
+    ]);
+    if let Some(namespace) = &reservation.namespace {
+        spec.insert("namespace".to_owned(), json!(namespace));
+    }
+    Value::Object(spec)
+}
+
 fn subnet(subnet: &Subnet) -> Value {
     let mut spec = object([("cidr", json!(subnet.cidr.to_string()))]);
     if let Some(gateway) = subnet.gateway {
@@ -110,6 +131,9 @@ fn subnet(subnet: &Subnet) -> Value {
     }
     if let Some((first, last)) = subnet.range {
         spec.insert("range".to_owned(), json!(format!("{first}-{last}")));
+    }
+    if !subnet.exclude.is_empty() {
+        spec.insert("exclude".to_owned(), subnet.exclude.iter().map(span).collect());
     }
     Value::Object(spec)
 }

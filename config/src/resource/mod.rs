@@ -25,7 +25,8 @@ pub use key::{Kind, ResourceKey, Scope};
 pub use labels::{Expression, Labels, NAMESPACE_NAME_LABEL, Requirement, Selector, check_label, selects};
 pub use namespace::{Default, Namespace, OnDeny};
 pub use network::{
-    Adopt, DnsVia, Gateway, Network, NetworkDns, OwnAddresses, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic,
+    Adopt, DnsVia, Gateway, Network, NetworkDns, OwnAddresses, Reservation, Snat, Subnet, Vlan, VlanProtocol,
+    WorkloadTraffic,
 };
 pub use network_policy::{NamedPort, NetworkPolicy, Peer, PeerPort, PeerRule, PolicyTypes, PortName};
 

@@ -1,9 +1,11 @@
 //! `kind: Network`: a tenant's layer-2 segment, its subnets, who routes and who resolves.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
+use super::labels::{Labels, Selector, selects};
 use crate::names::{InterfaceName, Name, VlanId};
 use crate::upstream::Upstream;
 
@@ -26,6 +28,11 @@ pub struct Network {
     pub workload_traffic: WorkloadTraffic,
     /// `spec.dns`; `None` is the node's.
     pub dns: Option<NetworkDns>,
+    /// `spec.reservations`
+    pub reservations: Vec<Reservation>,
+    /// `spec.leases.hold`: how long the addresses of a workload that is gone wait for one of the same namespace and name; `None`
+    /// is not at all.
+    pub hold: Option<Duration>,
     /// `spec.mtu` in bytes, 1280–65535; `None` takes the parent's (1500 without one).
     pub mtu: Option<u16>,
 }
@@ -69,6 +76,26 @@ pub struct Subnet {
     pub gateway: Option<IpAddr>,
     /// First and last address to hand out; default: all but network, broadcast and gateway.
     pub range: Option<(IpAddr, IpAddr)>,
+    /// First and last addresses of what no workload may have: others of the segment do.
+    pub exclude: Vec<(IpAddr, IpAddr)>,
+}
+
+/// One of `spec.reservations`: addresses for certain workloads, which have no others of that family, and nobody else these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Whose labels match.
+    pub selector: Selector,
+    /// In this namespace only; `None` is every one on the network.
+    pub namespace: Option<Name>,
+    /// First and last addresses, inside the subnets.
+    pub addresses: Vec<(IpAddr, IpAddr)>,
+}
+
+impl Reservation {
+    /// Whether a workload has these addresses.
+    pub fn is_for(&self, namespace: &Name, labels: &Labels) -> bool {
+        self.namespace.as_ref().is_none_or(|own| own == namespace) && selects(&self.selector, labels)
+    }
 }
 
 /// `spec.gateway`

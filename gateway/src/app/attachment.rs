@@ -17,6 +17,7 @@ use config::resource::{Adopt, Labels, Network, check_label};
 use super::desired::Desired;
 use super::endpoints;
 use super::gate::Gate;
+use super::leases;
 use super::reload::{in_place, not_stored, refresh_edge, refused_by_segmentation};
 use super::trial;
 use crate::admin::ControlError;
@@ -86,6 +87,8 @@ async fn take_in(gate: &Gate, before: &Desired, workload: Workload) -> Result<Wo
     gate.segmentation.attach(&workload).await.map_err(refused_by_segmentation)?;
     let mut next = Desired::clone(before);
     Arc::make_mut(&mut next.workloads).insert(name, Arc::new(workload.clone()));
+    let mut changes = leases::come(&mut next, &workload);
+    changes.push(Change::Attach(Box::new(workload.clone())));
     let enforced = in_place(|| {
         gate.enforcement.join(&next, &workload, &gate.store).map_err(|error| {
             ControlError::failed(
@@ -93,7 +96,7 @@ async fn take_in(gate: &Gate, before: &Desired, workload: Workload) -> Result<Wo
                 "the workload was not attached",
             )
         })?;
-        gate.store.commit(&[Change::Attach(Box::new(workload.clone()))]).map_err(|error| not_stored(&error))
+        gate.store.commit(&changes).map_err(|error| not_stored(&error))
     });
     if let Err(error) = enforced {
         take_back(gate, before, &workload).await;
@@ -117,7 +120,8 @@ pub(crate) async fn detach(gate: &Gate, request: &DetachRequest) -> Result<Workl
     };
     let mut next = Desired::clone(&before);
     Arc::make_mut(&mut next.workloads).remove(&name);
-    in_place(|| gate.store.commit(&[Change::Detach(workload.id)])).map_err(|error| not_stored(&error))?;
+    let change = leases::leave(&mut next, workload);
+    in_place(|| gate.store.commit(&[change])).map_err(|error| not_stored(&error))?;
     gate.desired.send_replace(Arc::new(next.clone()));
     // From here on it is detached, whatever fails: its link passes nothing, and segmentation goes on removing it.
     if let Err(error) = gate.segmentation.detach(workload.id).await {
@@ -154,6 +158,8 @@ fn prepared(
     let mac = request.mac.as_deref().map(str::parse).transpose();
     let mac =
         mac.map_err(|error: MacError| ControlError::bad_request(error.to_string(), "write it as 02:00:5e:10:00:01"))?;
+    let former = before.held.get(&WorkloadName { namespace: request.namespace.clone(), name: request.name.clone() });
+    let former = former.filter(|held| held.network == network.name);
     let request = Request {
         id: gate.enforcement.next_workload(&gate.store).map_err(|error| not_stored(&error))?,
         namespace: request.namespace,
@@ -163,22 +169,40 @@ fn prepared(
         netns: request.netns,
         guest_interface: request.interface,
         wanted: request.addresses,
-        mac,
+        former: former.map(|held| held.addresses.iter().map(|own| own.address).collect()).unwrap_or_default(),
+        mac: mac.or(former.map(|held| held.mac).filter(|mac| !before.workloads.values().any(|own| own.mac == *mac))),
         cni,
     };
     let handles = (gate.settings.node.handles_v4, gate.settings.node.handles_v6);
     let mut cursor = gate.cursor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let seed = &gate.segmentation_node.seed;
-    prepare(request, network, before.workloads.values().map(|workload| &**workload), seed, handles, &mut cursor)
-        .map_err(|error| {
-            let mend = match error {
-                IpamError::NotToBeHad { .. } | IpamError::MacTaken(_) => "ask for another, or for none",
-                IpamError::NetworkFull { .. } | IpamError::HandlesFull { .. } => {
-                    "widen the subnet's `range`, or detach workloads"
-                }
-            };
-            ControlError::refused(error.to_string(), mend)
-        })
+    let there = || before.workloads.values().map(|workload| &**workload);
+    let mut held: Vec<&Workload> = before.held.values().map(|held| &**held).collect();
+    held.retain(|held| former.is_none_or(|former| former.id != held.id));
+    held.sort_by_key(|held| held.left);
+    loop {
+        let others = there().chain(held.iter().copied());
+        match prepare(request.clone(), network, others, seed, handles, &mut cursor) {
+            // Who left first waits no longer.
+            Err(IpamError::NetworkFull { .. } | IpamError::ReservedInUse { .. } | IpamError::HandlesFull { .. })
+                if !held.is_empty() =>
+            {
+                held.remove(0);
+            }
+            prepared => return prepared.map_err(refused_by_ipam),
+        }
+    }
+}
+
+fn refused_by_ipam(error: IpamError) -> ControlError {
+    let mend = match error {
+        IpamError::NotToBeHad { .. } | IpamError::MacTaken(_) => "ask for another, or for none",
+        IpamError::NetworkFull { .. } | IpamError::HandlesFull { .. } => {
+            "widen the subnet's `range`, or detach workloads"
+        }
+        IpamError::ReservedInUse { .. } => "see `reservations` of the network",
+    };
+    ControlError::refused(error.to_string(), mend)
 }
 
 /// Labels that others chose.

@@ -11,6 +11,7 @@ use config::{Prefixes, Resources};
 use policy::{Model, Node};
 
 use super::enforcement::resident;
+use super::leases::Held;
 use super::sets::Loaded;
 use crate::service::{EDGE_V4, EDGE_V6};
 use crate::workload::{Address, Workload};
@@ -24,6 +25,8 @@ pub(crate) struct Desired {
     pub(crate) files: BTreeMap<ResourceKey, Loaded>,
     /// What was attached.
     pub(crate) workloads: Arc<BTreeMap<WorkloadName, Arc<Workload>>>,
+    /// What was, and has addresses that wait for one of its name.
+    pub(crate) held: Held,
 }
 
 impl Desired {

@@ -2,7 +2,7 @@
 //!
 //! Files: [`desired`] is what the node should be; [`manifests`] make the next of it; [`reload`] carries one change through
 //! all flows; [`attachment`] does that for a workload that comes or goes, for container engines by [`cni`], for ports of adopted bridges by [`adoption`] with what [`engines`] say; [`sets`] for the prefixes of address sets, long
-//! ones by [`loading`]; [`enforcement`] is policy in the kernel's tables, with [`portions`] of what takes long and
+//! ones by [`loading`]; [`leases`] wait for workloads that come again; [`enforcement`] is policy in the kernel's tables, with [`portions`] of what takes long and
 //! [`placing`] for workloads' entries; [`names`] is what DNS adds to
 //! it, [`verify`] judges held flows by the name in their handshake, [`rebinding`] is where names may not lead, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
 //! [`numbers`] are never used twice; [`endpoints`] is the edge's side;
@@ -33,6 +33,7 @@ mod engines;
 mod explain;
 mod gate;
 mod history;
+mod leases;
 mod loading;
 mod management;
 mod manifests;

@@ -318,11 +318,14 @@ fn stored(gate: &Gate, contents: &Contents) -> Desired {
             }
         }
     }
-    let workloads = Arc::make_mut(&mut desired.workloads);
+    let (workloads, held) = (Arc::make_mut(&mut desired.workloads), Arc::make_mut(&mut desired.held));
     for kept in contents.workloads.values() {
         let workload = kept.value.clone();
         let name = WorkloadName { namespace: workload.namespace.clone(), name: workload.name.clone() };
-        workloads.insert(name, Arc::new(workload));
+        match workload.left {
+            None => workloads.insert(name, Arc::new(workload)),
+            Some(_) => held.insert(name, Arc::new(workload)),
+        };
     }
     desired
 }

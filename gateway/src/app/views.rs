@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use config::Prefixes;
 use config::api::{self, Kind, ResourceName, ResourceQuery, Timestamp};
-use config::resource::{self, AddressSet, ExposedApp, Network, Resource, SetSource, selects};
+use config::resource::{self, AddressSet, Adopt, ExposedApp, Network, Resource, SetSource, selects};
 use serde_json::{Value, json};
 
 use super::desired::{Desired, set_key};
 use crate::edge::AppStatus;
+use crate::segmentation::ipam;
 use crate::store::Contents;
 use crate::workload::{Workload, WorkloadId};
 
@@ -83,9 +84,14 @@ impl View<'_> {
         let broken = self.broken.get(&format!("network/{}", network.name));
         with_message(
             json!({
-                "bridge": crate::segmentation::names::bridge(&network.name),
+                "bridge": match &network.adopt {
+                    None => Some(crate::segmentation::names::bridge(&network.name)),
+                    Some(Adopt::Bridge(bridge)) => Some(bridge.clone()),
+                    Some(Adopt::CniNetwork(_)) => None,
+                },
                 "used": used,
                 "total": total,
+                "held": self.desired.held.values().filter(|held| held.network == network.name).count(),
                 "workloads": self.desired.workloads_on(&network.name).count(),
                 "ready": broken.is_none(),
             }),
@@ -178,29 +184,8 @@ pub(crate) fn usage(desired: &Desired, network: &Network) -> (u64, u64) {
         return (desired.workloads_on(&network.name).count() as u64, 0);
     }
     let v4 = network.subnets.iter().any(|subnet| subnet.cidr.is_ipv4());
-    let subnets: Vec<_> = network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == v4).collect();
-    let total = subnets.iter().map(|subnet| capacity(subnet)).fold(0, u64::saturating_add);
-    let within = |address: &IpAddr| subnets.iter().any(|subnet| subnet.cidr.contains(*address));
-    let used = desired.workloads_on(&network.name).flat_map(routable).filter(within).count();
-    (used as u64, total)
-}
-
-/// Addresses that a subnet has for workloads: its range, or all but network, broadcast and gateway.
-fn capacity(subnet: &resource::Subnet) -> u64 {
-    let number = |address: IpAddr| match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits(),
-    };
-    let count = match subnet.range {
-        Some((first, last)) => number(last) - number(first) + 1,
-        None => {
-            let bits = if subnet.cidr.is_ipv4() { 32 } else { 128 } - u32::from(subnet.cidr.prefix());
-            1u128.checked_shl(bits).unwrap_or(u128::MAX).saturating_sub(2)
-        }
-    };
-    let inside = |gateway: IpAddr| subnet.range.is_none_or(|(first, last)| (first..=last).contains(&gateway));
-    let taken = u128::from(subnet.gateway.is_some_and(inside));
-    u64::try_from(count.saturating_sub(taken)).unwrap_or(u64::MAX)
+    let used = desired.workloads_on(&network.name).flat_map(routable).filter(|address| address.is_ipv4() == v4).count();
+    (used as u64, u64::try_from(ipam::total(network, v4)).unwrap_or(u64::MAX))
 }
 
 fn routable(workload: &Workload) -> impl Iterator<Item = IpAddr> {

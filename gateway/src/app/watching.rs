@@ -22,7 +22,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::gate::Gate;
 use super::report::{self, Names};
-use super::{adoption, attachment, egress_address, nat, reload, sets, uplink, verify};
+use super::{adoption, attachment, egress_address, leases, nat, reload, sets, uplink, verify};
 use crate::segmentation::Status;
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::watch::{Notice, Watch};
@@ -104,6 +104,7 @@ async fn upkeep(gate: Arc<Gate>) {
             }
         });
         if measured {
+            leases::expire(&gate).await;
             look_at_node(&gate).await;
         }
         look_at_uplink(&gate, false).await;

@@ -32,6 +32,8 @@ pub struct Request {
     pub guest_interface: Option<InterfaceName>,
     /// Addresses that it is to have, at most one of each family.
     pub wanted: Vec<IpAddr>,
+    /// Addresses that one of its name had, and that wait for it.
+    pub former: Vec<IpAddr>,
     /// The Ethernet address that it is to have.
     pub mac: Option<Mac>,
     /// What a container engine knows it by.
@@ -101,6 +103,7 @@ pub fn adopt<'a>(
         addresses,
         cni: adopted.cni,
         adopted: true,
+        left: None,
     })
 }
 
@@ -120,7 +123,13 @@ pub fn prepare<'a>(
     let neighbours = others.iter().filter(|other| other.network == network.name);
     let addresses: BTreeSet<IpAddr> = neighbours.flat_map(|other| &other.addresses).map(|own| own.address).collect();
     let mut moved = cursor.clone();
-    let given = ipam::allocate(network, &addresses, &request.wanted, &mut moved)?;
+    let claim = ipam::Claim {
+        namespace: &request.namespace,
+        labels: &request.labels,
+        wanted: &request.wanted,
+        former: &request.former,
+    };
+    let given = ipam::allocate(network, &addresses, claim, &mut moved)?;
     let mac = match request.mac {
         Some(mac) if macs.contains(&mac) => return Err(IpamError::MacTaken(mac)),
         Some(mac) => mac,
@@ -140,6 +149,7 @@ pub fn prepare<'a>(
         addresses: Vec::new(),
         cni: request.cni,
         adopted: false,
+        left: None,
     };
     let all: Vec<IpAddr> = given.into_iter().chain([IpAddr::V6(workload.link_local())]).collect();
     workload.addresses = ipam::allocate_handles(&all, handles, &used, &mut moved)?;

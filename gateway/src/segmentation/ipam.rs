@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::names::Name;
-use config::resource::{Network, Subnet};
+use config::resource::{Labels, Network, Subnet};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,18 @@ pub enum IpamError {
         /// What is in the way.
         why: &'static str,
     },
+    /// All that is reserved for such workloads is in use.
+    #[error(
+        "network {network}: workloads with these labels have {total} {family} addresses reserved, and all are used; reserve more, or detach one"
+    )]
+    ReservedInUse {
+        /// The network.
+        network: Name,
+        /// `IPv4` or `IPv6`
+        family: &'static str,
+        /// Reserved for them.
+        total: u128,
+    },
     /// The wanted Ethernet address is another workload's.
     #[error("{0} is the Ethernet address of another workload of this node")]
     MacTaken(Mac),
@@ -62,27 +74,38 @@ pub enum IpamError {
     },
 }
 
-/// One address of each family that the network has: the wanted one, or the next of the first subnet that has one. `taken`:
-/// addresses of this network in use.
+/// Who is to get addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// Its namespace.
+    pub namespace: &'a Name,
+    /// Its labels: what is reserved for them it gets.
+    pub labels: &'a Labels,
+    /// What it asks for, at most one of each family.
+    pub wanted: &'a [IpAddr],
+    /// What one of its name had before: preferred where it still can be had.
+    pub former: &'a [IpAddr],
+}
+
+/// One address of each family that the network has. Of each: the wanted one, else one that is reserved for such a workload,
+/// else the former one, else the next of the first subnet that has one. `taken`: addresses of this network in use.
 pub fn allocate(
     network: &Network,
     taken: &BTreeSet<IpAddr>,
-    wanted: &[IpAddr],
+    claim: Claim<'_>,
     cursor: &mut Cursor,
 ) -> Result<Vec<IpAddr>, IpamError> {
-    let mut given = Vec::new();
+    let mut given: Vec<IpAddr> = Vec::new();
     let mut moved = cursor.clone();
-    for &address in wanted {
-        let not = |why| Err(IpamError::NotToBeHad { address, network: network.name.clone(), why });
-        if given.iter().any(|other: &IpAddr| other.is_ipv4() == address.is_ipv4()) {
-            return not("a workload has one address of each family");
+    for &address in claim.wanted {
+        let why = match given.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+            true => Some("a workload has one address of each family"),
+            false => hindrance(network, taken, claim, address),
+        };
+        if let Some(why) = why {
+            return Err(IpamError::NotToBeHad { address, network: network.name.clone(), why });
         }
-        match network.subnets.iter().find(|subnet| subnet.cidr.contains(address)) {
-            None => return not("it lies in none of its subnets"),
-            Some(subnet) if whole(subnet).excludes(address) => return not("it is the subnet's own, or the gateway's"),
-            Some(_) if taken.contains(&address) => return not("another workload has it"),
-            Some(_) => given.push(address),
-        }
+        given.push(address);
     }
     for (ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {
         if given.iter().any(|address| address.is_ipv4() == ipv4) {
@@ -92,12 +115,24 @@ pub fn allocate(
         if subnets.is_empty() {
             continue;
         }
+        if let Some(reserved) = reserved(network, taken, claim, ipv4, family)? {
+            given.push(reserved);
+            continue;
+        }
+        let to_be_had = |address: &&IpAddr| {
+            let in_range = subnets.iter().any(|subnet| range_of(network, subnet).has(**address));
+            address.is_ipv4() == ipv4 && in_range && !taken.contains(address)
+        };
+        if let Some(former) = claim.former.iter().find(to_be_had) {
+            given.push(*former);
+            continue;
+        }
         let found = subnets.iter().find_map(|subnet| {
-            let address = range_of(subnet).next_free(taken, moved.0.get(&subnet.cidr))?;
+            let address = range_of(network, subnet).next_free(taken, moved.0.get(&subnet.cidr))?;
             Some((subnet.cidr, address))
         });
         let Some((block, address)) = found else {
-            let ranges = || subnets.iter().map(|subnet| range_of(subnet));
+            let ranges = || subnets.iter().map(|subnet| range_of(network, subnet));
             return Err(IpamError::NetworkFull {
                 network: network.name.clone(),
                 family,
@@ -112,6 +147,58 @@ pub fn allocate(
     given.sort_by_key(IpAddr::is_ipv6);
     *cursor = moved;
     Ok(given)
+}
+
+/// Addresses of a network that workloads can have.
+pub fn total(network: &Network, ipv4: bool) -> u128 {
+    let subnets = network.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == ipv4);
+    let free = subnets.map(|subnet| range_of(network, subnet).total()).fold(0, u128::saturating_add);
+    let reserved = network.reservations.iter().flat_map(|reservation| &reservation.addresses);
+    let own =
+        reserved.filter(|(first, _)| first.is_ipv4() == ipv4).map(|(first, last)| number(*last) - number(*first) + 1);
+    own.fold(free, u128::saturating_add)
+}
+
+/// Why a workload cannot have the address that it wants.
+fn hindrance(network: &Network, taken: &BTreeSet<IpAddr>, claim: Claim<'_>, address: IpAddr) -> Option<&'static str> {
+    let Some(subnet) = network.subnets.iter().find(|subnet| subnet.cidr.contains(address)) else {
+        return Some("it lies in none of its subnets");
+    };
+    let within = |(first, last): &(IpAddr, IpAddr)| (*first..=*last).contains(&address);
+    let holder = network.reservations.iter().find(|reservation| reservation.addresses.iter().any(within));
+    match holder {
+        _ if whole(subnet).excludes(address) => Some("it is the subnet's own, or the gateway's"),
+        _ if subnet.exclude.iter().any(within) => Some("it is excluded"),
+        Some(holder) if !holder.is_for(claim.namespace, claim.labels) => Some("it is reserved for other workloads"),
+        _ if taken.contains(&address) => Some("another workload has it"),
+        _ => None,
+    }
+}
+
+/// What is reserved for it, if anything is in that family; the former one of these, or the first that is free.
+fn reserved(
+    network: &Network,
+    taken: &BTreeSet<IpAddr>,
+    claim: Claim<'_>,
+    ipv4: bool,
+    family: &'static str,
+) -> Result<Option<IpAddr>, IpamError> {
+    let own = network.reservations.iter().filter(|reservation| reservation.is_for(claim.namespace, claim.labels));
+    let spans: Vec<Range> = own
+        .flat_map(|reservation| &reservation.addresses)
+        .filter(|(first, _)| first.is_ipv4() == ipv4)
+        .map(|(first, last)| Range { ipv4, first: number(*first), last: number(*last), without: Vec::new() })
+        .collect();
+    if spans.is_empty() {
+        return Ok(None);
+    }
+    let former = claim.former.iter().copied().find(|it| !taken.contains(it) && spans.iter().any(|span| span.has(*it)));
+    let free = || spans.iter().find_map(|span| span.next_free(taken, None));
+    former.or_else(free).map(Some).ok_or_else(|| IpamError::ReservedInUse {
+        network: network.name.clone(),
+        family,
+        total: spans.iter().map(Range::total).sum(),
+    })
 }
 
 /// A handle of its family for each address. `taken`: handles in use on the node. The service namespace's own addresses
@@ -178,6 +265,12 @@ impl Range {
         self.without.iter().any(|(a, b)| (*a..=*b).contains(&number(address)))
     }
 
+    /// Whether it is one of them.
+    fn has(&self, address: IpAddr) -> bool {
+        let inside = (self.first..=self.last).contains(&number(address));
+        address.is_ipv4() == self.ipv4 && inside && !self.excludes(address)
+    }
+
     fn used(&self, taken: &BTreeSet<IpAddr>) -> u128 {
         let inside =
             |n: &u128| (self.first..=self.last).contains(n) && !self.without.iter().any(|(a, b)| (*a..=*b).contains(n));
@@ -210,10 +303,13 @@ impl Range {
 }
 
 /// What is given to those who want no certain one.
-fn range_of(subnet: &Subnet) -> Range {
+fn range_of(network: &Network, subnet: &Subnet) -> Range {
     let all = whole(subnet);
     let (first, last) = subnet.range.map_or((all.first, all.last), |(a, b)| (number(a), number(b)));
-    let without = all.without.clone();
+    let reserved = network.reservations.iter().flat_map(|reservation| &reservation.addresses);
+    let others = subnet.exclude.iter().chain(reserved.filter(|(first, _)| subnet.cidr.contains(*first)));
+    let mut without = all.without.clone();
+    without.extend(others.map(|(first, last)| (number(*first), number(*last))));
     Range { first, last, without: Vec::new(), ..all }.leaving_out(without)
 }
 

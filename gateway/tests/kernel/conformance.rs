@@ -48,6 +48,8 @@ impl Bed {
         let network = Network {
             name: "tenant-a".parse().unwrap(),
             adopt: None,
+            reservations: Vec::new(),
+            hold: None,
             vlan: None,
             subnets: Vec::new(),
             gateway: Gateway::Node,

@@ -272,6 +272,7 @@ fn prepare(desired: &Desired, id: u32, network: &str, netns: &Path, cursor: &mut
         netns: netns.to_owned(),
         guest_interface: None,
         wanted: Vec::new(),
+        former: Vec::new(),
         mac: None,
         cni: None,
     };
@@ -284,10 +285,13 @@ pub(crate) fn network(name: &str, subnets: &[(&str, Option<&str>)]) -> Network {
         cidr: cidr.parse().unwrap(),
         gateway: gateway.map(|gateway| gateway.parse().unwrap()),
         range: None,
+        exclude: Vec::new(),
     };
     Network {
         name: name.parse().unwrap(),
         adopt: None,
+        reservations: Vec::new(),
+        hold: None,
         vlan: None,
         subnets: subnets.iter().map(subnet).collect(),
         gateway: Gateway::Node,

@@ -110,6 +110,7 @@ pub(crate) fn workload(id: u32) -> Workload {
         addresses: vec![Address { address: "10.100.0.10".parse().unwrap(), handle: "198.18.0.1".parse().unwrap() }],
         cni: None,
         adopted: false,
+        left: None,
     }
 }
 

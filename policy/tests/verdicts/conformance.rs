@@ -19,6 +19,8 @@ fn network(workload_traffic: WorkloadTraffic) -> Network {
     Network {
         name: name("tenant-a"),
         adopt: None,
+        reservations: Vec::new(),
+        hold: None,
         vlan: None,
         subnets: Vec::new(),
         gateway: Gateway::Node,

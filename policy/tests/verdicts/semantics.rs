@@ -277,6 +277,8 @@ fn to_a_workload() {
         let network = Network {
             name: tenant.clone(),
             adopt: None,
+            reservations: Vec::new(),
+            hold: None,
             vlan: None,
             subnets: Vec::new(),
             gateway: Gateway::Node,

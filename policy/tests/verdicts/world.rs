@@ -437,6 +437,8 @@ fn network(own: &str, workload_traffic: WorkloadTraffic) -> Network {
     Network {
         name: name(own),
         adopt: None,
+        reservations: Vec::new(),
+        hold: None,
         vlan: None,
         subnets: Vec::new(),
         gateway: Gateway::Node,

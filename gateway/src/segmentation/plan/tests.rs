@@ -28,9 +28,12 @@ pub(super) fn network() -> Network {
         cidr: cidr.parse().unwrap(),
         gateway: Some(gateway.parse().unwrap()),
         range: None,
+        exclude: Vec::new(),
     };
     Network {
         adopt: None,
+        reservations: Vec::new(),
+        hold: None,
         name: "tenant-a".parse().unwrap(),
         vlan: Some(Vlan {
             parent: "eth1".parse().unwrap(),
@@ -62,6 +65,7 @@ pub(super) fn workload(id: u32, network: &Network) -> Workload {
         addresses: Vec::new(),
         cni: None,
         adopted: false,
+        left: None,
     };
     let own = [format!("10.100.0.{}", id + 9), format!("fd00:100::{}", id + 9), workload.link_local().to_string()];
     let address = |text: &String| Address { address: text.parse().unwrap(), handle: "198.18.0.1".parse().unwrap() };
