@@ -259,6 +259,40 @@ struct subnet_key {
 };
 TRIE(subnets, 16384, struct subnet_key, __u32); /* what is on-link in a network */
 
+/* What is heard of networks' VLANs on their trunks; see trunk.h. The daemon makes the entries, the program fills them. */
+struct trunk_key {
+	__u32 parent;
+	__be16 protocol; /* of the tag */
+	__u16 id;
+};
+HASH(trunks, 16384, struct trunk_key, __u32); /* to a network */
+struct heard {
+	__u64 heard_ns; /* anybody */
+	__u64 answered_ns; /* who has an address of `claims` without owner: the network's router */
+	__u64 claimed_ns; /* who is not the owner of one */
+	struct address claimed;
+	__u8 router[6];
+	__u8 claimer[6];
+	__u32 pad;
+};
+HASH(heard, 8192, __u32, struct heard); /* by network */
+struct claim_key {
+	__u32 network;
+	struct address address;
+};
+struct owner {
+	__u8 mac[6]; /* zeros: nobody of this node */
+	__u8 pad[2];
+};
+HASH(claims, 262144, struct claim_key, struct owner);
+struct lldp {
+	__u64 heard_ns;
+	__u32 length;
+	__u32 pad;
+	__u8 frame[512]; /* its beginning */
+};
+HASH(lldp, 1024, __u32, struct lldp); /* by parent */
+
 /* Past the node's stack; see fast.h. */
 struct uplink {
 	__u32 ifindex; /* 0: every packet takes the stack */

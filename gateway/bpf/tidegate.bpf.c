@@ -38,6 +38,8 @@
  * translated (nat.h), is asked the list "To a workload", and comes neither from the same network nor from the node. All
  * else is not judged.
  *
+ * From a trunk, a parent of VLANs: nothing is judged; who is heard on which VLAN is noted (trunk.h).
+ *
  * To the uplink: what is of a masqueraded network leaves with the node's address or the network's own, or not at all.
  *
  * A packet of an open flow that is like the one before it is not asked: it goes the same way (shortcut.h).
@@ -78,6 +80,7 @@
 #include "reject.h"
 #include "inspector.h"
 #include "answers.h"
+#include "trunk.h"
 
 static __always_inline int is_dns(const struct packet *p)
 {
@@ -330,6 +333,16 @@ int to_workload(struct __sk_buff *skb)
 static __always_inline int pass_on(struct __sk_buff *skb, struct packet *p)
 {
 	return p->translated && translate_destination(skb, p) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+SEC("classifier")
+int from_trunk(struct __sk_buff *skb)
+{
+	if (skb->protocol == bpf_htons(ETH_P_LLDP))
+		hear_lldp(skb);
+	else if (skb->vlan_present)
+		hear(skb);
+	return TC_ACT_UNSPEC;
 }
 
 SEC("classifier")

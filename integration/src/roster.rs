@@ -15,6 +15,7 @@ pub const SECOND_KERNEL: &[(&str, &str)] = &[
     ("segments", "vlan::tenants_reach_their_own_vlan_and_no_other"),
     ("segments", "vlan::parents_and_tags_of_any_sort"),
     ("segments", "vlan::a_parent_goes_down_goes_away_changes_its_name_and_comes_back"),
+    ("presence", "a_vlan_is_seen_silent_or_in_conflict_and_a_switch_is_believed"),
     ("adoption", "a_port_is_closed_before_anybody_has_seen_it_where_the_kernel_can_tell_its_bridge"),
     ("adoption", "ports_of_a_bridge_without_an_engine_are_workloads_by_their_names"),
     ("egress", "only_what_is_named_is_reached_in_both_families"),

@@ -46,7 +46,7 @@ pub use resources::{
 pub use sets::{PatchSetRequest, PatchSetResponse};
 pub use status::{
     Check, Condition, ConditionState, DnsFailure, DnsServer, DnsStatus, Doctor, EdgeApp, EdgeStatus, MapFill,
-    NetworkStatus, Status,
+    NetworkStatus, Segment, SegmentState, Status,
 };
 pub use time::Timestamp;
 

@@ -5,7 +5,7 @@
 //!
 //! | kind | `status` |
 //! |---|---|
-//! | Network | `bridge` text, `mtu` bytes, `used` and `total` (IPv4 addresses; IPv6 where there is no IPv4), `workloads` count, `ready` bool, `message` text when not ready |
+//! | Network | `bridge` text, `segment` of one with a VLAN ([`Segment`](super::Segment)), `used` and `total` (IPv4 addresses; IPv6 where there is no IPv4), `held` for workloads that left, `workloads` count, `ready` bool, `message` text when not ready |
 //! | Namespace | `workloads` count, `ready` bool, `message` |
 //! | AddressSet | `prefixes` count in force, `policies` that name it, `loaded` timestamp of a file, `ready` bool, `message` |
 //! | ClusterEgressPolicy | `workloads` count of those it selects, `ready` bool, `message` |

@@ -87,6 +87,9 @@ pub struct NetworkStatus {
     /// `eth1.100`; `None` for a node-local one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<String>,
+    /// Whether its VLAN is there; `None` for a node-local one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<Segment>,
     /// Leased addresses of the family that `total` counts.
     pub used: u64,
     /// Addresses of its IPv4 ranges, or of its IPv6 ranges where it has no IPv4; saturates.
@@ -95,6 +98,30 @@ pub struct NetworkStatus {
     pub workloads: u64,
     /// Whether its links are as they should be.
     pub ready: bool,
+}
+
+/// Whether a network's VLAN is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Segment {
+    /// What is known.
+    pub state: SegmentState,
+    /// Of whom, in words; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What is known of a VLAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SegmentState {
+    /// It is new.
+    Asking,
+    /// Somebody is there, or a switch says that it carries it.
+    Seen,
+    /// Nobody is heard: nobody else is there, or the switch does not carry it to this node.
+    Silent,
+    /// Another host has an address of this node or of one of its workloads.
+    Conflict,
 }
 
 /// One kernel table.

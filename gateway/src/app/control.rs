@@ -293,7 +293,15 @@ impl Admin {
         let (desired, contents) = (self.0.now(), self.0.store.contents());
         let (broken, edge) = (self.0.broken(), self.0.edge.status());
         let flows = |workload| self.0.enforcement.tables.open_flows(workload).unwrap_or(0).into();
-        look(&View { desired: &desired, contents: &contents, broken: &broken, apps: &edge.apps, flows: &flows })
+        let segments = self.0.segments();
+        look(&View {
+            desired: &desired,
+            contents: &contents,
+            broken: &broken,
+            segments: &segments,
+            apps: &edge.apps,
+            flows: &flows,
+        })
     }
 
     fn resources(&self, query: &ResourceQuery) -> BTreeMap<ResourceName, Value> {

@@ -137,7 +137,7 @@ fn advertisement(mac: Mac, own: Ipv6Addr) -> Vec<u8> {
 }
 
 /// RFC 1071, of an even number of octets.
-fn internet_checksum(octets: &[u8]) -> u16 {
+pub(super) fn internet_checksum(octets: &[u8]) -> u16 {
     let words = octets.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
     let sum: u32 = words.sum();
     let sum = (sum & 0xffff) + (sum >> 16);

@@ -9,6 +9,7 @@
 //! | `trial` | the change that waits for its confirmation | for one copy or replacement |
 //! | `conditions` | what `status` names | for one insert or removal |
 //! | `announced` | egress addresses that the uplink's segment was told of | for one replacement |
+//! | `segments` | who is heard on networks' VLANs | for a pointer's copy |
 //! | `uplink` | the way past the stack, where addresses are translated, the default routes | for one copy |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use config::api::{Condition, ConditionState, Timestamp};
-use config::names::InterfaceName;
+use config::api::{Condition, ConditionState, Segment, Timestamp};
+use config::names::{InterfaceName, Name};
 use config::upstream::Upstream;
 use tokio::sync::watch;
 
@@ -64,6 +65,7 @@ pub(crate) struct Gate {
     trial: Mutex<Option<Arc<Trial>>>,
     uplink: Mutex<Uplink>,
     announced: Mutex<BTreeSet<(u32, IpAddr)>>,
+    segments: Mutex<Arc<BTreeMap<Name, Segment>>>,
     /// Another device may be the default route's now.
     pub(crate) routes_moved: AtomicBool,
     /// When the inspector's thread went round last, in milliseconds since the node started; 0: it reads nothing.
@@ -119,6 +121,7 @@ impl Gate {
             trial: Mutex::default(),
             uplink: Mutex::default(),
             announced: Mutex::default(),
+            segments: Mutex::default(),
             routes_moved: AtomicBool::new(true),
             inspected_ms: AtomicU64::new(0),
         }
@@ -136,6 +139,16 @@ impl Gate {
     /// Egress addresses that the uplink's segment was told of, by device.
     pub(crate) fn announced(&self) -> MutexGuard<'_, BTreeSet<(u32, IpAddr)>> {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is heard on networks' VLANs.
+    pub(crate) fn segments(&self) -> Arc<BTreeMap<Name, Segment>> {
+        Arc::clone(&self.segments.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes note of it.
+    pub(crate) fn set_segments(&self, segments: BTreeMap<Name, Segment>) {
+        *self.segments.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(segments);
     }
 
     /// The way past the node's stack.

@@ -7,7 +7,7 @@
 //! it, [`verify`] judges held flows by the name in their handshake, [`rebinding`] is where names may not lead, and [`slots`] carries that through a change of policy; [`seal`] and [`ports`] close a new workload's host side;
 //! [`numbers`] are never used twice; [`endpoints`] is the edge's side;
 //! [`uplink`] is the way past the node's stack and [`nat`] what is translated there,
-//! [`nat_overlap`] who else uses its ports, [`egress_address`] whether a network's own address is free; [`watching`] keeps
+//! [`nat_overlap`] who else uses its ports, [`egress_address`] whether a network's own address is free, [`presence`] whether its VLAN is there; [`watching`] keeps
 //! it all as it should be; [`control`] answers the admin socket with [`views`], [`report`], [`explain`] and [`history`];
 //! [`trial`] takes back what nobody confirms, [`management`] what would cut the node off; [`gate`] holds it together.
 //!
@@ -44,6 +44,7 @@ mod numbers;
 mod placing;
 mod portions;
 mod ports;
+mod presence;
 mod rebinding;
 mod reload;
 mod report;

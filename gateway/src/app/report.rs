@@ -41,6 +41,7 @@ pub(crate) fn status(gate: &Gate) -> Result<Status, ControlError> {
         NetworkStatus {
             name: network.name.clone(),
             vlan: network.vlan.as_ref().map(|vlan| format!("{}.{}", vlan.parent, vlan.id)),
+            segment: gate.segments().get(&network.name).cloned(),
             used,
             total,
             workloads: desired.workloads_on(&network.name).count() as u64,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use config::Prefixes;
 use config::api::{self, Kind, ResourceName, ResourceQuery, Timestamp};
+use config::names::Name;
 use config::resource::{self, AddressSet, Adopt, ExposedApp, Network, Resource, SetSource, selects};
 use serde_json::{Value, json};
 
@@ -20,6 +21,8 @@ pub(crate) struct View<'a> {
     pub(crate) contents: &'a Contents,
     /// Links that are not as they should be, by `network/NAME` or `workload/NAMESPACE/NAME`, with the reason.
     pub(crate) broken: &'a BTreeMap<String, String>,
+    /// Who is heard on networks' VLANs.
+    pub(crate) segments: &'a BTreeMap<Name, api::Segment>,
     pub(crate) apps: &'a [AppStatus],
     /// Open flows of a workload.
     pub(crate) flows: &'a dyn Fn(WorkloadId) -> u64,
@@ -82,21 +85,22 @@ impl View<'_> {
     fn network(&self, network: &Network) -> Value {
         let (used, total) = usage(self.desired, network);
         let broken = self.broken.get(&format!("network/{}", network.name));
-        with_message(
-            json!({
-                "bridge": match &network.adopt {
-                    None => Some(crate::segmentation::names::bridge(&network.name)),
-                    Some(Adopt::Bridge(bridge)) => Some(bridge.clone()),
-                    Some(Adopt::CniNetwork(_)) => None,
-                },
-                "used": used,
-                "total": total,
-                "held": self.desired.held.values().filter(|held| held.network == network.name).count(),
-                "workloads": self.desired.workloads_on(&network.name).count(),
-                "ready": broken.is_none(),
-            }),
-            broken,
-        )
+        let mut shown = json!({
+            "bridge": match &network.adopt {
+                None => Some(crate::segmentation::names::bridge(&network.name)),
+                Some(Adopt::Bridge(bridge)) => Some(bridge.clone()),
+                Some(Adopt::CniNetwork(_)) => None,
+            },
+            "used": used,
+            "total": total,
+            "held": self.desired.held.values().filter(|held| held.network == network.name).count(),
+            "workloads": self.desired.workloads_on(&network.name).count(),
+            "ready": broken.is_none(),
+        });
+        if let Some(segment) = self.segments.get(&network.name) {
+            shown["segment"] = json!(segment);
+        }
+        with_message(shown, broken)
     }
 
     fn address_set(&self, set: &AddressSet) -> Value {

@@ -7,6 +7,7 @@
 //! | `sweeper` | a twelfth of the shortest idle time | stale flows and translations taken out, one table at a time |
 //! | `segmentation` | its status changing | conditions, segments; workloads whose namespace is gone are detached |
 //! | `adoption` | segmentation's status, or the state, changing; ten times a second while a port waits | ports of adopted bridges become workloads |
+//! | `presence` | every second | who is heard on networks' VLANs |
 //! | `sets` | four times a second | files of address sets that have changed, put in force |
 //! | `node` | netlink notices | the node's addresses and the uplink's in the kernel; next hops asked for anew |
 
@@ -22,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::gate::Gate;
 use super::report::{self, Names};
-use super::{adoption, attachment, egress_address, leases, nat, reload, sets, uplink, verify};
+use super::{adoption, attachment, egress_address, leases, nat, presence, reload, sets, uplink, verify};
 use crate::segmentation::Status;
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::watch::{Notice, Watch};
@@ -45,6 +46,7 @@ pub(crate) fn start(gate: &Arc<Gate>) -> JoinSet<()> {
     tasks.spawn(node(Arc::clone(gate)));
     tasks.spawn(sets::watch(Arc::clone(gate)));
     tasks.spawn(adoption::run(Arc::clone(gate)));
+    tasks.spawn(presence::run(Arc::clone(gate)));
     tasks
 }
 

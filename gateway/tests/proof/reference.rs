@@ -78,7 +78,7 @@ impl Reference {
             Program::FromWorkload => self.workload_sends(shot, rules, &mut answered)?,
             Program::ToWorkload => self.workload_receives(shot, rules)?,
             Program::FromService => self.service_sends(&shot.frame, rules),
-            Program::FromUplink | Program::ToUplink | Program::FromTap => {
+            Program::FromUplink | Program::ToUplink | Program::FromTap | Program::FromTrunk => {
                 unreachable!("its frames are in tests of its own")
             }
         };

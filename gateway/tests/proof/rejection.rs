@@ -36,7 +36,12 @@ pub(crate) fn is_told(shot: &Shot, reason: Reason, members: &[Member]) -> bool {
             members[other].network == own.network && members[other].mac == frame.from
         }
         (
-            Program::ToWorkload | Program::FromService | Program::FromUplink | Program::ToUplink | Program::FromTap,
+            Program::ToWorkload
+            | Program::FromService
+            | Program::FromUplink
+            | Program::ToUplink
+            | Program::FromTap
+            | Program::FromTrunk,
             _,
         ) => false,
     };

@@ -9,8 +9,8 @@ use crate::output::time;
 pub(super) fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
     let (narrow, more): (&[_], &[_]) = match kind {
         Kind::Network => (
-            &["NAME", "VLAN", "SUBNETS", "USED/TOTAL", "GATEWAY", "READY", "AGE"],
-            &["WORKLOADS", "BRIDGE", "MTU", "SNAT", "TRAFFIC"],
+            &["NAME", "VLAN", "SEGMENT", "SUBNETS", "USED/TOTAL", "WORKLOADS", "GATEWAY", "READY", "AGE"],
+            &["BRIDGE", "MTU", "SNAT", "TRAFFIC"],
         ),
         Kind::Namespace => (&["NAME", "NETWORK", "EGRESS", "INGRESS", "WORKLOADS", "READY", "AGE"], &["LABELS"]),
         Kind::AddressSet => (&["NAME", "PREFIXES", "SOURCE", "READY", "AGE"], &["POLICIES", "LOADED"]),
@@ -44,8 +44,10 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
             vec![
                 name,
                 vlan(item),
+                or(text(item, "/status/segment/state"), "-"),
                 join(item, "/spec/subnets", "/cidr"),
                 if used == "/" { String::new() } else { used.trim_end_matches("/0").to_owned() },
+                text(item, "/status/workloads"),
                 gateway,
                 ready,
                 age,
@@ -108,9 +110,8 @@ pub(super) fn row(kind: Kind, item: &Value, now: Timestamp, wide: bool) -> Vec<S
 fn more(kind: Kind, item: &Value) -> Vec<String> {
     match kind {
         Kind::Network => vec![
-            text(item, "/status/workloads"),
             text(item, "/status/bridge"),
-            or(text(item, "/status/mtu"), &text(item, "/spec/mtu")),
+            text(item, "/spec/mtu"),
             or(text(item, "/spec/egress/snat"), &join(item, "/spec/egress/snat", "")),
             or(text(item, "/spec/workloadTraffic"), "Open"),
         ],

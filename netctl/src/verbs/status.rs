@@ -42,11 +42,13 @@ fn print(output: &mut Output, status: &Answer) -> Result<(), Failure> {
         print_condition(output, condition)?;
     }
     if !status.networks.is_empty() {
-        let mut table = Table::new(&["NETWORK", "VLAN", "USED/TOTAL", "WORKLOADS", "READY"]);
+        let mut table = Table::new(&["NETWORK", "VLAN", "SEGMENT", "USED/TOTAL", "WORKLOADS", "READY"]);
         for network in &status.networks {
             let vlan = network.vlan.clone().unwrap_or_else(|| "local".to_owned());
             let used = format!("{}/{}", network.used, network.total);
-            table.row(vec![network.name.to_string(), vlan, used, network.workloads.to_string(), yes(network.ready)]);
+            let segment = network.segment.as_ref().map_or_else(|| "-".to_owned(), |it| format!("{:?}", it.state));
+            let workloads = network.workloads.to_string();
+            table.row(vec![network.name.to_string(), vlan, segment, used, workloads, yes(network.ready)]);
         }
         print_table(output, &table)?;
     }

@@ -10,8 +10,14 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 
 use super::Program;
 
-/// Before other people's filters, which would decide first otherwise.
-const PRIORITY: u16 = 1;
+/// Before other people's filters, which would decide first otherwise; a trunk may be the uplink, too.
+const fn priority(which: Program) -> u16 {
+    match which {
+        Program::FromTrunk => 2,
+        _ => 1,
+    }
+}
+
 const HANDLE: TcHandle = TcHandle::new(0, 0x7467);
 
 /// The pinned link's program becomes this one, in one step. Fails if the link's device is gone.
@@ -36,7 +42,7 @@ pub(super) fn link(
 
 /// Our filter at a device, as aya names it. Dropping it removes the filter.
 fn filter(device: &str, which: Program) -> io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(device, which.direction(), PRIORITY, HANDLE, None)
+    SchedClassifierLink::attached(device, which.direction(), priority(which), HANDLE, None)
 }
 
 /// In one step; fails if there is no filter of ours.
@@ -49,7 +55,7 @@ pub(super) fn replace_filter(program: &mut SchedClassifier, device: &str, which:
 
 pub(super) fn add_filter(program: &mut SchedClassifier, device: &str, which: Program) -> Result<(), ProgramError> {
     let _there_already = qdisc_add_clsact(device);
-    let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
+    let options = TcAttachOptions::Netlink(NlOptions { priority: priority(which), handle: HANDLE, classid: None });
     let id = program.attach_with_options(device, which.direction(), options)?;
     std::mem::forget(program.take_link(id)?);
     Ok(())

@@ -43,6 +43,8 @@ pub enum Program {
     ToUplink,
     /// tc ingress of the inspector's TAP.
     FromTap,
+    /// tc ingress of a VLAN parent.
+    FromTrunk,
 }
 
 /// The program that the daemon runs itself, on frames that are to leave by a device.
@@ -52,13 +54,14 @@ const MARK_RETURNED: u32 = 0x7467_6874;
 /// `linux/pkt_cls.h`
 const TC_ACT_UNSPEC: i32 = -1;
 
-const ALL: [Program; 6] = [
+const ALL: [Program; 7] = [
     Program::FromWorkload,
     Program::ToWorkload,
     Program::FromService,
     Program::FromUplink,
     Program::ToUplink,
     Program::FromTap,
+    Program::FromTrunk,
 ];
 
 /// Both sides of the uplink: what is translated leaves last, so that its replies find the way back.
@@ -77,19 +80,22 @@ impl Program {
             Self::FromUplink => "from_uplink",
             Self::ToUplink => "to_uplink",
             Self::FromTap => "from_tap",
+            Self::FromTrunk => "from_trunk",
         }
     }
 
     const fn is_egress(self) -> bool {
         match self {
             Self::ToWorkload | Self::ToUplink => true,
-            Self::FromWorkload | Self::FromService | Self::FromUplink | Self::FromTap => false,
+            Self::FromWorkload | Self::FromService | Self::FromUplink | Self::FromTap | Self::FromTrunk => false,
         }
     }
 
     const fn direction(self) -> TcAttachType {
         match self {
-            Self::FromWorkload | Self::FromService | Self::FromUplink | Self::FromTap => TcAttachType::Ingress,
+            Self::FromWorkload | Self::FromService | Self::FromUplink | Self::FromTap | Self::FromTrunk => {
+                TcAttachType::Ingress
+            }
             Self::ToWorkload | Self::ToUplink => TcAttachType::Egress,
         }
     }
@@ -218,6 +224,21 @@ impl Tables {
     /// Takes both programs from a device that was the uplink, and may be gone.
     pub fn detach_uplink(&self, uplink: u32) -> Result<(), AttachError> {
         UPLINK.iter().try_for_each(|program| self.programs.take_away(uplink, *program))
+    }
+
+    /// Listens at a VLAN parent; puts back what somebody removed, and says whether it had to.
+    pub fn ensure_trunk_attached(&self, parent: u32) -> Result<bool, AttachError> {
+        self.programs.ensure(parent, Program::FromTrunk)
+    }
+
+    /// Listens there no longer; it may be gone.
+    pub fn detach_trunk(&self, parent: u32) -> Result<(), AttachError> {
+        self.programs.take_away(parent, Program::FromTrunk)
+    }
+
+    /// Parents of VLANs where links of an earlier run listen.
+    pub fn linked_trunks(&self) -> BTreeSet<u32> {
+        self.programs.linked_devices(&[Program::FromTrunk])
     }
 
     /// Whether links hold the programs (tcx), or filters of clsact.

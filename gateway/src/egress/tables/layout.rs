@@ -44,6 +44,13 @@ plain! {
     (C) ListenerKey = "listener_key" { address: Address, port: Port, protocol: u8, pad: u8, }
     (C) SegmentKey = "segment_key" { ifindex: u32, network: u32, }
     (C) SubnetKey = "subnet_key" { prefix_length: u32, network: u32, address: Address, }
+    (C) TrunkKey = "trunk_key" { parent: u32, protocol: [u8; 2], id: u16, }
+    (C) Heard = "heard" {
+        heard_ns: u64, answered_ns: u64, claimed_ns: u64, claimed: Address, router: [u8; 6], claimer: [u8; 6], pad: u32,
+    }
+    (C) ClaimKey = "claim_key" { network: u32, address: Address, }
+    (C) Owner = "owner" { mac: [u8; 6], pad: [u8; 2], }
+    (C) Lldp = "lldp" { heard_ns: u64, length: u32, pad: u32, frame: [u8; 512], }
     (C) Uplink = "uplink" { ifindex: u32, generation: u32, }
     (C) Nat = "nat" {
         ifindex: u32, first_port: u16, ports: u16, quota: u32, pad: u32, hold_ns: u64, main4: Address, main6: Address,

@@ -22,6 +22,7 @@ pub mod names;
 pub mod nat;
 pub mod node;
 pub mod steps;
+pub mod trunks;
 pub mod uplink;
 pub mod workloads;
 
@@ -86,6 +87,10 @@ pub struct Tables {
     node_listeners: Map<l::ListenerKey, u32>,
     segments: Map<l::SegmentKey, u32>,
     subnets: Map<l::SubnetKey, u32>,
+    trunks: Map<l::TrunkKey, u32>,
+    heard: Map<u32, l::Heard>,
+    claims: Map<l::ClaimKey, l::Owner>,
+    lldp: Map<u32, l::Lldp>,
     fragments: Map<l::FragmentKey, l::Fragment>,
     budgets: Map<u32, l::Budget>,
     counters: PerCpuArray<l::Counter>,
@@ -224,6 +229,10 @@ impl Tables {
             node_listeners: open(&maps, "node_listeners")?,
             segments: open(&maps, "segments")?,
             subnets: open(&maps, "subnets")?,
+            trunks: open(&maps, "trunks")?,
+            heard: open(&maps, "heard")?,
+            claims: open(&maps, "claims")?,
+            lldp: open(&maps, "lldp")?,
             fragments: open(&maps, "fragments")?,
             budgets: open(&maps, "budgets")?,
             counters: open_array(per_cpu("counters"))?,
