@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::check;
 
@@ -85,6 +86,15 @@ pub fn receive_room(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()
         .or_else(|_| set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
 }
 
+/// Reading gives up with `WouldBlock` after this time, to the microsecond.
+pub fn receive_within(socket: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
+    let time = libc::timeval {
+        tv_sec: time.as_secs() as libc::time_t,
+        tv_usec: libc::suseconds_t::from(time.subsec_micros()),
+    };
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, time)
+}
+
 /// Takes one datagram, or the error that waits on the socket; `WouldBlock` if there is neither.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
@@ -93,8 +103,9 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     usize::try_from(length).map_err(|_| io::Error::last_os_error())
 }
 
-fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    let size = size_of::<libc::c_int>() as libc::socklen_t;
+/// `V` is what the kernel takes for this option.
+fn set<V>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: V) -> io::Result<()> {
+    let size = size_of::<V>() as libc::socklen_t;
     // SAFETY: the kernel reads `size` bytes from `value`, which lives through the call.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) })
 }

@@ -36,11 +36,13 @@ pub enum NetlinkError {
         /// What was being done.
         doing: String,
     },
-    /// The connection ended.
-    #[error("cannot {doing}: the netlink connection is closed; restart the gateway")]
-    Closed {
+    /// The socket failed.
+    #[error("cannot {doing}: the netlink socket: {source}; restart the gateway")]
+    Socket {
         /// What was being done.
         doing: String,
+        /// Why.
+        source: io::Error,
     },
     /// There is no such link.
     #[error("cannot {doing}: there is no link `{link}`; see `ip link`")]
@@ -58,11 +60,20 @@ impl NetlinkError {
         Self::Kernel { doing, source: io::Error::from_raw_os_error(number), text: extended_text(&message.header) }
     }
 
+    /// Of sending or reading itself.
+    pub(super) fn from_socket(doing: String, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::WouldBlock => Self::Late { doing },
+            _ if source.raw_os_error() == Some(libc::ENOBUFS) => Self::Interrupted { doing },
+            _ => Self::Socket { doing, source },
+        }
+    }
+
     /// The kernel's error number, where it gave one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Open(source) | Self::Kernel { source, .. } => source.raw_os_error(),
-            Self::Interrupted { .. } | Self::Late { .. } | Self::Closed { .. } | Self::NoLink { .. } => None,
+            Self::Interrupted { .. } | Self::Late { .. } | Self::Socket { .. } | Self::NoLink { .. } => None,
         }
     }
 
