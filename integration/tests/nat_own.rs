@@ -203,7 +203,7 @@ fn without_the_programs_the_nodes_rules_give_it_and_another_device_has_its_own()
 
     site.node.ip("xfrm policy add src 10.99.0.0/24 dst 10.98.0.0/24 dir out action block");
     let rules = || site.node.ok("nft list table inet tidegate");
-    wait_until("the node's rules take over", BOUND, || rules().contains(&format!("snat ip to {OWN4}")));
+    wait_until("the node's rules take over", BOUND, || rules().contains("snat ip to ip saddr map @own4"));
     for (which, far) in ECHO.both().into_iter().enumerate() {
         assert_eq!(seen(&site, &db, far).ip(), OWN[which]);
         assert_eq!(seen(&site, &web, far).ip(), NODES[which]);

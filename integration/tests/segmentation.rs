@@ -117,7 +117,7 @@ fn a_deleted_network_leaves_nothing_behind() {
     site.netctl().ok(&["delete", "network", "tenant-a"]);
     site.netctl().ok(&["delete", "network", "tenant-b"]);
     wait_until("the links are as before", Duration::from_secs(5), || links(&site.node) == before);
-    assert_eq!(routes(&site.node), routes_before);
+    wait_until("the routes are as before", Duration::from_secs(5), || routes(&site.node) == routes_before);
     assert_eq!(site.node.ok("nft list ruleset"), rules);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use config::names::InterfaceName;
 use config::resource::Network;
@@ -53,7 +54,7 @@ pub enum Table {
     #[default]
     Absent,
     /// There is one, and it is as this ruleset made it.
-    As(Ruleset),
+    As(Arc<Ruleset>),
     /// There is one, and nobody knows what made it what it is.
     Other,
 }

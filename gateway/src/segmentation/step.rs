@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use config::names::InterfaceName;
 use config::resource::VlanProtocol;
@@ -73,11 +74,11 @@ pub enum Step {
     /// Delete it.
     DeleteGuard { was: Option<Guard> },
     /// Fill table `inet tidegate`.
-    PutTable { ruleset: Ruleset, was: Option<Ruleset> },
+    PutTable { ruleset: Arc<Ruleset>, was: Option<Arc<Ruleset>> },
     /// Lets workloads in table `inet tidegate` come and go.
-    ChangeTable { to: Ruleset, was: Ruleset },
+    ChangeTable { to: Arc<Ruleset>, was: Arc<Ruleset> },
     /// Delete it.
-    DeleteTable { was: Option<Ruleset> },
+    DeleteTable { was: Option<Arc<Ruleset>> },
 }
 
 /// What a workload finds inside its namespace.
@@ -237,7 +238,7 @@ impl fmt::Display for Step {
             }
             Self::DeleteGuard { .. } => write!(f, "delete nft table bridge tidegate"),
             Self::PutTable { .. } => write!(f, "put nft table inet tidegate"),
-            Self::ChangeTable { .. } => write!(f, "change workloads in nft table inet tidegate"),
+            Self::ChangeTable { .. } => write!(f, "change elements of nft table inet tidegate"),
             Self::DeleteTable { .. } => write!(f, "delete nft table inet tidegate"),
         }
     }

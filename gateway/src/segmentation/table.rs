@@ -1,7 +1,8 @@
 //! Table `inet tidegate`: loading it, and knowing whether it is still as it was loaded.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
+use std::sync::Arc;
 
 use super::observe::Table;
 use super::ruleset::{self, Ruleset};
@@ -10,31 +11,42 @@ use crate::sys::nft::{Nft, NftError};
 /// What is known of table `inet tidegate`.
 #[derive(Debug, Default)]
 pub(super) struct TableMemory {
-    /// Loaded last: the ruleset, and what `nft` shows of it.
-    loaded: Option<(Ruleset, Shown)>,
+    /// Loaded last.
+    loaded: Option<Arc<Ruleset>>,
+    /// What `nft` shows of it, once that was asked.
+    shown: Option<Shown>,
     /// How it was found last, and at which change of nf_tables: while that number stands, it is so still.
     seen: Option<(u32, Table)>,
 }
 
-/// A listing, with the elements of sets apart.
-#[derive(Debug, PartialEq, Eq)]
-struct Shown {
-    rules: String,
-    elements: BTreeSet<IpAddr>,
-}
+/// The digest of a listing in which the elements of each set are sorted: the kernel lists them in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shown(u64);
 
 impl TableMemory {
     /// How the table is now.
     pub(super) async fn look(&mut self, nft: &Nft) -> Result<Table, NftError> {
         let generation = nft.generation();
-        if let (Some(now), Some((then, table))) = (generation, &self.seen)
-            && now == *then
+        let found = match &self.seen {
+            Some((then, table)) if generation == Some(*then) => Some(table.clone()),
+            _ => None,
+        };
+        if let Some(table) = &found
+            && (self.shown.is_some() || self.loaded.is_none())
         {
             return Ok(table.clone());
         }
-        let table = match (nft.list(ruleset::FAMILY, ruleset::TABLE).await?, &self.loaded) {
+        let shown = nft.list(ruleset::FAMILY, ruleset::TABLE).await?.as_deref().map(Shown::of);
+        if let Some(table) = found {
+            // As this process made it, if nobody was quicker than the listing.
+            if nft.generation() == generation {
+                self.shown = shown;
+            }
+            return Ok(table);
+        }
+        let table = match (shown, &self.loaded) {
             (None, _) => Table::Absent,
-            (Some(listing), Some((ruleset, shown))) if Shown::of(&listing) == *shown => Table::As(ruleset.clone()),
+            (Some(_), Some(ruleset)) if shown == self.shown => Table::As(Arc::clone(ruleset)),
             (Some(_), _) => Table::Other,
         };
         self.seen = generation.map(|generation| (generation, table.clone()));
@@ -42,62 +54,70 @@ impl TableMemory {
     }
 
     /// Fills the table anew; `None` deletes it.
-    pub(super) async fn load(&mut self, nft: &Nft, ruleset: Option<&Ruleset>) -> Result<(), NftError> {
-        *self = Self::default();
-        nft.load(ruleset.map_or_else(|| ruleset::DELETE.to_owned(), Ruleset::text)).await?;
-        if let Some(ruleset) = ruleset {
-            let listing = nft.list(ruleset::FAMILY, ruleset::TABLE).await?;
-            // Somebody may have been quicker than the listing: then the next look finds another table, and fills it anew.
-            let shown = listing.map(|listing| Shown::of(&listing)).filter(|it| it.elements == ruleset.workloads);
-            self.loaded = shown.map(|shown| (ruleset.clone(), shown));
-        }
-        Ok(())
+    pub(super) async fn load(&mut self, nft: &Nft, ruleset: Option<&Arc<Ruleset>>) -> Result<(), NftError> {
+        let text = ruleset.map_or_else(|| ruleset::DELETE.to_owned(), |ruleset| ruleset.text());
+        self.run(nft, text, ruleset).await
     }
 
-    /// Makes the table of one that was found to be as `was`, and differs in workloads only.
-    pub(super) async fn change(&mut self, nft: &Nft, to: &Ruleset, was: &Ruleset) -> Result<(), NftError> {
-        let loaded = std::mem::take(self).loaded;
+    /// Makes the table of one that was found to be as `was`, and differs in elements only.
+    pub(super) async fn change(&mut self, nft: &Nft, to: &Arc<Ruleset>, was: &Ruleset) -> Result<(), NftError> {
+        self.run(nft, to.text_after(was), Some(to)).await
+    }
+
+    async fn run(&mut self, nft: &Nft, text: String, to: Option<&Arc<Ruleset>>) -> Result<(), NftError> {
+        *self = Self::default();
         let before = nft.generation();
-        nft.load(to.text_after(was)).await?;
+        nft.load(text).await?;
         let after = nft.generation();
-        self.loaded =
-            loaded.map(|(_, shown)| (to.clone(), Shown { rules: shown.rules, elements: to.workloads.clone() }));
-        // A change of somebody else beside this one would have moved the number on too: then the next look lists it.
-        if let (Some(before), Some(after)) = (before, after)
-            && after == before.wrapping_add(1)
-        {
-            self.seen = Some((after, Table::As(to.clone())));
+        let Some(to) = to.map(Arc::clone) else { return Ok(()) };
+        match (before, after) {
+            // The next look lists what the table became, at leisure.
+            (Some(before), Some(after)) if after == before.wrapping_add(1) => {
+                self.loaded = Some(Arc::clone(&to));
+                self.seen = Some((after, Table::As(to)));
+            }
+            // Somebody else changed something too: the next look finds another table, and fills it anew.
+            (Some(_), _) => {}
+            (None, _) => {
+                self.shown = nft.list(ruleset::FAMILY, ruleset::TABLE).await?.as_deref().map(Shown::of);
+                self.loaded = Some(to);
+            }
         }
         Ok(())
     }
 }
 
 impl Shown {
-    /// `elements = { …, … }`, of one line or more, is the one part of a listing that workloads change.
+    /// `elements = { …, … }`, of one line or more, is what is sorted.
     fn of(listing: &str) -> Self {
         const ELEMENTS: &str = "elements = {";
-        let (mut rules, mut elements) = (String::new(), BTreeSet::new());
-        let mut inside = false;
+        let mut digest = DefaultHasher::new();
+        let mut elements: Option<Vec<&str>> = None;
         for line in listing.lines() {
-            let text = line.trim_start();
-            let begins = text.strip_prefix(ELEMENTS);
-            if !inside && begins.is_none() {
-                rules.push_str(line);
-                rules.push('\n');
+            let text = line.trim();
+            let text = match text.strip_prefix(ELEMENTS) {
+                Some(first) => {
+                    elements = Some(Vec::new());
+                    first
+                }
+                None => text,
+            };
+            let Some(list) = &mut elements else {
+                digest.write(text.as_bytes());
+                digest.write_u8(b'\n');
                 continue;
-            }
-            let text = begins.unwrap_or(text);
-            let list = text.trim_end().strip_suffix('}');
-            inside = list.is_none();
-            for element in list.unwrap_or(text).split(',').map(str::trim).filter(|element| !element.is_empty()) {
-                match element.parse() {
-                    Ok(address) => drop(elements.insert(address)),
-                    // Not of ours: a listing with it is another.
-                    Err(_) => rules.push_str(element),
+            };
+            let end = text.strip_suffix('}');
+            list.extend(end.unwrap_or(text).split(',').map(str::trim).filter(|element| !element.is_empty()));
+            if end.is_some() {
+                list.sort_unstable();
+                for element in elements.take().unwrap_or_default() {
+                    digest.write(element.as_bytes());
+                    digest.write_u8(b',');
                 }
             }
         }
-        Self { rules, elements }
+        Self(digest.finish())
     }
 }
 
@@ -106,13 +126,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elements_of_a_listing_are_taken_apart_from_its_rules() {
-        let listing = "table inet tidegate {\n\tset workloads4 {\n\t\ttype ipv4_addr\n\t\telements = { 10.1.0.2, 10.1.0.3,\n\t\t\t     \
-                       10.1.0.4 }\n\t}\n\tset workloads6 {\n\t\ttype ipv6_addr\n\t\telements = { fd00::2 }\n\t}\n}\n";
-        let shown = Shown::of(listing);
-        let wanted = ["10.1.0.2", "10.1.0.3", "10.1.0.4", "fd00::2"].map(|text| text.parse().unwrap());
-        assert_eq!(shown.elements, BTreeSet::from(wanted));
-        assert!(shown.rules.contains("type ipv6_addr") && !shown.rules.contains("elements"), "{}", shown.rules);
-        assert_ne!(Shown::of(&listing.replace("10.1.0.4", "10.1.0.4 timeout 1h")), shown);
+    fn elements_are_the_same_in_any_order_and_rules_are_not() {
+        let listing = |elements: &str| {
+            Shown::of(&format!(
+                "table inet tidegate {{\n\tset workloads4 {{\n\t\ttype ipv4_addr\n\t\telements = {{ {elements} }}\n\t}}\n\n\t\
+                 chain within {{\n\t\taccept\n\t\tdrop\n\t}}\n}}\n"
+            ))
+        };
+        let first = listing("10.1.0.2, 10.1.0.3,\n\t\t\t     10.1.0.4");
+        assert_eq!(first, listing("10.1.0.4,\n\t\t\t     10.1.0.2,\n\t\t\t     10.1.0.3"));
+        for other in ["10.1.0.2, 10.1.0.3", "10.1.0.2, 10.1.0.3, 10.1.0.4 timeout 1h", "10.1.0.2, 10.1.0.3, 10.1.0.5"] {
+            assert_ne!(first, listing(other), "{other}");
+        }
+        assert_ne!(Shown::of("accept\ndrop\n"), Shown::of("drop\naccept\n"));
     }
 }

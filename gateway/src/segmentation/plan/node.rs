@@ -4,6 +4,8 @@
 //! stops heeding router advertisements where `accept_ra` is 1, and forgets the routes it had from them; links that had 1
 //! get 2 first, which means "nevertheless".
 
+use std::sync::Arc;
+
 use config::names::InterfaceName;
 
 use super::{Sight, names};
@@ -18,7 +20,7 @@ use crate::sys::sysctl::Sysctl;
 pub(super) fn before(desired: &Desired, observed: &Sight<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     if !desired.networks.is_empty() {
-        let ruleset = Ruleset::of(desired);
+        let ruleset = Arc::new(Ruleset::of(desired));
         match &observed.table {
             Table::As(present) if *present == ruleset => {}
             Table::As(present) if present.rules == ruleset.rules => {

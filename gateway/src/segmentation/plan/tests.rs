@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use config::resource::{Gateway, Network, OwnAddresses, Snat, Subnet, Vlan, VlanProtocol, WorkloadTraffic};
 
@@ -162,17 +163,21 @@ fn settled(desired: &Desired) -> Observed {
         web.addresses.iter().map(|a| Neighbour { index: 10, address: a.address, mac: web.mac }).collect();
     observed.forwarding = vec![ForwardingEntry { port: 12, mac: web.mac, sticky: true }];
     (observed.ipv4_forward, observed.ipv6_forward) = (Some(1), Some(1));
-    observed.table = Table::As(Ruleset::of(desired));
+    observed.table = Table::As(Arc::new(Ruleset::of(desired)));
     observed
 }
 
 #[test]
 fn where_the_programs_translate_the_table_does_not() {
     let mut desired = desired(&[network()], &[]);
-    assert!(Ruleset::of(&desired).text().contains("ip saddr 10.100.0.0/24 oifname != \"tgb*\" masquerade"));
+    let text = Ruleset::of(&desired).text();
+    assert!(text.contains("ip saddr @masqueraded4 oifname != \"tgb*\" masquerade"), "{text}");
+    for element in ["masqueraded4 { 10.100.0.0/24 }", "masqueraded6 { fd00:100::/64 }"] {
+        assert!(text.contains(&format!("add element inet tidegate {element}\n")), "{text}");
+    }
     desired.node.nat = Some(7);
     let text = Ruleset::of(&desired).text();
-    for family in ["ip saddr 10.100.0.0/24", "ip6 saddr fd00:100::/64"] {
+    for family in ["ip saddr @masqueraded4", "ip6 saddr @masqueraded6"] {
         assert!(text.contains(&format!("{family} oifname != \"tgb*\" oif != 7 masquerade")), "{text}");
     }
 }
@@ -182,12 +187,31 @@ fn an_own_egress_address_is_the_rules_at_the_uplink_only_and_where_no_program_is
     let mut desired = desired(&[owner()], &[]);
     desired.node.uplink = Some(7);
     let text = Ruleset::of(&desired).text();
-    for (family, subnet, own) in [("ip", "10.100.0.0/24", "192.0.2.7"), ("ip6", "fd00:100::/64", "2001:db8::7")] {
-        assert!(text.contains(&format!("{family} saddr {subnet} oif 7 snat {family} to {own}\n")), "{text}");
-        assert!(text.contains(&format!("{family} saddr {subnet} oifname != \"tgb*\" masquerade")), "{text}");
+    let own = [("ip", 4, "10.100.0.0/24 : 192.0.2.7"), ("ip6", 6, "fd00:100::/64 : 2001:db8::7")];
+    for (family, number, own) in own {
+        assert!(text.contains(&format!("oif 7 snat {family} to {family} saddr map @own{number}\n")), "{text}");
+        assert!(
+            text.contains(&format!("{family} saddr @masqueraded{number} oifname != \"tgb*\" masquerade")),
+            "{text}"
+        );
+        assert!(text.contains(&format!("add element inet tidegate own{number} {{ {own} }}\n")), "{text}");
     }
     desired.node.nat = Some(7);
     assert!(!Ruleset::of(&desired).text().contains("snat "));
+}
+
+#[test]
+fn a_network_that_comes_is_elements_of_the_table() {
+    let before = Ruleset::of(&desired(&[network()], &[]));
+    let other = Network { name: "tenant-b".parse().unwrap(), subnets: Vec::new(), ..network() };
+    let after = Ruleset::of(&desired(&[network(), other], &[]));
+    assert_eq!(after.rules, before.rules);
+    let [bridge, within] = ["routed { \"tgb-tenant-b\" }", "within { \"tgb-tenant-b\" . \"tgb-tenant-b\" }"];
+    let statements =
+        |verb: &str| format!("{verb} element inet tidegate {bridge}\n{verb} element inet tidegate {within}\n");
+    assert_eq!(after.text_after(&before), statements("add"));
+    assert_eq!(before.text_after(&after), statements("delete"));
+    assert_eq!(before.text_after(&before), "");
 }
 
 fn owner() -> Network {
