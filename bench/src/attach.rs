@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::connects;
 use crate::lane::{Gateway, SINK, TCP_PORT};
+use crate::processor::process_times;
 use crate::statistics::{Median, median};
 
 /// Where samples are taken: numbers of workloads on the node.
@@ -100,11 +101,9 @@ fn at_rest(gateway: &Gateway) -> (f64, f64) {
     (kib / 1024.0, used * 60.0 / QUIET.as_secs_f64())
 }
 
-/// proc_pid_stat(5): `utime` and `stime`, in the kernel's hundredths of a second.
 fn cpu_seconds(process: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the daemon's times");
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-    fields.map(|ticks| ticks.parse::<f64>().expect("a number of ticks")).sum::<f64>() / 100.0
+    let (user, system) = process_times(process);
+    (user + system).as_secs_f64()
 }
 
 fn attach(gateway: &Gateway, number: usize) -> f64 {

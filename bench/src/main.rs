@@ -10,8 +10,9 @@
 //! 7. [`verified`] opens connections that must name an allowed host, beside the [`proxies`] that read handshakes.
 //! 8. [`dns`] looks up names, beside `dnsmasq`, and connects at once to what it was answered.
 //! 9. [`cni`] adds and takes away containers as an engine does, beside Debian's plugins.
-//! 10. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
-//! 11. [`report`] prints the table and writes JSON.
+//! 10. [`many`] makes 4 094 networks, beside `ip -batch`.
+//! 11. [`statistics`] takes the ratio of lanes slice by slice, and the median of the ratios with its interval.
+//! 12. [`report`] prints the table and writes JSON.
 //!
 //! Lanes take turns, slice by slice and in changing order, so that a slow moment of the machine hits all alike; still
 //! only the ratios mean anything.
@@ -26,6 +27,7 @@ mod dns;
 mod feed;
 mod flood;
 mod lane;
+mod many;
 mod nat;
 mod packets;
 mod prefixes;
@@ -59,7 +61,7 @@ struct Arguments {
     /// Prefixes of the address set.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000).map(|n| n as usize))]
     prefixes: usize,
-    /// Loads of the whole address set, here and in nftables.
+    /// Loads of the whole address set, here and in nftables; turns with very many networks.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Changes of single prefixes.
@@ -74,6 +76,9 @@ struct Arguments {
     /// Lookups that are followed by a connection.
     #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(2..=2_000_000))]
     lookups: u32,
+    /// Networks made in one turn.
+    #[arg(long, default_value_t = 4094, value_parser = clap::value_parser!(u16).range(10..=4094))]
+    networks: u16,
     /// Where the numbers are written as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -106,10 +111,19 @@ enum Only {
     Dns,
     /// Containers that an engine adds and takes away; not part of all.
     Cni,
+    /// Very many networks, here and with VLANs under the second kernel; not part of all.
+    Many,
+    /// The part of it that runs under the second kernel.
+    #[value(hide = true)]
+    ManyVlans,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.only == Only::ManyVlans {
+        many::print_vlans(arguments.networks, arguments.rounds);
+        return ExitCode::SUCCESS;
+    }
     let (slices, slice) = (arguments.slices, Duration::from_millis(arguments.slice_ms));
     let wanted = |part| [Only::Egress, part].contains(&arguments.only);
     let beside = [Only::Egress, Only::Packets, Only::Bulk, Only::Connects].contains(&arguments.only);
@@ -135,6 +149,11 @@ fn main() -> ExitCode {
     }
     if arguments.only == Only::Cni {
         let (more, said) = cni::measure(slices, arguments.workloads);
+        measurements.extend(more);
+        notes.extend(said);
+    }
+    if arguments.only == Only::Many {
+        let (more, said) = many::measure(arguments.networks, arguments.rounds);
         measurements.extend(more);
         notes.extend(said);
     }

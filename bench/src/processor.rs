@@ -67,3 +67,11 @@ fn process_time(process: u32) -> Duration {
     };
     Duration::from_nanos(threads.filter_map(|thread| time(thread.path())).sum())
 }
+
+/// proc_pid_stat(5): what a process has computed, in its own code and in the kernel, in hundredths of a second.
+pub(crate) fn process_times(process: u32) -> (Duration, Duration) {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process's times");
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    let mut times = fields.map(|ticks| Duration::from_millis(10 * ticks.parse::<u64>().expect("a number of ticks")));
+    (times.next().unwrap_or_default(), times.next().unwrap_or_default())
+}

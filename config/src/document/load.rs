@@ -15,7 +15,7 @@ pub(crate) const MAX_BYTES: usize = 4 << 20;
 /// Deepest nesting of lists and mappings.
 pub(crate) const MAX_DEPTH: usize = 32;
 /// Most documents in one file.
-pub(crate) const MAX_DOCUMENTS: usize = 1_000;
+pub(crate) const MAX_DOCUMENTS: usize = 10_000;
 
 /// The documents of a text, without the empty ones. What cannot be read is in the report; documents before it are
 /// returned all the same, so that their problems are told too.
